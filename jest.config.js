@@ -1,0 +1,10 @@
+// One configuration for every kind of test; the Makefile selects folders.
+export default {
+  testEnvironment: "node",
+  extensionsToTreatAsEsm: [".ts"],
+  transform: { "\\.ts$": "<rootDir>/tools/strip-types.js" },
+  testMatch: ["**/*.test.ts"],
+  modulePathIgnorePatterns: ["<rootDir>/.cache/"],
+  testPathIgnorePatterns: ["/node_modules/", "/.cache/"],
+  testTimeout: 20_000,
+};
