@@ -1,0 +1,131 @@
+// What a storage backend promises: how the bytes of volumes, points and staging images are kept on this node.
+// A backend knows files, not rows: which image may be deleted, and when, is decided by its caller (src/engine/).
+// Every method that changes something is idempotent for the same arguments, and is durable when it resolves.
+
+/** Longshore's grain: extents begin and end on multiples of it, and changed bytes are counted in it. */
+export const blockBytes = 4096;
+
+/** Bytes [offset, offset + length) of an image; both are multiples of {@link blockBytes}. */
+export interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** An extent of the new point that differs (or may differ) from the base: `data` must be sent, `hole` must be punched. */
+export interface ChangedExtent extends Extent {
+  readonly kind: "data" | "hole";
+}
+
+/** What identifies a sealed file, recorded when it was sealed; a file that no longer answers to it is not that point. */
+export interface SealedIdentity {
+  readonly inode: string;
+  readonly fsUuid: string;
+  readonly sizeBytes: number;
+}
+
+/** How a difference was found. `allocated`: everything allocated in the new point, with the reason why not less. */
+export type ChangeMode =
+  | { readonly kind: "delta"; readonly unshared: boolean }
+  | { readonly kind: "allocated"; readonly reason: string };
+
+export interface Changes {
+  readonly mode: ChangeMode;
+  /** In ascending order, merged, not overlapping, within the new point's size. */
+  readonly extents: readonly ChangedExtent[];
+}
+
+export interface Sealed {
+  readonly identity: SealedIdentity;
+  /** How long writers of the live image were held up, in milliseconds. */
+  readonly stallMs: number;
+}
+
+/** A file the backend found, whether or not a row knows it. */
+export interface FoundImage {
+  readonly volume: string;
+  readonly kind: "live" | "point";
+  /** The point id for a `point`; absent for the live image. */
+  readonly point?: string;
+  readonly sizeBytes: number;
+  readonly allocatedBytes: number;
+}
+
+/** Read access to one sealed point, held open: the file stays readable even if it is unlinked meanwhile. */
+export interface PointReader {
+  readonly sizeBytes: number;
+  readonly fd: number;
+  /** Fills `into` from `offset`; throws when the range leaves the image. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The image a migration writes into, held open; it becomes the point by {@link StorageBackend.seal}, under the name it has. */
+export interface Staging {
+  readonly sizeBytes: number;
+  /** Throws `BadRequest` when the range leaves the image. */
+  write(offset: number, data: Uint8Array): Promise<void>;
+  /** Makes the range a hole that reads as zeros. */
+  punch(extent: Extent): Promise<void>;
+  /** Returns once everything written or punched so far is on disk. */
+  sync(): Promise<void>;
+  /**
+   * Reads back what was stored, for verification after {@link sync}: `media` bypasses the page cache (O_DIRECT),
+   * `memory` where the file system does not allow that; the answer says which it was.
+   */
+  readBack(offset: number, into: Uint8Array): Promise<"media" | "memory">;
+  close(): Promise<void>;
+}
+
+/**
+ * One node's store. Volume keys and point ids are chosen by the caller ([a-z0-9-], at most 120 characters) and are the
+ * only names there are: every path follows from them, so nothing is ever renamed.
+ *
+ * Errors are `LongshoreError`s: `DiskFull`, `VolumeGone`, `PointGone` (its file is missing, or is not the file that was
+ * sealed), `BadRequest` (shrinking, unaligned sizes), `VolumeBusy` (copy backend: attached and not frozen).
+ */
+export interface StorageBackend {
+  readonly kind: "reflink" | "copy";
+  /** Makes an empty (all holes) live image. Repeating it with the same size changes nothing; another size is `BadRequest`. */
+  create(volume: string, sizeBytes: number): Promise<void>;
+  /** Grows the live image; the same size changes nothing, a smaller one is `BadRequest`. */
+  expand(volume: string, sizeBytes: number): Promise<void>;
+  /** Deletes the live image and, when it holds no points, the volume's folder. Gone already is success. */
+  remove(volume: string): Promise<void>;
+  /** The live image's path, for whoever attaches it. */
+  livePath(volume: string): string;
+  /** Freezes the live image's content as a sealed, read-only point. The file exists under its final name before it is sealed. */
+  snapshot(volume: string, point: string): Promise<Sealed>;
+  /** Deletes a point or staging image. Gone already is success. Open readers keep reading. */
+  deletePoint(volume: string, point: string): Promise<void>;
+  /** Makes a new volume's live image from a point, at least the point's size; an unfinished earlier try is replaced. */
+  clone(
+    from: { volume: string; point: string; identity: SealedIdentity },
+    to: { volume: string; sizeBytes: number },
+  ): Promise<void>;
+  /** What differs between two sealed points of one volume; both must answer to their identities. */
+  changed(volume: string, base: SealedPoint, next: SealedPoint, signal?: AbortSignal): Promise<Changes>;
+  /** What is allocated in a point: `data` extents only. */
+  allocated(volume: string, point: SealedPoint, signal?: AbortSignal): Promise<Changes>;
+  openPoint(volume: string, point: SealedPoint): Promise<PointReader>;
+  /**
+   * Makes the image that will become `point`: a clone of `base`, or empty; sized to `sizeBytes` (truncated up). What an
+   * earlier try left under that name is removed first. Durable (file and directory) on return.
+   */
+  stage(volume: string, point: string, base: SealedPoint | undefined, sizeBytes: number): Promise<void>;
+  /** Opens an image made by {@link stage} to go on with it; `PointGone` when it is not there or has another size. */
+  openStaging(volume: string, point: string, sizeBytes: number): Promise<Staging>;
+  /** Makes a staging image a sealed point, in place. Sealing a sealed one returns its identity again. */
+  seal(volume: string, point: string): Promise<SealedIdentity>;
+  /** Every image found, for comparison with the rows after a start. */
+  list(): Promise<readonly FoundImage[]>;
+  /** Moves an image that no row knows out of the way, never deleting it; returns where it went. */
+  quarantine(image: FoundImage): Promise<string>;
+  /** Free and total bytes of the file system. */
+  space(): Promise<{ freeBytes: number; totalBytes: number }>;
+  close(): Promise<void>;
+}
+
+export interface SealedPoint {
+  readonly point: string;
+  readonly identity: SealedIdentity;
+}
