@@ -1,0 +1,384 @@
+// What operator, CSI driver and agents say to each other: one schema for each resource of the agent's API under /v1.
+// The same schemas validate requests, type the code, and make the OpenAPI document.
+
+import { type Static, type TSchema, Type } from "typebox";
+
+const strict = { additionalProperties: false } as const;
+const nullable = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+/** A name given by the client: volumes, snapshots, jobs, clones. It is used in paths and file names. */
+export const Name = Type.String({ pattern: "^[a-z0-9]([a-z0-9.-]{0,118}[a-z0-9])?$", description: "Lower-case name" });
+export const Uid = Type.String({ pattern: "^[a-z0-9-]{1,63}$", description: "Identity for machines" });
+export const PointId = Type.String({ pattern: "^[0-9a-f]{32}$", description: "Random 128-bit id of a point, in hex" });
+export const Time = Type.String({ pattern: "^\\d{4}-\\d\\d-\\d\\dT[0-9:.]{8,18}Z$", description: "RFC 3339, UTC" });
+export const Bytes = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
+export const SizeBytes = Type.Integer({ minimum: 4096, maximum: 2 ** 50, multipleOf: 4096 });
+const Count = Type.Integer({ minimum: 0 });
+/** Grows with every change of the object; sent as ETag, and expected back in If-Match. */
+const Revision = Type.Integer({ minimum: 1, description: "Revision, the ETag of the resource" });
+const CaBundle = Type.String({
+  minLength: 1,
+  maxLength: 65536,
+  description: "PEM certificates of the CA, concatenated",
+});
+const Address = Type.String({
+  pattern: "^[^\\s/:]+:\\d{1,5}$|^\\[[0-9a-fA-F:]+\\]:\\d{1,5}$",
+  description: "host:port",
+});
+
+/** Up to 4 KiB that the agent carries along with each job and never looks into (PVC, labels, volume mode, ...). */
+export const Metadata = Type.Record(Type.String({ maxLength: 128 }), Type.String({ maxLength: 4096 }));
+export type Metadata = Static<typeof Metadata>;
+
+export const Problem = Type.Object({
+  type: Type.String({ description: "urn:longshore:problem:<code>, stable" }),
+  title: Type.String(),
+  status: Type.Integer(),
+  detail: Type.String(),
+  code: Type.String(),
+  advice: Type.String({ description: "What to do next" }),
+});
+export type Problem = Static<typeof Problem>;
+
+// ---- the agent and its cluster -------------------------------------------------------------------------------------
+
+export const Member = Type.Object({
+  agentId: Uid,
+  node: Type.String(),
+  address: Address,
+  laneAddress: Address,
+});
+export type Member = Static<typeof Member>;
+
+export const AgentView = Type.Object({
+  agentId: Uid,
+  node: Type.String(),
+  version: Type.String(),
+  clusterUid: Uid,
+  clusterName: Type.String(),
+  backend: Type.Union([Type.Literal("reflink"), Type.Literal("copy")]),
+  members: Type.Array(Member),
+  freeBytes: Bytes,
+  totalBytes: Bytes,
+});
+export type AgentView = Static<typeof AgentView>;
+
+// ---- volumes and snapshots -----------------------------------------------------------------------------------------
+
+export const Hold = Type.Object({
+  reason: Type.Union([Type.Literal("base"), Type.Literal("job"), Type.Literal("clone"), Type.Literal("user")]),
+  owner: Type.String({ maxLength: 253, description: "Location (base), job, clone, or what the user calls it" }),
+  since: Time,
+});
+export type Hold = Static<typeof Hold>;
+
+export const SnapshotView = Type.Object({
+  name: Name,
+  volume: Name,
+  pointId: PointId,
+  generation: Count,
+  state: Type.Union([
+    Type.Literal("creating"),
+    Type.Literal("sealed"),
+    Type.Literal("deleting"),
+    Type.Literal("lost", { description: "Its file vanished or was replaced behind our back" }),
+  ]),
+  released: Type.Boolean({ description: "Deleted by its owner; the file goes when the last hold does" }),
+  sizeBytes: Bytes,
+  createdAt: Time,
+  stallMs: Type.Number({ description: "How long writers were held up" }),
+  holds: Type.Array(Hold),
+});
+export type SnapshotView = Static<typeof SnapshotView>;
+
+export const BaseView = Type.Object({
+  location: Name,
+  clusterUid: Uid,
+  pointId: PointId,
+  generation: Count,
+  sourceTime: Time,
+  movedAt: Time,
+});
+export type BaseView = Static<typeof BaseView>;
+
+/** Where the content of a volume came from, when it is a clone: what makes the first job back a Delta. */
+export const Lineage = Type.Object({ clusterUid: Uid, volume: Name, pointId: PointId });
+export type Lineage = Static<typeof Lineage>;
+
+export const VolumeSpec = Type.Object(
+  { sizeBytes: SizeBytes, metadata: Type.Optional(Metadata), migrationEnabled: Type.Optional(Type.Boolean()) },
+  strict,
+);
+export type VolumeSpec = Static<typeof VolumeSpec>;
+
+export const VolumeView = Type.Object({
+  name: Name,
+  sizeBytes: Bytes,
+  metadata: Metadata,
+  migrationEnabled: Type.Boolean(),
+  home: Uid,
+  path: Type.String({ description: "The live image on its home" }),
+  createdAt: Time,
+  generation: Count,
+  lineage: nullable(Lineage),
+  problem: nullable(Problem),
+  snapshots: Type.Array(SnapshotView, { description: "Oldest first" }),
+  bases: Type.Array(BaseView),
+  revision: Revision,
+});
+export type VolumeView = Static<typeof VolumeView>;
+
+export const SnapshotSpec = Type.Object({}, strict);
+
+// ---- locations (source side) ---------------------------------------------------------------------------------------
+
+export const LocationSpec = Type.Object(
+  {
+    clusterName: Type.String({ minLength: 1, maxLength: 63 }),
+    clusterUid: Type.Optional(Uid),
+    seeds: Type.Array(Address, { minItems: 1, maxItems: 16 }),
+    caBundle: CaBundle,
+    jobsMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: "Jobs at once to this location" })),
+    bytesPerSecondMax: Type.Optional(Bytes),
+  },
+  strict,
+);
+export type LocationSpec = Static<typeof LocationSpec>;
+
+export const LocationState = Type.Union([
+  Type.Literal("unknown", { description: "Not probed yet" }),
+  Type.Literal("reachable"),
+  Type.Literal("unreachable", { description: "No seed answers" }),
+  Type.Literal("untrusted", { description: "What answers is not of the CA bundle, or not the cluster named" }),
+  Type.Literal("notConsented", { description: "It answers, but has no MigrationSource for this cluster" }),
+]);
+export type LocationState = Static<typeof LocationState>;
+
+export const LocationView = Type.Object({
+  name: Name,
+  spec: LocationSpec,
+  state: LocationState,
+  message: Type.String(),
+  clusterUid: nullable(Uid),
+  members: Type.Array(Member),
+  freeBytes: nullable(Bytes),
+  roundTripMs: nullable(Type.Number()),
+  probedAt: nullable(Time),
+  volumes: Type.Integer({ description: "Volumes with a base or a job at this location" }),
+  revision: Revision,
+});
+export type LocationView = Static<typeof LocationView>;
+
+// ---- jobs (source side) --------------------------------------------------------------------------------------------
+
+export const JobSpec = Type.Object(
+  {
+    volume: Name,
+    location: Name,
+    snapshot: Name,
+    dryRun: Type.Optional(Type.Boolean({ description: "Plan, report, and move nothing" })),
+    suspend: Type.Optional(Type.Boolean()),
+    cancel: Type.Optional(Type.Boolean()),
+  },
+  strict,
+);
+export type JobSpec = Static<typeof JobSpec>;
+
+export const Barrier = Type.Union([
+  Type.Literal("None"),
+  Type.Literal("Joined"),
+  Type.Literal("Frozen"),
+  Type.Literal("Stored"),
+  Type.Literal("Committed"),
+  Type.Literal("Released"),
+]);
+export type Barrier = Static<typeof Barrier>;
+
+export const JobState = Type.Union([
+  Type.Literal("Pending"),
+  Type.Literal("Running"),
+  Type.Literal("Suspended"),
+  Type.Literal("Undecided", { description: "The outcome at the target is not known; every hold stays" }),
+  Type.Literal("Succeeded"),
+  Type.Literal("Failed"),
+  Type.Literal("Cancelled"),
+]);
+export type JobState = Static<typeof JobState>;
+
+export const Mode = Type.Object({
+  kind: Type.Union([Type.Literal("Delta"), Type.Literal("Allocated"), Type.Literal("Full")]),
+  reason: Type.String({ description: "CamelCase reason, such as FirstCopy, NoCommonPoint, CommonBase, Unshared" }),
+});
+export type Mode = Static<typeof Mode>;
+
+export const PointRef = Type.Object({ pointId: PointId, generation: Count, sourceTime: Time, sizeBytes: Bytes });
+export type PointRef = Static<typeof PointRef>;
+
+export const ParticipantView = Type.Object({
+  agentId: Uid,
+  role: Type.Union([
+    Type.Literal("coordinator"),
+    Type.Literal("source"),
+    Type.Literal("target"),
+    Type.Literal("decider"),
+  ]),
+  barrier: Barrier,
+  unitsDone: Count,
+  epoch: Count,
+  lastError: nullable(Type.String()),
+});
+export type ParticipantView = Static<typeof ParticipantView>;
+
+export const JobView = Type.Object({
+  name: Name,
+  spec: JobSpec,
+  state: JobState,
+  barrier: Barrier,
+  epoch: Count,
+  attempts: Count,
+  from: nullable(PointRef),
+  to: nullable(PointRef),
+  mode: nullable(Mode),
+  bytesTotal: Bytes,
+  bytesPunched: Bytes,
+  bytesSent: Type.Integer({ minimum: 0, description: "On the wire, frames included, repeats included" }),
+  bytesStored: Bytes,
+  unitsTotal: Count,
+  unitsStored: Count,
+  bytesPerSecond: nullable(Type.Number()),
+  etaSeconds: nullable(Type.Number()),
+  verified: nullable(Type.Union([Type.Literal("media"), Type.Literal("memory")])),
+  createdAt: Time,
+  startedAt: nullable(Time),
+  finishedAt: nullable(Time),
+  durationMs: nullable(Type.Number({ description: "From first start to Released, waiting between attempts included" })),
+  error: nullable(Problem),
+  participants: Type.Array(ParticipantView),
+  revision: Revision,
+});
+export type JobView = Static<typeof JobView>;
+
+// ---- consent and migrated volumes (target side) --------------------------------------------------------------------
+
+export const SourceSpec = Type.Object(
+  {
+    clusterName: Type.String({ minLength: 1, maxLength: 63 }),
+    clusterUid: Type.Optional(Uid),
+    caBundle: CaBundle,
+    quotaBytes: Type.Optional(Bytes),
+    pointsKept: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, description: "Default 3" })),
+  },
+  strict,
+);
+export type SourceSpec = Static<typeof SourceSpec>;
+
+export const SourceView = Type.Object({
+  name: Name,
+  spec: SourceSpec,
+  clusterUid: nullable(Uid),
+  volumes: Count,
+  usedBytes: Bytes,
+  lastSeenAt: nullable(Time),
+  revision: Revision,
+});
+export type SourceView = Static<typeof SourceView>;
+
+export const MigratedPoint = Type.Object({
+  pointId: PointId,
+  generation: Count,
+  sourceTime: Time,
+  committedAt: Time,
+  sizeBytes: Bytes,
+  state: Type.Union([Type.Literal("sealed"), Type.Literal("lost"), Type.Literal("deleting")]),
+  verified: Type.Union([Type.Literal("media"), Type.Literal("memory")]),
+  holds: Type.Array(Hold),
+});
+export type MigratedPoint = Static<typeof MigratedPoint>;
+
+export const MigratedVolumeView = Type.Object({
+  name: Name,
+  source: Name,
+  sourceClusterUid: Uid,
+  sourceClusterName: Type.String(),
+  sourceVolume: Name,
+  metadata: Metadata,
+  sizeBytes: Bytes,
+  home: Uid,
+  state: Type.Union([
+    Type.Literal("Empty", { description: "No point has been committed yet" }),
+    Type.Literal("Available"),
+    Type.Literal("Frozen", { description: "A transfer runs; the newest point is closed for new clones" }),
+  ]),
+  diverged: Type.Boolean({ description: "The newest point here was unknown to the source at the last job" }),
+  transfer: nullable(
+    Type.Object({
+      job: Type.String(),
+      epoch: Count,
+      since: Time,
+      to: PointRef,
+      bytesTotal: Bytes,
+      bytesStored: Bytes,
+    }),
+  ),
+  points: Type.Array(MigratedPoint, { description: "Oldest first; the last is the newest point in time" }),
+  waitingClones: Count,
+  revision: Revision,
+});
+export type MigratedVolumeView = Static<typeof MigratedVolumeView>;
+
+export const CloneSpec = Type.Object(
+  {
+    migratedVolume: Name,
+    point: Type.Union([Type.Literal("latest"), PointId]),
+    sizeBytes: Type.Optional(SizeBytes),
+    metadata: Type.Optional(Metadata),
+  },
+  strict,
+);
+export type CloneSpec = Static<typeof CloneSpec>;
+
+export const CloneView = Type.Object({
+  name: Name,
+  spec: CloneSpec,
+  state: Type.Union([
+    Type.Literal("Waiting", {
+      description: "Frozen or empty now; the commit serves it. Dropped when not asked for in 15 minutes",
+    }),
+    Type.Literal("Ready"),
+  ]),
+  pointId: nullable(PointId),
+  sourceTime: nullable(Time),
+  volume: nullable(Name),
+  path: nullable(Type.String()),
+  sizeBytes: nullable(Bytes),
+  bytesTotal: nullable(Bytes),
+  bytesStored: nullable(Bytes),
+  requestedAt: Time,
+  servedAt: nullable(Time),
+  revision: Revision,
+});
+export type CloneView = Static<typeof CloneView>;
+
+// ---- lists and changes ---------------------------------------------------------------------------------------------
+
+export const listOf = <T extends TSchema>(item: T) =>
+  Type.Object({
+    items: Type.Array(item),
+    sequence: Type.Integer({ description: "Pass to /v1/changes to go on from here" }),
+  });
+export interface List<T> {
+  readonly items: readonly T[];
+  readonly sequence: number;
+}
+
+export const ChangeKind = Type.Union([
+  Type.Literal("volume"),
+  Type.Literal("location"),
+  Type.Literal("job"),
+  Type.Literal("source"),
+  Type.Literal("migratedVolume"),
+  Type.Literal("clone"),
+  Type.Literal("resync", { description: "Changes were missed; list everything again" }),
+]);
+export const Change = Type.Object({ sequence: Type.Integer(), kind: ChangeKind, name: Type.String() });
+export type Change = Static<typeof Change>;
