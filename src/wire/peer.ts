@@ -22,7 +22,9 @@ export type Term = Static<typeof Term>;
 
 export const Claim = Type.Object({
   job: Name,
-  volume: Name,
+  /** The source volume's UID; `name` is for people. */
+  volume: Uid,
+  name: Name,
   metadata: Metadata,
   sizeBytes: SizeBytes,
   claimant: Uid,

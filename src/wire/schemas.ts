@@ -102,7 +102,7 @@ export const BaseView = Type.Object({
 export type BaseView = Static<typeof BaseView>;
 
 /** Where the content of a volume came from, when it is a clone: what makes the first job back a Delta. */
-export const Lineage = Type.Object({ clusterUid: Uid, volume: Name, pointId: PointId });
+export const Lineage = Type.Object({ clusterUid: Uid, volumeUid: Uid, pointId: PointId });
 export type Lineage = Static<typeof Lineage>;
 
 export const VolumeSpec = Type.Object(
@@ -113,6 +113,7 @@ export type VolumeSpec = Static<typeof VolumeSpec>;
 
 export const VolumeView = Type.Object({
   name: Name,
+  uid: Uid,
   sizeBytes: Bytes,
   metadata: Metadata,
   migrationEnabled: Type.Boolean(),
@@ -300,7 +301,8 @@ export const MigratedVolumeView = Type.Object({
   source: Name,
   sourceClusterUid: Uid,
   sourceClusterName: Type.String(),
-  sourceVolume: Name,
+  sourceVolumeUid: Uid,
+  sourceVolumeName: Name,
   metadata: Metadata,
   sizeBytes: Bytes,
   home: Uid,
