@@ -1,0 +1,40 @@
+# Every target is one line here and one script or program elsewhere; `make help` lists them.
+# The npm packages bring Node 26, so their folder comes first on the PATH.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test demo format generate verify clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: ## Install what all targets need: npm and Debian packages, a Kubernetes control plane (once, about ten minutes)
+	@tools/setup/setup.sh
+
+check: ## Format, lint, types, layers and unit tests: about one minute
+	@tools/setup/setup.sh npm
+	@exec node tools/run-tests.ts --quick
+
+test: setup ## Run all checks and all tests; ends in "N passed, N failed, N skipped"
+	@exec node tools/run-tests.ts
+
+demo: setup ## Watch volumes migrate between storage clusters under two real Kubernetes API servers
+	@exec node test/e2e/demo/demo.ts
+
+format: ## Format and lint in place
+	@tools/setup/setup.sh npm
+	@exec biome check --write .
+
+generate: ## Write every generated file
+	@tools/setup/setup.sh npm
+	@exec node tools/generate.ts
+
+verify: ## Fail when a generated file is not what `make generate` writes
+	@tools/setup/setup.sh npm
+	@exec node tools/generate.ts --verify
+
+clean: ## Remove what was made in the tree; the cache outside it stays (CONTRIBUTING.md says where)
+	@rm -rf .cache coverage node_modules
