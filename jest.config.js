@@ -1,6 +1,6 @@
 // One configuration for every kind of test; the Makefile selects folders.
 export default {
-  testEnvironment: "node",
+  testEnvironment: "<rootDir>/test/environment.js",
   extensionsToTreatAsEsm: [".ts"],
   transform: { "\\.ts$": "<rootDir>/tools/strip-types.js" },
   testMatch: ["**/*.test.ts"],
