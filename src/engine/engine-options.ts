@@ -1,0 +1,79 @@
+// What the engine is given: everything outside it comes in here, so that the simulator can give something else.
+import type { Clock } from "../base/clock.ts";
+import type { Dice } from "../base/dice.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metrics.ts";
+import type { StorageBackend } from "../storage/backend.ts";
+import type { LaneDialer, LaneServer } from "../transfer/lane.ts";
+import type { PeerApi } from "../wire/peer.ts";
+import type { LocationSpec } from "../wire/schemas.ts";
+
+/** A connection to the target cluster of one location. */
+export interface PeerConnection {
+  readonly api: PeerApi;
+  readonly lanes: LaneDialer;
+  close(): Promise<void>;
+}
+
+export interface EngineLimits {
+  /** Jobs that stream at once on this node. */
+  readonly jobsMax: number;
+  /** Jobs at once to one location, unless the location says otherwise. */
+  readonly jobsPerLocationMax: number;
+  readonly lanesPerJob: number;
+  /** Bytes of one job that may be on their way, sent and not yet acknowledged as stored. */
+  readonly windowBytes: number;
+  /** A term ends this long after its coordinator was last heard. */
+  readonly leaseMs: number;
+  /** Consecutive attempts without progress before a job is given up. */
+  readonly attemptsMax: number;
+  readonly retryDelayMs: number;
+  readonly retryDelayMsMax: number;
+  /** A job without progress for this long is given up, however many attempts it had. */
+  readonly deadlineMs: number;
+  /** Staging and new snapshots stop when less would be left. */
+  readonly reserveBytes: number;
+  /** Staging that no job goes on with is removed after this long. */
+  readonly stagingAgeMs: number;
+  /** A waiting clone nobody asks for again is dropped after this long. */
+  readonly cloneWaitMs: number;
+  readonly probeIntervalMs: number;
+  /** Finished jobs are forgotten after this long. */
+  readonly jobHistoryMs: number;
+}
+
+export const defaultLimits: EngineLimits = {
+  jobsMax: 8,
+  jobsPerLocationMax: 4,
+  lanesPerJob: 1,
+  windowBytes: 64 << 20,
+  leaseMs: 30_000,
+  attemptsMax: 10,
+  retryDelayMs: 500,
+  retryDelayMsMax: 30_000,
+  deadlineMs: 30 * 60_000,
+  reserveBytes: 64 << 20,
+  stagingAgeMs: 24 * 3_600_000,
+  cloneWaitMs: 15 * 60_000,
+  probeIntervalMs: 30_000,
+  jobHistoryMs: 7 * 24 * 3_600_000,
+};
+
+export interface EngineOptions {
+  /** Folder of the journal; exclusively this engine's. */
+  readonly dataDir: string;
+  readonly cluster: { readonly uid: string; readonly name: string };
+  readonly node: string;
+  readonly version: string;
+  /** Control and lane addresses that other agents reach this one at. */
+  readonly addresses: { readonly address: string; readonly laneAddress: string };
+  readonly storage: StorageBackend;
+  readonly lanes: LaneServer;
+  /** Opens a connection to a location's cluster; its calls throw what the network does, and `Untrusted`. */
+  readonly connect: (location: LocationSpec) => PeerConnection;
+  readonly clock: Clock;
+  readonly dice: Dice;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly limits: EngineLimits;
+}

@@ -1,0 +1,163 @@
+// Rows of sealed images, and the holds ledger: why a point may not be deleted yet. Taking a hold and marking a point
+// `deleting` are transactions on the same row, so a point is never deleted under somebody who was told it is kept.
+import { assert } from "../base/assert.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
+import type { SealedPoint } from "../storage/backend.ts";
+import type { Hold, PointRef } from "../wire/schemas.ts";
+import { type Core, timeText } from "./core.ts";
+import type { Journal } from "./journal.ts";
+
+export interface PointRow {
+  readonly owner: string;
+  readonly pointId: string;
+  readonly name: string | null;
+  readonly generation: number;
+  readonly state: "creating" | "sealed" | "deleting" | "lost";
+  /** The point whose file holds this one's bytes: its own id, or an earlier one's after an empty delta. */
+  readonly file: string;
+  readonly sizeBytes: number;
+  readonly sourceTime: number;
+  readonly committedAt: number | null;
+  readonly inode: string | null;
+  readonly fsUuid: string | null;
+  readonly stallMs: number;
+  readonly released: number;
+  readonly verified: "media" | "memory" | null;
+  /** Order of making within the owner; the only order that counts. */
+  readonly position: number;
+}
+
+export type HoldReason = Hold["reason"];
+
+export interface HoldKey {
+  readonly owner: string;
+  readonly pointId: string;
+  readonly reason: HoldReason;
+  readonly holder: string;
+}
+
+export function pointsOf(journal: Journal, owner: string): PointRow[] {
+  return journal.all<PointRow>("SELECT * FROM points WHERE owner = ? ORDER BY position", owner);
+}
+
+export function pointOf(journal: Journal, owner: string, pointId: string): PointRow | undefined {
+  return journal.get<PointRow>("SELECT * FROM points WHERE owner = ? AND pointId = ?", owner, pointId);
+}
+
+/** The position for the next point of an owner. */
+export function nextPosition(journal: Journal, owner: string): number {
+  const row = journal.get<{ next: number }>(
+    "SELECT coalesce(max(position), 0) + 1 AS next FROM points WHERE owner = ?",
+    owner,
+  );
+  return row?.next ?? 1;
+}
+
+export function holdsOf(journal: Journal, owner: string, pointId: string): Hold[] {
+  return journal
+    .all<{ reason: HoldReason; holder: string; since: number }>(
+      "SELECT reason, holder, since FROM holds WHERE owner = ? AND pointId = ? ORDER BY reason, holder",
+      owner,
+      pointId,
+    )
+    .map(({ reason, holder, since }) => ({ reason, owner: holder, since: timeText(since) }));
+}
+
+/** Within a transaction. Taking a hold that is held already changes nothing; a point on its way out cannot be held. */
+export function takeHold(core: Pick<Core, "journal" | "clock">, hold: HoldKey): void {
+  const point = pointOf(core.journal, hold.owner, hold.pointId);
+  if (point === undefined) throw new LongshoreError("SnapshotGone", `point ${hold.pointId} does not exist`);
+  if (point.state !== "sealed") {
+    const code = point.state === "lost" ? "PointGone" : "SnapshotDeleting";
+    throw new LongshoreError(code, `point ${hold.pointId} is ${point.state}; it cannot be held`);
+  }
+  core.journal.run(
+    "INSERT INTO holds (owner, pointId, reason, holder, since) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING",
+    hold.owner,
+    hold.pointId,
+    hold.reason,
+    hold.holder,
+    core.clock.nowMs(),
+  );
+}
+
+/** Within a transaction. Dropping a hold that is not there changes nothing; {@link sweep} afterwards. */
+export function dropHold(journal: Journal, hold: HoldKey): void {
+  journal.run(
+    "DELETE FROM holds WHERE owner = ? AND pointId = ? AND reason = ? AND holder = ?",
+    hold.owner,
+    hold.pointId,
+    hold.reason,
+    hold.holder,
+  );
+}
+
+/** A sealed row as the storage backend wants it. */
+export function sealedPoint(row: PointRow): SealedPoint {
+  assert(row.inode !== null && row.fsUuid !== null, `point ${row.pointId} has no identity`);
+  return { point: row.file, identity: { inode: row.inode, fsUuid: row.fsUuid, sizeBytes: row.sizeBytes } };
+}
+
+export function pointRef(row: PointRow): PointRef {
+  const { pointId, generation, sizeBytes } = row;
+  return { pointId, generation, sizeBytes, sourceTime: timeText(row.sourceTime) };
+}
+
+/**
+ * Deletes the released points of an owner that nothing holds: marked first, the file next, the row last, so that a crash
+ * anywhere is finished by the next sweep. Points that are being made are not touched.
+ */
+export async function sweep(core: Core, owner: string): Promise<void> {
+  const { journal } = core;
+  journal.transaction(() =>
+    journal.run(
+      `UPDATE points SET state = 'deleting' WHERE owner = ? AND released = 1 AND state IN ('sealed','lost') AND NOT EXISTS
+       (SELECT 1 FROM holds WHERE holds.owner = points.owner AND holds.pointId = points.pointId)`,
+      owner,
+    ),
+  );
+  for (const point of pointsOf(journal, owner).filter((row) => row.state === "deleting")) {
+    const sharers = pointsOf(journal, owner).filter((row) => row.file === point.file && row.pointId !== point.pointId);
+    if (sharers.length === 0) await core.storage.deletePoint(owner, point.file);
+    journal.transaction(() =>
+      journal.run("DELETE FROM points WHERE owner = ? AND pointId = ? AND state = 'deleting'", owner, point.pointId),
+    );
+    core.log.info({ owner, point: point.pointId, generation: point.generation }, "point deleted");
+  }
+}
+
+/**
+ * The points of an owner whose file is there and is the one that was sealed, oldest first. One whose file is gone is
+ * marked `lost`: it is shown, never read, and never a base.
+ */
+export async function presentPoints(core: Core, owner: string): Promise<PointRow[]> {
+  const present: PointRow[] = [];
+  for (const row of pointsOf(core.journal, owner)) {
+    if (row.state === "sealed" && (await isPresent(core, row))) present.push(row);
+  }
+  return present;
+}
+
+async function isPresent(core: Core, row: PointRow): Promise<boolean> {
+  try {
+    const reader = await core.storage.openPoint(row.owner, sealedPoint(row));
+    await reader.close();
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== "PointGone") throw error;
+    markLost(core, row);
+    return false;
+  }
+}
+
+/** Records that a point's file is missing or replaced. */
+export function markLost(core: Core, row: PointRow): void {
+  core.journal.transaction(() =>
+    core.journal.run(
+      "UPDATE points SET state = 'lost' WHERE owner = ? AND pointId = ? AND state = 'sealed'",
+      row.owner,
+      row.pointId,
+    ),
+  );
+  core.log.error({ owner: row.owner, point: row.pointId }, "the point's file is missing or replaced");
+}

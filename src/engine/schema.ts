@@ -1,0 +1,70 @@
+// The tables of the journal. Times are milliseconds since the epoch; JSON columns end in Json. `owner` is the storage key of
+// a volume or migrated volume: a UUID that is never used again, so that a name made anew never meets old rows or files.
+
+export const schemaVersion = 1;
+
+export const schema = `
+CREATE TABLE agent (id TEXT PRIMARY KEY, clusterUid TEXT NOT NULL) STRICT;
+
+CREATE TABLE volumes (
+  name TEXT PRIMARY KEY, uid TEXT NOT NULL UNIQUE, state TEXT NOT NULL CHECK (state IN ('creating','ready','deleting')),
+  sizeBytes INTEGER NOT NULL, metadataJson TEXT NOT NULL, migrationEnabled INTEGER NOT NULL, createdAt INTEGER NOT NULL,
+  generation INTEGER NOT NULL, lineageJson TEXT, problemJson TEXT, revision INTEGER NOT NULL) STRICT;
+
+-- Sealed images: snapshots of volumes, and points in time of migrated volumes. An empty delta shares the file of its base.
+CREATE TABLE points (
+  owner TEXT NOT NULL, pointId TEXT NOT NULL, name TEXT, generation INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('creating','sealed','deleting','lost')),
+  file TEXT NOT NULL, sizeBytes INTEGER NOT NULL, sourceTime INTEGER NOT NULL, committedAt INTEGER,
+  inode TEXT, fsUuid TEXT, stallMs REAL NOT NULL DEFAULT 0, released INTEGER NOT NULL DEFAULT 0, verified TEXT,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (owner, pointId)) STRICT;
+CREATE UNIQUE INDEX pointNames ON points (owner, name) WHERE name IS NOT NULL;
+
+CREATE TABLE holds (
+  owner TEXT NOT NULL, pointId TEXT NOT NULL, reason TEXT NOT NULL CHECK (reason IN ('base','job','clone','user')),
+  holder TEXT NOT NULL, since INTEGER NOT NULL,
+  PRIMARY KEY (owner, pointId, reason, holder), FOREIGN KEY (owner, pointId) REFERENCES points (owner, pointId)) STRICT;
+
+CREATE TABLE bases (
+  owner TEXT NOT NULL, location TEXT NOT NULL, clusterUid TEXT NOT NULL, pointId TEXT NOT NULL, generation INTEGER NOT NULL,
+  sourceTime INTEGER NOT NULL, movedAt INTEGER NOT NULL, PRIMARY KEY (owner, location)) STRICT;
+
+CREATE TABLE locations (name TEXT PRIMARY KEY, specJson TEXT NOT NULL, revision INTEGER NOT NULL) STRICT;
+
+CREATE TABLE jobs (
+  name TEXT PRIMARY KEY, specJson TEXT NOT NULL, owner TEXT NOT NULL, location TEXT NOT NULL, toId TEXT NOT NULL,
+  fromJson TEXT, toJson TEXT NOT NULL, state TEXT NOT NULL, barrier TEXT NOT NULL, epoch INTEGER NOT NULL, nonce TEXT,
+  attempts INTEGER NOT NULL, commitAsked INTEGER NOT NULL, modeJson TEXT, planDigest TEXT,
+  bytesTotal INTEGER NOT NULL, bytesPunched INTEGER NOT NULL, bytesSent INTEGER NOT NULL, bytesStored INTEGER NOT NULL,
+  unitsTotal INTEGER NOT NULL, unitsStored INTEGER NOT NULL, verified TEXT,
+  createdAt INTEGER NOT NULL, startedAt INTEGER, finishedAt INTEGER, errorJson TEXT, revision INTEGER NOT NULL) STRICT;
+CREATE INDEX unfinishedJobs ON jobs (owner, location) WHERE finishedAt IS NULL;
+
+CREATE TABLE sources (
+  name TEXT PRIMARY KEY, specJson TEXT NOT NULL, clusterUid TEXT, lastSeenAt INTEGER, revision INTEGER NOT NULL) STRICT;
+
+-- The decider's row: term, staging and state of one migrated volume.
+CREATE TABLE migrated (
+  uid TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL, clusterUid TEXT NOT NULL, clusterName TEXT NOT NULL,
+  volumeUid TEXT NOT NULL, volumeName TEXT NOT NULL, metadataJson TEXT NOT NULL, sizeBytes INTEGER NOT NULL,
+  deleting INTEGER NOT NULL DEFAULT 0, frozenSince INTEGER, diverged INTEGER NOT NULL DEFAULT 0, generationMax INTEGER NOT NULL DEFAULT 0,
+  epoch INTEGER NOT NULL, nonce TEXT NOT NULL, claimant TEXT NOT NULL, job TEXT NOT NULL, isTermLive INTEGER NOT NULL,
+  revision INTEGER NOT NULL, UNIQUE (clusterUid, volumeUid)) STRICT;
+
+CREATE TABLE staging (
+  owner TEXT PRIMARY KEY, toId TEXT NOT NULL, baseId TEXT, planDigest TEXT NOT NULL, headerJson TEXT NOT NULL,
+  isPlanned INTEGER NOT NULL, isMade INTEGER NOT NULL, sizeBytes INTEGER NOT NULL, touchedAt INTEGER NOT NULL) STRICT;
+CREATE TABLE planPages (owner TEXT NOT NULL, first INTEGER NOT NULL, unitsJson TEXT NOT NULL, PRIMARY KEY (owner, first)) STRICT;
+CREATE TABLE storedUnits (
+  owner TEXT NOT NULL, unit INTEGER NOT NULL, digest TEXT NOT NULL, verified TEXT NOT NULL, PRIMARY KEY (owner, unit)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE commits (
+  owner TEXT NOT NULL, toId TEXT NOT NULL, job TEXT NOT NULL, epoch INTEGER NOT NULL, baseId TEXT, planDigest TEXT NOT NULL,
+  committedAt INTEGER NOT NULL, PRIMARY KEY (owner, toId)) STRICT;
+
+CREATE TABLE clones (
+  name TEXT PRIMARY KEY, specJson TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('Waiting','Creating','Ready','Deleting')),
+  migrated TEXT NOT NULL, pointId TEXT, volume TEXT, requestedAt INTEGER NOT NULL, askedAt INTEGER NOT NULL, servedAt INTEGER,
+  revision INTEGER NOT NULL) STRICT;
+`;
