@@ -1,0 +1,355 @@
+// The source side of the fake agent: volumes, snapshots and their holds, locations, jobs.
+import { LongshoreError } from "../../src/domain/errors.ts";
+import type { Precondition } from "../../src/wire/agent-api.ts";
+import { problemOf } from "../../src/wire/problem.ts";
+import type {
+  AgentView,
+  Hold,
+  JobSpec,
+  JobState,
+  JobView,
+  List,
+  LocationSpec,
+  LocationView,
+  PointRef,
+  SnapshotView,
+  VolumeSpec,
+  VolumeView,
+} from "../../src/wire/schemas.ts";
+import { agentView, check, pending, same, unprobed, type Writable } from "./fake-rows.ts";
+import { type FakeAgentOptions, FakeStore } from "./fake-store.ts";
+
+type Probe = Pick<LocationView, "state" | "message"> & Partial<LocationView>;
+
+const finished: readonly JobState[] = ["Succeeded", "Failed", "Cancelled"];
+
+export class FakeSourceSide extends FakeStore {
+  readonly volumes = new Map<string, Writable<VolumeView>>();
+  readonly locations = new Map<string, Writable<LocationView>>();
+  readonly jobs = new Map<string, Writable<JobView>>();
+  readonly view: Writable<AgentView>;
+  readonly #probes = new Map<string, Probe>();
+
+  constructor(options: FakeAgentOptions) {
+    super(options);
+    const { clusterUid = "fake-cluster-uid", clusterName = "fake" } = options;
+    this.view = agentView({ clusterUid, clusterName });
+  }
+
+  // ---- volumes and snapshots ----
+
+  async listVolumes(): Promise<List<VolumeView>> {
+    return this.listOf(this.volumes);
+  }
+
+  async getVolume(name: string): Promise<VolumeView> {
+    return structuredClone(this.getRow(this.volumes, name, "volume"));
+  }
+
+  async putVolume(name: string, spec: VolumeSpec, precondition?: Precondition): Promise<VolumeView> {
+    const present = this.volumes.get(name);
+    check(present, precondition, `volume ${name}`);
+    if (present === undefined) this.storeRow(this.volumes, "volume", this.newVolume(name, spec));
+    else this.#changeVolume(present, spec);
+    return this.getVolume(name);
+  }
+
+  async removeVolume(name: string, precondition?: Precondition): Promise<void> {
+    const present = this.volumes.get(name);
+    if (present === undefined) return;
+    check(present, precondition, `volume ${name}`);
+    const busy = [...this.jobs.values()].find((job) => job.spec.volume === name && !finished.includes(job.state));
+    if (busy) throw new LongshoreError("InUse", `volume ${name} is in use by job ${busy.name}`);
+    this.dropRow(this.volumes, "volume", name);
+  }
+
+  async putSnapshot(volume: string, name: string): Promise<SnapshotView> {
+    const owner = this.getRow(this.volumes, volume, "volume");
+    const present = owner.snapshots.find((snapshot) => snapshot.name === name);
+    if (present?.state === "deleting") throw deleting(volume, name);
+    if (present) return structuredClone(present);
+    const made: SnapshotView = {
+      name,
+      volume,
+      pointId: this.id(),
+      generation: owner.generation,
+      state: "sealed",
+      released: false,
+      sizeBytes: owner.sizeBytes,
+      createdAt: this.now(),
+      stallMs: 1,
+      holds: [],
+    };
+    owner.snapshots = [...owner.snapshots, made];
+    owner.generation++;
+    this.touch("volume", owner);
+    return structuredClone(made);
+  }
+
+  async removeSnapshot(volume: string, name: string): Promise<SnapshotView | undefined> {
+    const owner = this.volumes.get(volume);
+    const present = owner?.snapshots.find((snapshot) => snapshot.name === name);
+    if (owner === undefined || present === undefined) return undefined;
+    if (!present.released) this.#setSnapshot(owner, { ...present, released: true });
+    return structuredClone(owner.snapshots.find((snapshot) => snapshot.name === name));
+  }
+
+  async putHold(volume: string, snapshot: string, owner: string): Promise<SnapshotView> {
+    return this.#hold(volume, snapshot, { reason: "user", owner });
+  }
+
+  async removeHold(volume: string, snapshot: string, hold: { reason: "user" | "base"; owner: string }): Promise<void> {
+    const owner = this.volumes.get(volume);
+    if (owner === undefined) return;
+    if (hold.reason === "base") {
+      const present = owner.snapshots.find((candidate) => candidate.name === snapshot);
+      owner.bases = owner.bases.filter((base) => base.location !== hold.owner || base.pointId !== present?.pointId);
+    }
+    this.#unhold(owner, (name, held) => name === snapshot && held.reason === hold.reason && held.owner === hold.owner);
+  }
+
+  // ---- locations ----
+
+  async listLocations(): Promise<List<LocationView>> {
+    return this.listOf(this.locations);
+  }
+
+  async getLocation(name: string): Promise<LocationView> {
+    return structuredClone(this.getRow(this.locations, name, "location"));
+  }
+
+  async putLocation(name: string, spec: LocationSpec, precondition?: Precondition): Promise<LocationView> {
+    const present = this.locations.get(name);
+    check(present, precondition, `location ${name}`);
+    if (present && same(present.spec, spec)) return structuredClone(present);
+    const made = { ...unprobed(name), revision: present?.revision ?? 0, spec: structuredClone(spec) };
+    this.storeRow(this.locations, "location", made);
+    const answer = structuredClone(made);
+    queueMicrotask(() => this.#probed(name));
+    return answer;
+  }
+
+  async removeLocation(name: string, options?: Precondition & { force?: boolean | undefined }): Promise<void> {
+    const present = this.locations.get(name);
+    if (present === undefined) return;
+    check(present, options, `location ${name}`);
+    const users = this.#usersOf(name);
+    if (users.length > 0 && !options?.force)
+      throw new LongshoreError("InUse", `location ${name} is used by ${users.join(", ")}`);
+    for (const volume of this.volumes.values()) this.#dropBase(volume, name);
+    for (const job of this.jobs.values()) if (job.spec.location === name) this.#end(job, "Cancelled");
+    this.dropRow(this.locations, "location", name);
+  }
+
+  // ---- jobs ----
+
+  async listJobs(): Promise<List<JobView>> {
+    return this.listOf(this.jobs);
+  }
+
+  async getJob(name: string): Promise<JobView> {
+    return structuredClone(this.getRow(this.jobs, name, "job"));
+  }
+
+  async putJob(name: string, spec: JobSpec, precondition?: Precondition): Promise<JobView> {
+    const present = this.jobs.get(name);
+    check(present, precondition, `job ${name}`);
+    if (present === undefined) this.#startJob(name, spec);
+    else this.#changeJob(present, spec);
+    return this.getJob(name);
+  }
+
+  async removeJob(name: string): Promise<void> {
+    const present = this.jobs.get(name);
+    if (present === undefined) return;
+    if (!finished.includes(present.state)) throw new LongshoreError("InUse", `job ${name} is ${present.state}`);
+    this.dropRow(this.jobs, "job", name);
+  }
+
+  async *followJob(name: string, signal: AbortSignal): AsyncGenerator<JobView> {
+    let seen = await this.getJob(name);
+    const since = this.feed.sequence;
+    yield seen;
+    if (finished.includes(seen.state)) return;
+    for await (const change of this.feed.follow(since, signal)) {
+      if (change.kind !== "resync" && (change.kind !== "job" || change.name !== name)) continue;
+      const now = this.jobs.get(name);
+      if (now === undefined) return;
+      if (now.revision === seen.revision) continue;
+      seen = structuredClone(now);
+      yield seen;
+      if (finished.includes(seen.state)) return;
+    }
+  }
+
+  // ---- what a test makes happen: the source side ----
+
+  /** What the next and all later probes of a location find; applied at once when the location is known. */
+  probeFinds(location: string, probe: Probe): void {
+    this.#probes.set(location, probe);
+    this.#probed(location);
+  }
+
+  /** Sets fields of a running job, such as its barrier and progress. */
+  progressJob(name: string, fields: Partial<JobView>): void {
+    const job = this.getRow(this.jobs, name, "job");
+    Object.assign(job, { state: "Running", startedAt: job.startedAt ?? this.now() }, fields);
+    this.touch("job", job);
+  }
+
+  /** The target has committed: the base moves, old holds are dropped. */
+  succeedJob(name: string, fields: Partial<JobView> = {}): void {
+    const job = this.getRow(this.jobs, name, "job");
+    const volume = this.getRow(this.volumes, job.spec.volume, "volume");
+    const snapshot = volume.snapshots.find((candidate) => candidate.name === job.spec.snapshot);
+    if (snapshot && !job.spec.dryRun) this.#moveBase(volume, job.spec.location, snapshot);
+    this.#end(job, "Succeeded", { barrier: "Released", ...fields });
+  }
+
+  failJob(name: string, error: LongshoreError): void {
+    const problem = problemOf(error.code, error.message);
+    this.#end(this.getRow(this.jobs, name, "job"), "Failed", { error: problem });
+  }
+
+  /** The snapshot's file vanished behind our back. */
+  loseSnapshot(volume: string, name: string): void {
+    const owner = this.getRow(this.volumes, volume, "volume");
+    owner.snapshots = owner.snapshots.map((one) => (one.name === name ? { ...one, state: "lost" as const } : one));
+    this.touch("volume", owner);
+  }
+
+  // ---- inside ----
+
+  protected newVolume(name: string, spec: VolumeSpec): VolumeView {
+    return {
+      name,
+      uid: this.id(),
+      sizeBytes: spec.sizeBytes,
+      metadata: structuredClone(spec.metadata ?? {}),
+      migrationEnabled: spec.migrationEnabled ?? false,
+      home: this.view.agentId,
+      path: `/fake/${name}`,
+      createdAt: this.now(),
+      generation: 1,
+      lineage: null,
+      problem: null,
+      snapshots: [],
+      bases: [],
+      revision: 0,
+    };
+  }
+
+  #changeVolume(present: Writable<VolumeView>, spec: VolumeSpec): void {
+    if (spec.sizeBytes < present.sizeBytes)
+      throw new LongshoreError("ShrinkRefused", `volume ${present.name} has ${present.sizeBytes} bytes`);
+    const { sizeBytes, metadata = present.metadata, migrationEnabled = present.migrationEnabled } = spec;
+    const before = [present.sizeBytes, present.metadata, present.migrationEnabled];
+    if (same(before, [sizeBytes, metadata, migrationEnabled])) return;
+    Object.assign(present, { sizeBytes, metadata: structuredClone(metadata), migrationEnabled });
+    this.touch("volume", present);
+  }
+
+  #hold(volume: string, snapshot: string, hold: Omit<Hold, "since">): SnapshotView {
+    const owner = this.getRow(this.volumes, volume, "volume");
+    const present = owner.snapshots.find((candidate) => candidate.name === snapshot);
+    if (present === undefined) throw new LongshoreError("NotFound", `no snapshot ${snapshot} of volume ${volume}`);
+    if (present.state === "deleting") throw deleting(volume, snapshot);
+    const held = present.holds.some((one) => one.reason === hold.reason && one.owner === hold.owner);
+    if (held) return structuredClone(present);
+    const changed = { ...present, holds: [...present.holds, { ...hold, since: this.now() }] };
+    this.#setSnapshot(owner, changed);
+    return structuredClone(changed);
+  }
+
+  #unhold(owner: Writable<VolumeView>, matches: (snapshot: string, hold: Hold) => boolean): void {
+    for (const snapshot of owner.snapshots) {
+      const holds = snapshot.holds.filter((hold) => !matches(snapshot.name, hold));
+      if (holds.length < snapshot.holds.length) this.#setSnapshot(owner, { ...snapshot, holds });
+    }
+  }
+
+  /** A released snapshot without holds goes at once. */
+  #setSnapshot(owner: Writable<VolumeView>, changed: SnapshotView): void {
+    const goes = changed.released && changed.holds.length === 0;
+    owner.snapshots = goes
+      ? owner.snapshots.filter((snapshot) => snapshot.name !== changed.name)
+      : owner.snapshots.map((snapshot) => (snapshot.name === changed.name ? changed : snapshot));
+    this.touch("volume", owner);
+  }
+
+  #moveBase(volume: Writable<VolumeView>, location: string, to: SnapshotView): void {
+    this.#hold(volume.name, to.name, { reason: "base", owner: location });
+    this.#unhold(volume, (name, hold) => hold.reason === "base" && hold.owner === location && name !== to.name);
+    const { pointId, generation, createdAt: sourceTime } = to;
+    const clusterUid = this.locations.get(location)?.clusterUid ?? "unknown";
+    const base = { location, clusterUid, pointId, generation, sourceTime, movedAt: this.now() };
+    volume.bases = [...volume.bases.filter((one) => one.location !== location), base];
+    this.touch("volume", volume);
+  }
+
+  #dropBase(volume: Writable<VolumeView>, location: string): void {
+    volume.bases = volume.bases.filter((base) => base.location !== location);
+    this.#unhold(volume, (_, hold) => hold.reason === "base" && hold.owner === location);
+  }
+
+  #usersOf(location: string): string[] {
+    const bases = [...this.volumes.values()].filter((one) => one.bases.some((base) => base.location === location));
+    const jobs = [...this.jobs.values()].filter(
+      (job) => job.spec.location === location && !finished.includes(job.state),
+    );
+    return [...bases.map((volume) => `volume ${volume.name}`), ...jobs.map((job) => `job ${job.name}`)];
+  }
+
+  #probed(name: string): void {
+    const location = this.locations.get(name);
+    if (location === undefined) return;
+    const found = this.#probes.get(name) ?? { state: "reachable", message: "", roundTripMs: 1, freeBytes: 2 ** 30 };
+    const clusterUid = location.spec.clusterUid ?? `uid-of-${location.spec.clusterName}`;
+    const identity = found.state === "reachable" ? { clusterUid } : {};
+    Object.assign(location, identity, { probedAt: this.now() }, found);
+    this.touch("location", location);
+  }
+
+  #startJob(name: string, spec: JobSpec): void {
+    this.getRow(this.locations, spec.location, "location");
+    const held = this.#hold(spec.volume, spec.snapshot, { reason: "job", owner: name });
+    const { pointId, generation, createdAt: sourceTime, sizeBytes } = held;
+    const to: PointRef = { pointId, generation, sourceTime, sizeBytes };
+    this.storeRow(this.jobs, "job", { ...pending(name, structuredClone(spec)), to, createdAt: this.now() });
+    this.#steer(this.getRow(this.jobs, name, "job"));
+  }
+
+  #changeJob(present: Writable<JobView>, spec: JobSpec): void {
+    const fixed = ({ volume, location, snapshot, dryRun = false }: JobSpec) => [volume, location, snapshot, dryRun];
+    if (!same(fixed(present.spec), fixed(spec)))
+      throw new LongshoreError("NameTaken", `job ${present.name} exists with another spec`);
+    if (same(present.spec, spec)) return;
+    present.spec = structuredClone(spec);
+    this.touch("job", present);
+    this.#steer(present);
+  }
+
+  #steer(job: Writable<JobView>): void {
+    if (finished.includes(job.state)) return;
+    if (job.spec.cancel) {
+      this.#end(job, "Cancelled");
+      return;
+    }
+    const state = job.spec.suspend ? "Suspended" : job.state === "Suspended" ? "Pending" : job.state;
+    if (state === job.state) return;
+    job.state = state;
+    this.touch("job", job);
+  }
+
+  #end(job: Writable<JobView>, state: JobState, fields: Partial<JobView> = {}): void {
+    if (finished.includes(job.state)) return;
+    Object.assign(job, { state, finishedAt: this.now(), durationMs: 1 }, fields);
+    const volume = this.volumes.get(job.spec.volume);
+    if (volume) this.#unhold(volume, (_, hold) => hold.reason === "job" && hold.owner === job.name);
+    this.touch("job", job);
+  }
+}
+
+function deleting(volume: string, snapshot: string): LongshoreError {
+  return new LongshoreError("SnapshotDeleting", `snapshot ${snapshot} of volume ${volume} is being deleted`);
+}
