@@ -228,7 +228,8 @@ class LoopbackControlPlane implements ControlPlane {
       `--root-ca-file=${this.caFile}`,
       "--leader-elect=false",
       "--secure-port=0",
-      "--pvclaimbinder-sync-period=5s",
+      // A claim that is seen before its volume waits for the next round.
+      "--pvclaimbinder-sync-period=1s",
       "--profiling=false",
     ]);
   }

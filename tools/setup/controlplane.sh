@@ -173,7 +173,11 @@ provide_crds() {
     install -D -m 644 -t "$store/crds.tmp" "$folder"/*snapshot.storage.k8s.io_*.yaml
     mv "$store/crds.tmp" "$store/crds"
   fi
-  ln -sfn "$store/crds" "$links/crds"
+  # A copy, for kubectl does not follow a link to a folder.
+  diff -rq "$store/crds" "$links/crds" >/dev/null 2>&1 && [ ! -L "$links/crds" ] && return 0
+  rm -rf "$links/crds" "$links/crds.tmp"
+  cp -r "$store/crds" "$links/crds.tmp"
+  mv "$links/crds.tmp" "$links/crds"
 }
 
 mkdir -p "$store" "$links"
