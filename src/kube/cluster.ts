@@ -1,39 +1,10 @@
 // What controllers see of Kubernetes: cached reads, fresh reads for destructive acts, and a few effects that are safe to
 // repeat. Nothing of the client library shows through. `test/fakes/fake-cluster.ts` is the working fake of it.
+import type { KubernetesObject, OwnerReference } from "../api/object.ts";
 import type { Log } from "../base/log.ts";
 
-export interface OwnerReference {
-  readonly apiVersion: string;
-  readonly kind: string;
-  readonly name: string;
-  readonly uid: string;
-  readonly controller?: boolean;
-  readonly blockOwnerDeletion?: boolean;
-}
-
-/** Metadata of an object that the API server has given to us. */
-export interface ObjectMeta {
-  readonly name: string;
-  /** Absent for cluster-scoped objects. */
-  readonly namespace?: string;
-  readonly uid: string;
-  readonly resourceVersion: string;
-  readonly creationTimestamp: string;
-  /** Counts the changes of the spec. */
-  readonly generation?: number;
-  readonly deletionTimestamp?: string;
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly annotations?: Readonly<Record<string, string>>;
-  readonly finalizers?: readonly string[];
-  readonly ownerReferences?: readonly OwnerReference[];
-}
-
 /** Any object as read. Objects from the cache are shared and frozen: never change one, write a new one. */
-export interface KubeObject {
-  readonly apiVersion: string;
-  readonly kind: string;
-  readonly metadata: ObjectMeta;
-}
+export type KubeObject = KubernetesObject;
 
 /** Metadata of an object to be written. */
 export interface DraftMeta {
@@ -61,6 +32,8 @@ export interface KindRef<T extends KubeObject = KubeObject> {
   readonly plural: string;
   readonly kind: string;
   readonly namespaced: boolean;
+  /** It may be that the cluster does not know the kind: then it is as if there were no objects of it, until it does. */
+  readonly optional?: boolean;
   /** Carries the type only; never set. */
   readonly type?: T;
 }
