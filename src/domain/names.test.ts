@@ -1,0 +1,52 @@
+import { expect, test } from "@jest/globals";
+import fc from "fast-check";
+import { demandSnapshotName, dueOfSnapshot, isDemandSnapshot, jobNameOf, shortName, snapshotNameAt } from "./names.ts";
+
+const kubernetesName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
+
+test("a snapshot's name tells its due time, to the millisecond", () => {
+  expect(snapshotNameAt(Date.UTC(2026, 2, 1, 12, 0, 0, 7))).toBe("auto-20260301t120000.007z");
+  fc.assert(fc.property(fc.integer({ min: 0, max: 4e12 }), (dueMs) => dueOfSnapshot(snapshotNameAt(dueMs)) === dueMs));
+});
+
+test("the snapshot of a user's job is told from scheduled ones", () => {
+  const name = demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001");
+  expect([isDemandSnapshot(name), dueOfSnapshot(name)]).toEqual([true, undefined]);
+  expect(isDemandSnapshot(snapshotNameAt(0))).toBe(false);
+});
+
+test("a job's short name is plain when nothing can be mistaken", () => {
+  expect(jobNameOf({ volume: "pv1", location: "berlin", generation: 7 })).toBe("pv1-berlin-g7");
+});
+
+test("names that would be the same when joined differ", () => {
+  expect(jobNameOf({ volume: "a-b", location: "c", generation: 1 })).not.toBe(
+    jobNameOf({ volume: "a", location: "b-c", generation: 1 }),
+  );
+});
+
+test("long names are shortened, keep the generation, and stay apart", () => {
+  const volume = `pvc-${"0123456789".repeat(20)}`;
+  const name = jobNameOf({ volume, location: "berlin", generation: 12 });
+  expect(name).toMatch(/^pvc-0123.*-g12-[0-9a-f]{10}$/);
+  expect(name).not.toBe(jobNameOf({ volume: `${volume}x`, location: "berlin", generation: 12 }));
+});
+
+const part = fc.stringMatching(/^[a-z0-9]([a-z0-9.-]{0,80}[a-z0-9])?$/);
+
+test("every name fits into a label, is a Kubernetes name, and differs for different parts", () => {
+  fc.assert(
+    fc.property(part, part, fc.nat(), part, part, fc.nat(), (volume, location, generation, volume2, location2, g2) => {
+      const name = jobNameOf({ volume, location, generation });
+      expect(name).toMatch(kubernetesName);
+      expect(name.length).toBeLessThanOrEqual(63);
+      if (volume !== volume2 || location !== location2 || generation !== g2) {
+        expect(name).not.toBe(jobNameOf({ volume: volume2, location: location2, generation: g2 }));
+      }
+    }),
+  );
+});
+
+test("a last part that leaves no room for the others is still a name", () => {
+  expect(shortName(["abc", "x".repeat(60)]).length).toBeGreaterThan(60);
+});

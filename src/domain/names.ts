@@ -1,0 +1,55 @@
+// The names of what the operator makes. Each follows from what it is for, so that asking twice makes one, and "already
+// exists" means "mine".
+import { hash } from "node:crypto";
+
+/** Kubernetes takes longer names, but labels, and people, do not. */
+const nameLengthMax = 63;
+
+/** How many hexadecimal characters keep a shortened name apart from others: 40 bits. */
+const digestLength = 10;
+
+const scheduledName = /^auto-(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)\.(\d{3})z$/;
+const demandPrefix = "demand-";
+
+/** The name of a volume's snapshot that is due at `dueMs`: `auto-20260301t120000.000z`. Sorts by time. */
+export function snapshotNameAt(dueMs: number): string {
+  return `auto-${new Date(dueMs).toISOString().replace(/[-:]/g, "").toLowerCase()}`;
+}
+
+/** The due time that a snapshot of {@link snapshotNameAt} was made for; `undefined` for other snapshots. */
+export function dueOfSnapshot(name: string): number | undefined {
+  const match = scheduledName.exec(name);
+  if (match === null) return undefined;
+  const [, year, month, day, hour, minute, second, millisecond] = match;
+  return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}.${millisecond}Z`);
+}
+
+/** The name of the snapshot taken for one MigrationJob of a user. Its UID is in it: a job made anew takes another one. */
+export function demandSnapshotName(jobUid: string): string {
+  return `${demandPrefix}${jobUid}`;
+}
+
+/** Whether a snapshot was taken for a user's MigrationJob. */
+export function isDemandSnapshot(name: string): boolean {
+  return name.startsWith(demandPrefix);
+}
+
+/** The name of the job that brings one generation of a volume to a location. */
+export function jobNameOf(job: { volume: string; location: string; generation: number }): string {
+  return shortName([job.volume, job.location, `g${job.generation}`]);
+}
+
+/**
+ * The parts joined by `-`, within 63 characters and fit for a Kubernetes name. A digest of all parts is added whenever
+ * joining them is not reversible, so that different parts never give one name.
+ */
+export function shortName(parts: readonly string[]): string {
+  const plain = parts.join("-");
+  const isReversible = parts.slice(0, -1).every((part) => !part.includes("-"));
+  if (plain.length <= nameLengthMax && isReversible) return plain;
+  const digest = hash("sha256", JSON.stringify(parts), "hex").slice(0, digestLength);
+  const last = parts.at(-1) ?? "";
+  const room = nameLengthMax - digestLength - last.length - 2;
+  const head = parts.slice(0, -1).join("-").slice(0, Math.max(0, room));
+  return [head.replace(/[^a-z0-9]+$/, ""), last, digest].filter((part) => part !== "").join("-");
+}
