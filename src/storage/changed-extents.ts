@@ -1,0 +1,114 @@
+// Finds what changed between two sealed files from the file system's extent maps, window by window, so that memory is
+// bounded by the result and the event loop is never held for long. Why the order of the calls matters stands in
+// docs/changed-extents.md.
+
+import { assert } from "../base/assert.ts";
+import type { Clock } from "../base/clock.ts";
+import { blockBytes, type ChangedExtent } from "./backend.ts";
+import { changeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
+import { extentsPerCallMax, fiemap } from "./native.ts";
+
+/** A part of a file's map: all its runs within [the start asked for, `end`). */
+export interface MapPart {
+  readonly runs: readonly MappedRun[];
+  readonly end: number;
+}
+
+/** Maps a file from `start`, as far towards `end` as one call reaches, at least one block. Always asks anew. */
+export type Mapper = (start: number, end: number) => Promise<MapPart>;
+
+/** The map of an open file as the file system tells it at the moment of each call. */
+export function fileMapper(fd: number, rules: Rules = "sound", extentsMax = extentsPerCallMax): Mapper {
+  return async (start, end) => {
+    const reported = await fiemap(fd, { offset: start, length: end - start, extentsMax });
+    const last = reported.at(-1);
+    const isCut = reported.length === extentsMax && last !== undefined;
+    const reached = isCut ? Math.min(end, floorBlock(last.logical + last.length)) : end;
+    assert(reached > start, `a map of ${extentsMax} extents at ${start} covers no whole block`);
+    return { runs: runsOf(reported, { start, end: reached }, rules), end: reached };
+  };
+}
+
+export interface MapComparison {
+  readonly base: Mapper;
+  readonly next: Mapper;
+  readonly nextBytes: number;
+  readonly clock: Clock;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** `moved`: the base's extents kept moving at `offset`, so that no sound answer can be given. */
+export type MapComparisonResult =
+  | { readonly kind: "compared"; readonly extents: readonly ChangedExtent[] }
+  | { readonly kind: "moved"; readonly offset: number };
+
+/** Attempts at one window before giving up, and the wait before the second one, which doubles for each further one. */
+const attemptsMax = 6;
+const firstWaitMs = 10;
+
+/** Compares the maps of two sealed files. */
+export async function compareMaps(comparison: MapComparison): Promise<MapComparisonResult> {
+  const changes = changeList();
+  for (let start = 0; start < comparison.nextBytes; ) {
+    const part = await comparePart(comparison, start);
+    if (part === undefined) return { kind: "moved", offset: start };
+    for (const { kind, offset, length } of part.extents) changes.add(kind, offset, offset + length);
+    start = part.end;
+  }
+  return { kind: "compared", extents: changes.extents };
+}
+
+async function comparePart(comparison: MapComparison, start: number) {
+  for (let attempt = 1; attempt <= attemptsMax; attempt++) {
+    comparison.signal?.throwIfAborted();
+    const part = await compareOnce(comparison, start);
+    if (part !== undefined) return part;
+    await comparison.clock.sleep(firstWaitMs * 2 ** (attempt - 1), comparison.signal);
+  }
+  return undefined;
+}
+
+async function compareOnce({ base, next, nextBytes }: MapComparison, start: number) {
+  const before = await base(start, nextBytes);
+  const middle = await next(start, before.end);
+  const after = await base(start, middle.end);
+  const window = { start, end: after.end };
+  const baseRuns = clipRuns(before.runs, window);
+  // The base had each of these places before and after the next point's were read, so it had them then: equal places
+  // held one content at one moment, and sealed content stays.
+  if (!sameRuns(baseRuns, clipRuns(after.runs, window))) return undefined;
+  return { extents: diffRuns(baseRuns, clipRuns(middle.runs, window)), end: window.end };
+}
+
+/** Everything allocated in a file of `sizeBytes`, as data. */
+export async function allocatedByMap(
+  map: Mapper,
+  sizeBytes: number,
+  signal: AbortSignal | undefined,
+): Promise<ChangedExtent[]> {
+  const changes = changeList();
+  for (let start = 0; start < sizeBytes; ) {
+    signal?.throwIfAborted();
+    const part = await map(start, sizeBytes);
+    for (const { offset, length } of part.runs) changes.add("data", offset, offset + length);
+    start = part.end;
+  }
+  return changes.extents;
+}
+
+/** Adds what lies between `data` extents as holes, up to `sizeBytes`: the answer that is right whatever the base holds. */
+export function withHolesBetween(data: readonly ChangedExtent[], sizeBytes: number): ChangedExtent[] {
+  const changes = changeList();
+  let at = 0;
+  for (const { offset, length } of data) {
+    changes.add("hole", at, Math.min(offset, sizeBytes));
+    changes.add("data", offset, offset + length);
+    at = offset + length;
+  }
+  changes.add("hole", at, sizeBytes);
+  return changes.extents;
+}
+
+function floorBlock(offset: number): number {
+  return offset - (offset % blockBytes);
+}

@@ -1,0 +1,149 @@
+// Images on any file system, without privileges: points are full (sparse) copies, and what changed is found by reading
+// and comparing. For development, tests, and small volumes; it can copy only what nobody is writing to.
+
+import type { FileHandle } from "node:fs/promises";
+import { LongshoreError } from "../domain/errors.ts";
+import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+import { changeList, diffRuns } from "./extent-diff.ts";
+import type { Mechanism, OpenPoint } from "./mechanism.ts";
+import { errnoOf, hasReadLease, releaseLease, seek, takeReadLease } from "./native.ts";
+import { readWhole, writeWhole } from "./positioned-io.ts";
+
+const chunkBytesMax = 1024 * 1024;
+
+/** `folderId` stands for the file system's UUID, which most file systems do not tell without privileges. */
+export function copyMechanism(folderId: string): Mechanism {
+  return {
+    kind: "copy",
+    wantsImmutable: false,
+    fsUuid: () => folderId,
+    prepareLive: () => undefined,
+    duplicate: copySparse,
+    heldStill,
+    async changed(base, next, signal) {
+      return { mode: { kind: "delta", unshared: false }, extents: await compareBytes(base, next, signal) };
+    },
+    async allocated(point, signal) {
+      signal?.throwIfAborted();
+      const extents = dataOf(point.image.fd, point.sizeBytes).map((extent) => ({ kind: "data" as const, ...extent }));
+      return { mode: { kind: "allocated", reason: "everything allocated was asked for" }, extents };
+    },
+  };
+}
+
+/**
+ * Takes a read lease for the time of `work`: the kernel grants it only when nobody has the image open for writing, and
+ * holds up who opens it meanwhile. If somebody does, the work is stopped or discarded, and they win.
+ */
+async function heldStill<T>(
+  volume: string,
+  live: FileHandle,
+  work: (checkpoint: () => void) => Promise<T>,
+): Promise<T> {
+  if (!isLeased(volume, live.fd)) throw busy(volume);
+  const checkpoint = () => {
+    if (!hasReadLease(live.fd)) throw busy(volume);
+  };
+  try {
+    const result = await work(checkpoint);
+    checkpoint();
+    return result;
+  } finally {
+    releaseLease(live.fd);
+  }
+}
+
+function isLeased(volume: string, fd: number): boolean {
+  try {
+    return takeReadLease(fd);
+  } catch (error) {
+    const text = `the file system cannot tell whether volume ${volume} is attached (${errnoOf(error)}); use the reflink backend, or a local file system`;
+    throw new LongshoreError("Unsupported", text, { cause: error });
+  }
+}
+
+function busy(volume: string): LongshoreError {
+  return new LongshoreError("VolumeBusy", `volume ${volume} is attached: its live image is open for writing`);
+}
+
+async function copySparse(source: FileHandle, target: FileHandle, checkpoint?: () => void): Promise<void> {
+  const { size } = await source.stat();
+  const buffer = Buffer.allocUnsafe(Math.min(chunkBytesMax, size));
+  for (const extent of dataOf(source.fd, size)) {
+    for (const { offset, length } of chunksOf(extent)) {
+      checkpoint?.();
+      await readWhole(source, offset, buffer.subarray(0, length));
+      await writeWhole(target, offset, buffer.subarray(0, length));
+    }
+  }
+  await target.truncate(size);
+}
+
+/** The ranges that hold data, in whole blocks, in order; all the rest is holes. */
+export function dataOf(fd: number, sizeBytes: number): Extent[] {
+  const changes = changeList();
+  for (let at = 0; at < sizeBytes; ) {
+    const start = seek(fd, at, "data");
+    if (start === undefined || start >= sizeBytes) break;
+    const end = Math.min(seek(fd, start, "hole") ?? sizeBytes, sizeBytes);
+    const blocks = { start: floorBlock(start), end: ceilBlock(end) };
+    changes.add("data", Math.max(blocks.start, at), blocks.end);
+    at = blocks.end;
+  }
+  return changes.extents.map(({ offset, length }) => ({ offset, length }));
+}
+
+function* chunksOf({ offset, length }: Extent): Generator<Extent> {
+  for (let done = 0; done < length; done += chunkBytesMax) {
+    yield { offset: offset + done, length: Math.min(chunkBytesMax, length - done) };
+  }
+}
+
+/** Candidates first, by where data lies; then, block by block, only those that really differ. */
+async function compareBytes(
+  base: OpenPoint,
+  next: OpenPoint,
+  signal: AbortSignal | undefined,
+): Promise<ChangedExtent[]> {
+  const changes = changeList();
+  const inBase = dataOf(base.image.fd, Math.min(base.sizeBytes, next.sizeBytes));
+  const buffers = { base: Buffer.alloc(chunkBytesMax), next: Buffer.alloc(chunkBytesMax) };
+  for (const candidate of diffRuns(inBase, dataOf(next.image.fd, next.sizeBytes))) {
+    for (const chunk of chunksOf(candidate)) {
+      signal?.throwIfAborted();
+      await fill(base, chunk, buffers.base);
+      await fill(next, chunk, buffers.next);
+      for (const { offset, length } of differingBlocks(chunk, buffers, base.sizeBytes)) {
+        changes.add(candidate.kind, offset, offset + length);
+      }
+    }
+  }
+  return changes.extents;
+}
+
+/** Reads a chunk to the front of `into`; what lies past the image's end reads as zeros. */
+async function fill(point: OpenPoint, { offset, length }: Extent, into: Buffer): Promise<void> {
+  const present = Math.max(0, Math.min(length, point.sizeBytes - offset));
+  await readWhole(point.image, offset, into.subarray(0, present));
+  into.fill(0, present, length);
+}
+
+function* differingBlocks(
+  { offset, length }: Extent,
+  { base, next }: { base: Buffer; next: Buffer },
+  baseBytes: number,
+): Generator<Extent> {
+  for (let at = 0; at < length; at += blockBytes) {
+    const isNew = offset + at >= baseBytes;
+    const isEqual = base.compare(next, at, at + blockBytes, at, at + blockBytes) === 0;
+    if (isNew || !isEqual) yield { offset: offset + at, length: blockBytes };
+  }
+}
+
+function floorBlock(offset: number): number {
+  return offset - (offset % blockBytes);
+}
+
+function ceilBlock(offset: number): number {
+  return floorBlock(offset + blockBytes - 1);
+}

@@ -1,0 +1,202 @@
+// Compares the extent maps of two sealed files and says which blocks may differ: the rule of docs/changed-extents.md.
+// Pure. It is wrong in one direction only: a block it leaves out is equal in both files; one it names may be equal too.
+
+import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+
+/** Flags of a reported extent, as in linux/fiemap.h. */
+export const extentFlags = {
+  last: 0x1,
+  unknown: 0x2,
+  delayed: 0x4,
+  encoded: 0x8,
+  encrypted: 0x80,
+  notAligned: 0x100,
+  inline: 0x200,
+  tail: 0x400,
+  unwritten: 0x800,
+  shared: 0x2000,
+} as const;
+
+/** Under any of these a physical offset does not identify the bytes of a block. */
+const opaqueFlags =
+  extentFlags.unknown |
+  extentFlags.delayed |
+  extentFlags.encoded |
+  extentFlags.encrypted |
+  extentFlags.notAligned |
+  extentFlags.inline |
+  extentFlags.tail;
+
+/** A piece of a file and where it lies, as the file system reports it; in bytes, not always whole blocks. */
+export interface ReportedExtent {
+  readonly logical: number;
+  readonly physical: number;
+  readonly length: number;
+  readonly flags: number;
+}
+
+/**
+ * A run of blocks with data. `physical` is where the first byte lies; absent when that says nothing about the content
+ * (compressed, inline, not yet allocated), so that such a run equals nothing, not even itself.
+ */
+export interface MappedRun extends Extent {
+  readonly physical?: number;
+}
+
+/** `loose` believes every physical offset. It exists to prove that the test finds the misses `sound` avoids. */
+export type Rules = "sound" | "loose";
+
+/**
+ * Brings a file system's answer into blocks: within [start, end), in order, joined, without unwritten extents (they
+ * read as zeros: holes). A block that an extent covers only in part becomes opaque.
+ */
+export function runsOf(
+  reported: readonly ReportedExtent[],
+  window: { start: number; end: number },
+  rules: Rules = "sound",
+): MappedRun[] {
+  const runs: MappedRun[] = [];
+  for (const extent of reported) {
+    if ((extent.flags & extentFlags.unwritten) !== 0) continue;
+    for (const run of blocksOf(extent, rules)) append(runs, clip(run, window));
+  }
+  return runs;
+}
+
+function* blocksOf(extent: ReportedExtent, rules: Rules): Generator<MappedRun> {
+  const end = extent.logical + extent.length;
+  const outer = { start: floorBlock(extent.logical), end: ceilBlock(end) };
+  if (rules === "sound" && (extent.flags & opaqueFlags) !== 0) return yield opaque(outer.start, outer.end);
+  const inner = { start: ceilBlock(extent.logical), end: floorBlock(end) };
+  if (inner.start >= inner.end) return yield opaque(outer.start, outer.end);
+  if (outer.start < inner.start) yield opaque(outer.start, inner.start);
+  const physical = extent.physical + (inner.start - extent.logical);
+  yield { offset: inner.start, length: inner.end - inner.start, physical };
+  if (inner.end < outer.end) yield opaque(inner.end, outer.end);
+}
+
+function opaque(start: number, end: number): MappedRun {
+  return { offset: start, length: end - start };
+}
+
+function clip(run: MappedRun, window: { start: number; end: number }): MappedRun | undefined {
+  const offset = Math.max(run.offset, window.start);
+  const end = Math.min(run.offset + run.length, window.end);
+  if (offset >= end) return undefined;
+  if (run.physical === undefined) return { offset, length: end - offset };
+  return { offset, length: end - offset, physical: run.physical + (offset - run.offset) };
+}
+
+/** Appends in order; a block that two runs claim parts of becomes opaque. */
+function append(runs: MappedRun[], next: MappedRun | undefined): void {
+  if (next === undefined) return;
+  const last = runs.at(-1);
+  if (last !== undefined && next.offset < endOf(last)) appendOverlapping(runs, last, next);
+  else if (last !== undefined && continues(last, next)) runs.splice(-1, 1, joined(last, next));
+  else runs.push(next);
+}
+
+function appendOverlapping(runs: MappedRun[], last: MappedRun, next: MappedRun): void {
+  const overlapEnd = Math.min(endOf(last), endOf(next));
+  runs.pop();
+  append(runs, clip(last, { start: last.offset, end: next.offset }));
+  append(runs, opaque(next.offset, overlapEnd));
+  const rest = endOf(last) > overlapEnd ? last : next;
+  append(runs, clip(rest, { start: overlapEnd, end: endOf(rest) }));
+}
+
+/** The parts of `runs` within a window. */
+export function clipRuns(runs: readonly MappedRun[], window: { start: number; end: number }): MappedRun[] {
+  return runs.flatMap((run) => clip(run, window) ?? []);
+}
+
+function continues(last: MappedRun, next: MappedRun): boolean {
+  if (endOf(last) !== next.offset) return false;
+  if (last.physical === undefined || next.physical === undefined) return last.physical === next.physical;
+  return last.physical + last.length === next.physical;
+}
+
+function joined(last: MappedRun, next: MappedRun): MappedRun {
+  return { ...last, length: last.length + next.length };
+}
+
+/** Whether two maps of the same window say the same; split differently they are not distinguished by {@link runsOf}. */
+export function sameRuns(a: readonly MappedRun[], b: readonly MappedRun[]): boolean {
+  return a.length === b.length && a.every((run, index) => isSameRun(run, b[index]));
+}
+
+function isSameRun(a: MappedRun, b: MappedRun | undefined): boolean {
+  return a.offset === b?.offset && a.length === b.length && a.physical === b.physical;
+}
+
+/**
+ * What of `next` must be taken over into a copy of `base` to get `next`, within the window both maps are of. Where the
+ * base has no blocks (any more, or not yet: it may be shorter) only data is told.
+ */
+export function diffRuns(base: readonly MappedRun[], next: readonly MappedRun[]): ChangedExtent[] {
+  const changes = changeList();
+  const bounds = boundaries(base, next);
+  const inBase = cursor(base);
+  const inNext = cursor(next);
+  for (const [index, start] of bounds.entries()) {
+    const end = bounds[index + 1];
+    if (end === undefined) break;
+    const from = inBase(start);
+    const to = inNext(start);
+    if (to !== undefined && !isSamePlace(from, to, start)) changes.add("data", start, end);
+    if (to === undefined && from !== undefined) changes.add("hole", start, end);
+  }
+  return changes.extents;
+}
+
+function isSamePlace(from: MappedRun | undefined, to: MappedRun, at: number): boolean {
+  if (from?.physical === undefined || to.physical === undefined) return false;
+  return from.physical + (at - from.offset) === to.physical + (at - to.offset);
+}
+
+function boundaries(base: readonly MappedRun[], next: readonly MappedRun[]): number[] {
+  const all = new Set<number>();
+  for (const run of base) all.add(run.offset).add(endOf(run));
+  for (const run of next) all.add(run.offset).add(endOf(run));
+  return [...all].sort((a, b) => a - b);
+}
+
+/** Finds the run that covers an offset; offsets must be asked for in ascending order. */
+function cursor(runs: readonly MappedRun[]): (offset: number) => MappedRun | undefined {
+  let index = 0;
+  return (offset) => {
+    while (index < runs.length && endOf(runs[index] as MappedRun) <= offset) index++;
+    const run = runs[index];
+    return run !== undefined && run.offset <= offset ? run : undefined;
+  };
+}
+
+/** A list of changed extents in the making: ascending, neighbours of one kind joined. */
+export function changeList(): {
+  readonly extents: ChangedExtent[];
+  add(kind: ChangedExtent["kind"], start: number, end: number): void;
+} {
+  const extents: ChangedExtent[] = [];
+  return {
+    extents,
+    add(kind, start, end) {
+      if (start >= end) return;
+      const last = extents.at(-1);
+      const joins = last?.kind === kind && endOf(last) === start;
+      if (joins) extents.splice(-1, 1, { kind, offset: last.offset, length: end - last.offset });
+      else extents.push({ kind, offset: start, length: end - start });
+    },
+  };
+}
+
+export function endOf(extent: Extent): number {
+  return extent.offset + extent.length;
+}
+
+function floorBlock(offset: number): number {
+  return offset - (offset % blockBytes);
+}
+
+function ceilBlock(offset: number): number {
+  return floorBlock(offset + blockBytes - 1);
+}

@@ -1,0 +1,269 @@
+// The storage backend over image files, for every mechanism: see backend.ts for what it promises.
+
+import * as fs from "node:fs/promises";
+import type { Clock } from "../base/clock.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { blockBytes, type PointReader, type SealedIdentity, type SealedPoint, type StorageBackend } from "./backend.ts";
+import { attempt } from "./failures.ts";
+import { buildImage, identityOf, imageState, openImage, removeImage, sealImage, verifyIdentity } from "./image-file.ts";
+import { listImages, quarantineImage, removeEmptyVolume } from "./inventory.ts";
+import type { Layout } from "./layout.ts";
+import type { Mechanism, OpenPoint } from "./mechanism.ts";
+import { readWhole, requireWithin } from "./positioned-io.ts";
+import { type StagingRegister, stagingRegister } from "./staging.ts";
+
+interface Parts {
+  readonly layout: Layout;
+  readonly mechanism: Mechanism;
+  readonly clock: Clock;
+  readonly stagings: StagingRegister;
+}
+
+/** A backend over a root that {@link ensureLayout} has prepared. Callers run one change at a time on one image. */
+export function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock): StorageBackend {
+  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister() };
+  return {
+    kind: mechanism.kind,
+    ...volumeMethods(parts),
+    ...pointMethods(parts),
+    ...stagingMethods(parts),
+    list: () => attempt("list the images", () => listImages(layout)),
+    quarantine: (image) => attempt("quarantine an image", () => quarantineImage(layout, image)),
+    async space() {
+      const { bavail, blocks, bsize } = await attempt("ask for free space", () => fs.statfs(layout.root));
+      return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
+    },
+    close: () => parts.stagings.closeAll(),
+  };
+}
+
+type VolumeMethods = Pick<StorageBackend, "create" | "expand" | "remove" | "livePath" | "clone">;
+
+function volumeMethods(parts: Parts): VolumeMethods {
+  const { layout, mechanism } = parts;
+  return {
+    livePath: (volume) => layout.live(volume),
+    async create(volume, sizeBytes) {
+      requireSize(volume, sizeBytes);
+      await makeLive(parts, volume, { sizeBytes }, async (live) => mechanism.prepareLive(live));
+    },
+    async clone(from, to) {
+      requireSize(to.volume, to.sizeBytes);
+      if (to.sizeBytes < from.identity.sizeBytes) throw shrinkRefused(to.volume, to.sizeBytes, from.identity.sizeBytes);
+      // Asked again after success: the point may be gone by now, and the clone may have been written to.
+      if (await isMade(parts, to.volume, to.sizeBytes)) return;
+      await withPoint(parts, from.volume, from, (point) =>
+        makeLive(parts, to.volume, to, async (live) => {
+          mechanism.prepareLive(live);
+          await mechanism.duplicate(point.image, live);
+        }),
+      );
+    },
+    expand: (volume, sizeBytes) => expand(layout, volume, sizeBytes),
+    remove: (volume) =>
+      attempt(`remove volume ${volume}`, async () => {
+        await removeImage(layout.live(volume));
+        await removeEmptyVolume(layout, volume);
+      }),
+  };
+}
+
+/** Makes a live image of exactly `sizeBytes`; a finished one of that size is left alone, whatever it holds by now. */
+async function makeLive(
+  parts: Parts,
+  volume: string,
+  { sizeBytes }: { sizeBytes: number },
+  fill: (live: fs.FileHandle) => Promise<void>,
+): Promise<void> {
+  if (await isMade(parts, volume, sizeBytes)) return;
+  await attempt(`make volume ${volume}`, () =>
+    buildImage(parts.layout.live(volume), "writable", async (live) => {
+      await fill(live);
+      await live.truncate(sizeBytes);
+    }),
+  );
+}
+
+async function isMade({ layout }: Parts, volume: string, sizeBytes: number): Promise<boolean> {
+  const path = layout.live(volume);
+  if ((await imageState(path)) !== "writable") return false;
+  const { size } = await attempt(`look at volume ${volume}`, () => fs.stat(path), "VolumeGone");
+  if (size === sizeBytes) return true;
+  throw new LongshoreError("BadRequest", `volume ${volume} exists with ${size} bytes, not ${sizeBytes}`);
+}
+
+async function expand(layout: Layout, volume: string, sizeBytes: number): Promise<void> {
+  requireSize(volume, sizeBytes);
+  await withLive(layout, volume, "write", async (live) => {
+    const { size } = await live.stat();
+    if (sizeBytes < size) throw shrinkRefused(volume, sizeBytes, size);
+    if (sizeBytes > size) await live.truncate(sizeBytes);
+    await live.sync();
+  });
+}
+
+type PointMethods = Pick<StorageBackend, "snapshot" | "deletePoint" | "changed" | "allocated" | "openPoint">;
+
+function pointMethods(parts: Parts): PointMethods {
+  const { layout, mechanism, stagings } = parts;
+  return {
+    snapshot: (volume, point) => snapshot(parts, volume, point),
+    deletePoint: (volume, point) =>
+      attempt(`delete point ${point} of ${volume}`, async () => {
+        await stagings.closeAll(layout.point(volume, point));
+        await removeImage(layout.point(volume, point));
+      }),
+    changed: (volume, base, next, signal) =>
+      withPoint(parts, volume, base, (openBase) =>
+        withPoint(parts, volume, next, (openNext) => mechanism.changed(openBase, openNext, signal)),
+      ),
+    allocated: (volume, point, signal) => withPoint(parts, volume, point, (open) => mechanism.allocated(open, signal)),
+    openPoint: async (volume, point) =>
+      pointReader(`point ${point.point} of ${volume}`, await openPoint(parts, volume, point), point.identity.sizeBytes),
+  };
+}
+
+async function snapshot(parts: Parts, volume: string, point: string) {
+  const { layout, mechanism, clock } = parts;
+  const path = layout.point(volume, point);
+  // A sealed point is never taken again: somebody may hold its content already.
+  if ((await imageState(path)) === "sealed") return { identity: await seal(parts, volume, point), stallMs: 0 };
+  let stallMs = 0;
+  await withLive(layout, volume, "read", (live) =>
+    buildImage(path, "sealed", (image) =>
+      mechanism.heldStill(volume, live, async (checkpoint) => {
+        const startedMs = clock.monotonicMs();
+        await mechanism.duplicate(live, image, checkpoint);
+        stallMs = clock.monotonicMs() - startedMs;
+      }),
+    ),
+  );
+  return { identity: await seal(parts, volume, point), stallMs };
+}
+
+type StagingMethods = Pick<StorageBackend, "stage" | "openStaging" | "seal">;
+
+function stagingMethods(parts: Parts): StagingMethods {
+  const { layout, mechanism, stagings } = parts;
+  return {
+    async stage(volume, point, base, sizeBytes) {
+      requireSize(point, sizeBytes);
+      const baseBytes = base?.identity.sizeBytes ?? 0;
+      if (sizeBytes < baseBytes) throw shrinkRefused(point, sizeBytes, baseBytes);
+      await stagings.closeAll(layout.point(volume, point));
+      const build = (open?: OpenPoint) =>
+        buildImage(layout.point(volume, point), "writable", async (image) => {
+          if (open !== undefined) await mechanism.duplicate(open.image, image);
+          await image.truncate(sizeBytes);
+        });
+      await attempt(`stage point ${point} of ${volume}`, () =>
+        base === undefined ? build() : withPoint(parts, volume, base, build),
+      );
+    },
+    openStaging: (volume, point, sizeBytes) => openStaging(parts, { volume, point, sizeBytes }),
+    seal: (volume, point) => seal(parts, volume, point),
+  };
+}
+
+async function openStaging({ layout, stagings }: Parts, at: { volume: string; point: string; sizeBytes: number }) {
+  const path = layout.point(at.volume, at.point);
+  const name = `staging ${at.point} of ${at.volume}`;
+  const state = await imageState(path);
+  if (state === "missing" || state === "unfinished") throw new LongshoreError("PointGone", `${name} is ${state}`);
+  const { size } = await fs.stat(path);
+  if (size !== at.sizeBytes) {
+    throw new LongshoreError("PointGone", `${name} has ${size} bytes where ${at.sizeBytes} are expected`);
+  }
+  return attempt(
+    `open ${name}`,
+    () => stagings.open(path, name, { sizeBytes: size, isSealed: state === "sealed" }),
+    "PointGone",
+  );
+}
+
+async function seal({ layout, mechanism, stagings }: Parts, volume: string, point: string): Promise<SealedIdentity> {
+  const path = layout.point(volume, point);
+  await stagings.closeAll(path);
+  return attempt(
+    `seal point ${point} of ${volume}`,
+    async () => {
+      if ((await imageState(path)) === "unfinished")
+        throw new LongshoreError("PointGone", `${point} was never finished`);
+      const image = await openImage(path, "read");
+      try {
+        await sealImage(image, mechanism.wantsImmutable);
+        return await identityOf(image, mechanism.fsUuid(image));
+      } finally {
+        await image.close();
+      }
+    },
+    "PointGone",
+  );
+}
+
+async function openPoint(parts: Parts, volume: string, { point, identity }: SealedPoint): Promise<fs.FileHandle> {
+  const name = `point ${point} of ${volume}`;
+  const image = await attempt(`open ${name}`, () => openImage(parts.layout.point(volume, point), "read"), "PointGone");
+  try {
+    await verifyIdentity(name, image, { recorded: identity, fsUuid: parts.mechanism.fsUuid(image) });
+    return image;
+  } catch (error) {
+    await image.close();
+    throw error;
+  }
+}
+
+async function withPoint<T>(
+  parts: Parts,
+  volume: string,
+  point: SealedPoint,
+  work: (open: OpenPoint) => Promise<T>,
+): Promise<T> {
+  const image = await openPoint(parts, volume, point);
+  try {
+    return await attempt(`read point ${point.point} of ${volume}`, () =>
+      work({ image, sizeBytes: point.identity.sizeBytes }),
+    );
+  } finally {
+    await image.close();
+  }
+}
+
+async function withLive<T>(
+  layout: Layout,
+  volume: string,
+  access: "read" | "write",
+  work: (live: fs.FileHandle) => Promise<T>,
+): Promise<T> {
+  const path = layout.live(volume);
+  const state = await imageState(path);
+  if (state !== "writable") throw new LongshoreError("VolumeGone", `the live image of volume ${volume} is ${state}`);
+  const live = await attempt(`open volume ${volume}`, () => openImage(path, access), "VolumeGone");
+  try {
+    return await attempt(`work on volume ${volume}`, () => work(live));
+  } finally {
+    await live.close();
+  }
+}
+
+function pointReader(name: string, image: fs.FileHandle, sizeBytes: number): PointReader {
+  return {
+    sizeBytes,
+    fd: image.fd,
+    read: (offset, into) =>
+      attempt(`read ${name}`, async () => {
+        requireWithin(name, { offset, length: into.length }, sizeBytes);
+        await readWhole(image, offset, into);
+      }),
+    close: () => image.close(),
+  };
+}
+
+function requireSize(name: string, sizeBytes: number): void {
+  if (Number.isSafeInteger(sizeBytes) && sizeBytes > 0 && sizeBytes % blockBytes === 0) return;
+  throw new LongshoreError("BadRequest", `${name}: a size is a positive multiple of ${blockBytes}, not ${sizeBytes}`);
+}
+
+function shrinkRefused(name: string, wanted: number, present: number): LongshoreError {
+  return new LongshoreError("BadRequest", `${name} cannot shrink to ${wanted} bytes: it has ${present}`);
+}

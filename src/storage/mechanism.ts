@@ -1,0 +1,30 @@
+// What sets one kind of backend apart: how a whole image is copied, held still, and compared. Everything else (names,
+// states, sealing, staging, lists) is the same for all and lives in file-backend.ts.
+
+import type { FileHandle } from "node:fs/promises";
+import type { Changes, StorageBackend } from "./backend.ts";
+
+/** A sealed point, open, whose identity has been verified. */
+export interface OpenPoint {
+  readonly image: FileHandle;
+  readonly sizeBytes: number;
+}
+
+export interface Mechanism {
+  readonly kind: StorageBackend["kind"];
+  /** Whether sealed files get the immutable attribute where that is allowed. */
+  readonly wantsImmutable: boolean;
+  /** Identifies the file system that holds an open file, the same after a remount. */
+  fsUuid(image: FileHandle): string;
+  /** Called on a new, empty image that will be written to at random. */
+  prepareLive(image: FileHandle): void;
+  /** Gives the empty `target` the whole content and size of `source`, holes included; may call `checkpoint` on the way. */
+  duplicate(source: FileHandle, target: FileHandle, checkpoint?: () => void): Promise<void>;
+  /**
+   * Runs `work`, during which the content of `live` as `duplicate` sees it stands still; `VolumeBusy` when it does not.
+   * `checkpoint` throws as soon as it is known to move.
+   */
+  heldStill<T>(volume: string, live: FileHandle, work: (checkpoint: () => void) => Promise<T>): Promise<T>;
+  changed(base: OpenPoint, next: OpenPoint, signal: AbortSignal | undefined): Promise<Changes>;
+  allocated(point: OpenPoint, signal: AbortSignal | undefined): Promise<Changes>;
+}

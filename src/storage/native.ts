@@ -1,0 +1,253 @@
+// The system calls that Node.js does not offer, through koffi. This is the only file with native signatures: a wrong
+// one is a crash, so each has a test of its own. Linux only; failures are SystemErrors with `code` (ENOSPC, EPERM, …),
+// the same shape as Node's own file system errors.
+
+import { constants as fsConstants } from "node:fs";
+import { getSystemErrorMap } from "node:util";
+import koffi from "koffi";
+import { extentFlags, type ReportedExtent } from "./extent-diff.ts";
+
+const libc = koffi.load("libc.so.6");
+// Long calls run in libuv's pool by `.async`; koffi 3.2 and later make their errno available in the callback.
+const ioctlPointer = libc.func("ioctl", "int", ["int", "ulong", "void *"]);
+const ioctlNumber = libc.func("ioctl", "int", ["int", "ulong", "int"]);
+const fallocate = libc.func("fallocate", "int", ["int", "int", "int64_t", "int64_t"]);
+const fcntlNumber = libc.func("fcntl", "int", ["int", "int", "int"]);
+const lseek = libc.func("lseek", "int64_t", ["int", "int64_t", "int"]);
+const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
+
+/** What Node.js throws for a failed system call; `code` is the errno's name. */
+export interface SystemError extends Error {
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+}
+
+/** The errno's name of a failed system call, ours or Node's; `undefined` for any other error. */
+export function errnoOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as Partial<SystemError>).code : undefined;
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
+}
+
+// Errno numbers that Linux gives two names, or libuv none.
+const errnoNames: Readonly<Record<number, string>> = { 37: "ENOLCK", 75: "EOVERFLOW", 95: "EOPNOTSUPP", 122: "EDQUOT" };
+
+function failure(syscall: string, errno: number): SystemError {
+  const [name, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
+  const code = errnoNames[errno] ?? name;
+  return Object.assign(new Error(`${code}: ${text}, ${syscall}`), { code, errno: -errno, syscall });
+}
+
+function checked(syscall: string, result: number): number {
+  if (result < 0) throw failure(syscall, koffi.errno());
+  return result;
+}
+
+type NativeFunction = typeof ioctlPointer;
+
+function inPool(syscall: string, call: NativeFunction, args: readonly unknown[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error: unknown, result: number) => {
+      if (error) reject(error);
+      else if (result < 0) reject(failure(syscall, koffi.errno()));
+      else resolve(result);
+    });
+  });
+}
+
+// ---- FIEMAP -------------------------------------------------------------------------------------------------------
+
+/** How many extents one FIEMAP call may answer: about 12 ms of work and 224 KiB of buffer. */
+export const extentsPerCallMax = 4096;
+
+const fiemapHeadBytes = 32;
+const fiemapExtentBytes = 56;
+
+/**
+ * The extents that touch [offset, offset + length), written back first, at most `extentsMax` of them from the start of
+ * the range. They may reach past both ends of the range. Runs in the pool.
+ */
+export async function fiemap(
+  fd: number,
+  { offset, length, extentsMax = extentsPerCallMax }: { offset: number; length: number; extentsMax?: number },
+): Promise<ReportedExtent[]> {
+  const buffer = Buffer.alloc(fiemapHeadBytes + fiemapExtentBytes * extentsMax);
+  buffer.writeBigUInt64LE(BigInt(offset), 0);
+  buffer.writeBigUInt64LE(BigInt(length), 8);
+  buffer.writeUInt32LE(0x1, 16); // FIEMAP_FLAG_SYNC
+  buffer.writeUInt32LE(extentsMax, 24);
+  await inPool("ioctl FIEMAP", ioctlPointer, [fd, 0xc020660b, buffer]);
+  const mapped = buffer.readUInt32LE(20);
+  return Array.from({ length: mapped }, (_, index) =>
+    decodeExtent(buffer, fiemapHeadBytes + fiemapExtentBytes * index),
+  );
+}
+
+function decodeExtent(buffer: Buffer, at: number): ReportedExtent {
+  const physical = buffer.readBigUInt64LE(at + 8);
+  // A place that a JavaScript number cannot hold exactly could be taken for its neighbour: then it counts as unknown.
+  const isExact = physical <= BigInt(Number.MAX_SAFE_INTEGER);
+  return {
+    logical: Number(buffer.readBigUInt64LE(at)),
+    physical: Number(physical),
+    length: Number(buffer.readBigUInt64LE(at + 16)),
+    flags: buffer.readUInt32LE(at + 40) | (isExact ? 0 : extentFlags.unknown),
+  };
+}
+
+// ---- Sharing, holes, and data -------------------------------------------------------------------------------------
+
+/** Makes the empty file `targetFd` share all of `sourceFd`'s blocks (FICLONE). Runs in the pool; blocks writers of the source. */
+export async function cloneWhole(sourceFd: number, targetFd: number): Promise<void> {
+  await inPool("ioctl FICLONE", ioctlNumber, [targetFd, 0x40049409, sourceFd]);
+}
+
+/** Deallocates the range, which then reads as zeros; the size stays. Runs in the pool. */
+export async function punchHole(fd: number, offset: number, length: number): Promise<void> {
+  const keepSizeAndPunch = 0x1 | 0x2;
+  await inPool("fallocate", fallocate, [fd, keepSizeAndPunch, offset, length]);
+}
+
+/** The start of the next data (or hole) at or after `offset`; `undefined` when only a hole follows. Moves the fd's position. */
+export function seek(fd: number, offset: number, whence: "data" | "hole"): number | undefined {
+  const found = lseek(fd, offset, whence === "data" ? 3 : 4);
+  if (found >= 0) return Number(found);
+  const error = failure("lseek", koffi.errno());
+  if (error.code === "ENXIO") return undefined;
+  throw error;
+}
+
+/** Drops clean pages of the range from the page cache, so that the next read asks the medium. */
+export function dropCache(fd: number, offset: number, length: number): void {
+  const errno = posixFadvise(fd, offset, length, 4);
+  if (errno !== 0) throw failure("posix_fadvise", errno);
+}
+
+// ---- Attributes ---------------------------------------------------------------------------------------------------
+
+const immutableFlag = 0x10;
+
+/** Whether the file carries the immutable attribute (`chattr +i`). */
+export function isImmutable(fd: number): boolean {
+  return (readFlags(fd) & immutableFlag) !== 0;
+}
+
+/** Sets or clears the immutable attribute; EPERM without CAP_LINUX_IMMUTABLE, ENOTTY or EOPNOTSUPP where unsupported. */
+export function setImmutable(fd: number, isOn: boolean): void {
+  const flags = readFlags(fd);
+  const buffer = Buffer.alloc(8);
+  buffer.writeInt32LE(isOn ? flags | immutableFlag : flags & ~immutableFlag);
+  checked("ioctl FS_IOC_SETFLAGS", ioctlPointer(fd, 0x40086602, buffer));
+}
+
+function readFlags(fd: number): number {
+  const buffer = Buffer.alloc(8);
+  checked("ioctl FS_IOC_GETFLAGS", ioctlPointer(fd, 0x80086601, buffer));
+  return buffer.readInt32LE(0);
+}
+
+const extentSizeFlag = 0x800;
+
+/** Asks the file system to allocate in pieces of `bytes` (XFS); the file must be empty still. */
+export function setExtentSizeHint(fd: number, bytes: number): void {
+  const attributes = readExtendedAttributes(fd);
+  attributes.writeUInt32LE((attributes.readUInt32LE(0) | extentSizeFlag) >>> 0, 0);
+  attributes.writeUInt32LE(bytes, 4);
+  checked("ioctl FS_IOC_FSSETXATTR", ioctlPointer(fd, 0x401c5820, attributes));
+}
+
+/** The extent size hint in bytes; 0 for none. */
+export function extentSizeHint(fd: number): number {
+  const attributes = readExtendedAttributes(fd);
+  return (attributes.readUInt32LE(0) & extentSizeFlag) === 0 ? 0 : attributes.readUInt32LE(4);
+}
+
+function readExtendedAttributes(fd: number): Buffer {
+  const buffer = Buffer.alloc(28);
+  checked("ioctl FS_IOC_FSGETXATTR", ioctlPointer(fd, 0x801c581f, buffer));
+  return buffer;
+}
+
+// ---- The file system itself ---------------------------------------------------------------------------------------
+
+/** A file system whose extents can be shared and compared. */
+export interface SharingFileSystem {
+  readonly type: "xfs" | "btrfs";
+  readonly uuid: string;
+  readonly canShareExtents: boolean;
+}
+
+/** Asks the file system of `fd` who it is; `undefined` when it is neither XFS nor btrfs. */
+export function sharingFileSystem(fd: number): SharingFileSystem | undefined {
+  return xfsIdentity(fd) ?? btrfsIdentity(fd);
+}
+
+function xfsIdentity(fd: number): SharingFileSystem | undefined {
+  const geometry = Buffer.alloc(112); // struct xfs_fsop_geom_v4
+  if (!answers(fd, 0x8070587c, geometry)) return undefined;
+  const reflinkFlag = 1 << 20;
+  const canShareExtents = (geometry.readUInt32LE(92) & reflinkFlag) !== 0;
+  return { type: "xfs", uuid: renderUuid(geometry.subarray(64, 80)), canShareExtents };
+}
+
+function btrfsIdentity(fd: number): SharingFileSystem | undefined {
+  const reply = Buffer.alloc(1024); // struct btrfs_ioctl_fs_info_args
+  if (!answers(fd, 0x8400941f, reply)) return undefined;
+  return { type: "btrfs", uuid: renderUuid(reply.subarray(16, 32)), canShareExtents: true };
+}
+
+function answers(fd: number, request: number, buffer: Buffer): boolean {
+  if (ioctlPointer(fd, request, buffer) >= 0) return true;
+  const error = failure("ioctl", koffi.errno());
+  if (["ENOTTY", "EOPNOTSUPP", "EINVAL", "ENOSYS"].includes(error.code)) return false;
+  throw error;
+}
+
+function renderUuid(bytes: Buffer): string {
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+// ---- Leases -------------------------------------------------------------------------------------------------------
+
+const setLease = 1024;
+const getLease = 1025;
+const setSignal = 10;
+const readLease = 0;
+const noLease = 2;
+const urgentSignal = 23;
+
+/**
+ * Takes a read lease on a file opened read-only: while it is held nobody has the file open for writing, and who tries
+ * is held up by the kernel until it is released. Answers `false` when somebody has the file open for writing now.
+ */
+export function takeReadLease(fd: number): boolean {
+  // The signal that announces a waiting writer must be one that is ignored by default: SIGIO would end the process.
+  checked("fcntl F_SETSIG", fcntlNumber(fd, setSignal, urgentSignal));
+  if (fcntlNumber(fd, setLease, readLease) >= 0) return true;
+  const error = failure("fcntl F_SETLEASE", koffi.errno());
+  if (error.code === "EAGAIN") return false;
+  throw error;
+}
+
+/** Whether the lease is whole: no writer waits for it, and the kernel has not taken it away. */
+export function hasReadLease(fd: number): boolean {
+  return checked("fcntl F_GETLEASE", fcntlNumber(fd, getLease, 0)) === readLease;
+}
+
+export function releaseLease(fd: number): void {
+  checked("fcntl F_SETLEASE", fcntlNumber(fd, setLease, noLease));
+}
+
+// ---- Direct reads -------------------------------------------------------------------------------------------------
+
+/** Flags to open a file for reads that bypass the page cache. */
+export const openDirectFlags = fsConstants.O_RDONLY | fsConstants.O_DIRECT;
+
+/** A buffer whose memory begins on a multiple of 4096, as direct reads need it. */
+export function alignedBuffer(length: number): Buffer {
+  const alignment = 4096;
+  const buffer = Buffer.allocUnsafeSlow(length + alignment);
+  const past = Number(koffi.address(buffer) % BigInt(alignment));
+  const start = past === 0 ? 0 : alignment - past;
+  return buffer.subarray(start, start + length);
+}

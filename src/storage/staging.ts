@@ -1,0 +1,157 @@
+// The image a migration writes into, held open, and the register of those that are open: sealing or deleting an image
+// closes them, so that no write can reach a file that counts as a point.
+
+import { constants } from "node:fs";
+import * as fs from "node:fs/promises";
+import { assert } from "../base/assert.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { blockBytes, type Extent, type Staging } from "./backend.ts";
+import { attempt, unlessErrno } from "./failures.ts";
+import { openImage } from "./image-file.ts";
+import { alignedBuffer, dropCache, openDirectFlags, punchHole } from "./native.ts";
+import { readWhole, requireWithin, writeWhole } from "./positioned-io.ts";
+
+const chunkBytesMax = 1024 * 1024;
+
+/** File systems that live in memory take O_DIRECT without a medium behind it. */
+const memoryFileSystems = new Set([0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */]);
+
+/** The open staging images of one backend. */
+export interface StagingRegister {
+  open(path: string, name: string, options: { sizeBytes: number; isSealed: boolean }): Promise<Staging>;
+  /** Waits for what is under way in the images open under `path`, then closes them; later writes to them are bugs. */
+  closeAll(path?: string): Promise<void>;
+}
+
+export function stagingRegister(): StagingRegister {
+  const openImages = new Set<OpenStaging>();
+  return {
+    async open(path, name, { sizeBytes, isSealed }) {
+      const image = await openImage(path, isSealed ? "read" : "write");
+      const direct = await openDirect(path);
+      const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct }, () => openImages.delete(staging));
+      openImages.add(staging);
+      return staging;
+    },
+    async closeAll(path) {
+      const chosen = [...openImages].filter((staging) => path === undefined || staging.path === path);
+      await Promise.all(chosen.map((staging) => staging.close()));
+    },
+  };
+}
+
+interface OpenStaging extends Staging {
+  readonly path: string;
+}
+
+interface StagingFacts {
+  readonly path: string;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly isSealed: boolean;
+  readonly image: fs.FileHandle;
+  /** For reads past the page cache; absent where the file system has no such thing. */
+  readonly direct: fs.FileHandle | undefined;
+}
+
+function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
+  const { name, sizeBytes, image } = facts;
+  const running = new Set<Promise<unknown>>();
+  let closing: Promise<void> | undefined;
+
+  // Everything but close goes through here: closing waits for what was begun, and nothing begins after it.
+  async function run<T>(step: string, work: () => Promise<T>): Promise<T> {
+    assert(closing === undefined, `${name} was closed, sealed or deleted; cannot ${step}`);
+    const task = attempt(`${step} ${name}`, work);
+    running.add(task);
+    const forgetTask = () => running.delete(task);
+    task.then(forgetTask, forgetTask);
+    return task;
+  }
+
+  return {
+    path: facts.path,
+    sizeBytes,
+    write: (offset, data) =>
+      run("write to", async () => {
+        requireWritable(facts);
+        requireWithin(name, { offset, length: data.length }, sizeBytes);
+        await writeWhole(image, offset, data);
+      }),
+    punch: (extent) =>
+      run("punch a hole into", async () => {
+        requireWritable(facts);
+        requireAligned(name, extent);
+        requireWithin(name, extent, sizeBytes);
+        if (extent.length > 0) await punchOrZero(image, extent);
+      }),
+    sync: () => run("sync", () => image.sync()),
+    readBack: (offset, into) =>
+      run("read back", async () => {
+        requireWithin(name, { offset, length: into.length }, sizeBytes);
+        return readPastCache(facts, offset, into);
+      }),
+    close() {
+      closing ??= Promise.allSettled(running).then(async () => {
+        forget();
+        await facts.direct?.close();
+        await image.close();
+      });
+      return closing;
+    },
+  };
+}
+
+function requireWritable({ name, isSealed }: StagingFacts): void {
+  if (isSealed) throw new LongshoreError("BadRequest", `${name} is sealed; it can only be read back`);
+}
+
+function requireAligned(name: string, extent: Extent): void {
+  if (extent.offset % blockBytes === 0 && extent.length % blockBytes === 0) return;
+  const text = `${name}: [${extent.offset}, +${extent.length}) is not made of whole blocks of ${blockBytes} bytes`;
+  throw new LongshoreError("BadRequest", text);
+}
+
+async function punchOrZero(image: fs.FileHandle, { offset, length }: Extent): Promise<void> {
+  const punched = await unlessErrno(["EOPNOTSUPP", "ENOSYS"], async () => {
+    await punchHole(image.fd, offset, length);
+    return true;
+  });
+  if (punched) return;
+  const zeros = Buffer.alloc(Math.min(length, chunkBytesMax));
+  for (let done = 0; done < length; done += zeros.length) {
+    await writeWhole(image, offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)));
+  }
+}
+
+async function readPastCache(
+  { image, direct }: StagingFacts,
+  offset: number,
+  into: Uint8Array,
+): Promise<"media" | "memory"> {
+  // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
+  if (direct !== undefined) dropCache(direct.fd, offset, into.length);
+  const isDone = direct && (await unlessErrno(["EINVAL"], () => readDirect(direct, offset, into)));
+  if (isDone) return "media";
+  await readWhole(image, offset, into);
+  return "memory";
+}
+
+async function openDirect(path: string): Promise<fs.FileHandle | undefined> {
+  if (memoryFileSystems.has((await fs.statfs(path)).type)) return undefined;
+  return unlessErrno(["EINVAL", "EOPNOTSUPP"], () => fs.open(path, openDirectFlags | constants.O_NOFOLLOW));
+}
+
+async function readDirect(handle: fs.FileHandle, offset: number, into: Uint8Array): Promise<true> {
+  const start = offset - (offset % blockBytes);
+  const end = Math.ceil((offset + into.length) / blockBytes) * blockBytes;
+  const buffer = alignedBuffer(Math.min(chunkBytesMax, end - start));
+  for (let at = start; at < end; at += buffer.length) {
+    const chunk = buffer.subarray(0, Math.min(buffer.length, end - at));
+    await readWhole(handle, at, chunk);
+    const from = Math.max(offset, at);
+    const to = Math.min(offset + into.length, at + chunk.length);
+    into.set(chunk.subarray(from - at, to - at), from - offset);
+  }
+  return true;
+}
