@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$root"
 
 stamp=node_modules/.longshore-stamp
-wanted=$(cat package.json package-lock.json .npmrc | sha256sum | cut -c1-64)
+wanted=$(sha256sum <package-lock.json | cut -c1-64)
 [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || exit 0
 mkdir -p .cache
 with_lock "$root/.cache/npm.lock"
