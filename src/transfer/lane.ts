@@ -10,6 +10,11 @@ export interface LaneSink {
   accept(frame: Frame): void;
   /** Writes a part of an accepted frame. */
   write(unit: number, offset: number, data: Uint8Array): Promise<void>;
+  /**
+   * The lane of this sink broke; writes may still be in flight. Called at most once, never for `closeLanes`, and never
+   * for an error of a lane that another one of its number has replaced meanwhile: that one has a sink of its own.
+   */
+  broken?(error: Error): void;
 }
 
 /** Announces `length` bytes of unit `unit` that belong at `offset` of the image. */
@@ -44,14 +49,35 @@ export interface LaneServer {
 export interface Lane {
   /** Bytes put on the wire, frames included. */
   readonly bytesSent: number;
-  /** Resolves when the frame was handed to the kernel and there is room for more. Rejects with `StreamTorn`. */
+  /**
+   * Resolves when the payload may be reused and there is room for more; the frame is on its way then, in order, and
+   * leaves within milliseconds. At most 8 MiB. Rejects with `StreamTorn`, as does every later call.
+   */
   send(frame: Frame, payload: Uint8Array): Promise<void>;
-  /** Ends the stream after what was sent; resolves when closed. */
+  /**
+   * Ends the stream after what was sent; resolves when the target's sink has taken all of it. Rejects with `StreamTorn`
+   * when the lane broke, before or now. A repeat gives the same outcome.
+   */
   close(): Promise<void>;
   /** Breaks the connection at once. */
   destroy(reason: Error): void;
 }
 
+/** Lets bytes pass at a rate that others set, such as a token bucket that all lanes of a location share. */
+export interface Pace {
+  /** Resolves when `bytes` may be sent; rejects with the signal's reason. */
+  take(bytes: number, signal: AbortSignal): Promise<void>;
+}
+
+export interface LaneTarget {
+  readonly address: string;
+  readonly ticket: string;
+  readonly peerClusterUid: string;
+  /** No limit unless given. */
+  readonly pace?: Pace | undefined;
+}
+
 export interface LaneDialer {
-  open(to: { address: string; ticket: string; peerClusterUid: string }, signal: AbortSignal): Promise<Lane>;
+  /** Resolves when the target has accepted the ticket. The signal ends the opening, and later breaks the lane. */
+  open(to: LaneTarget, signal: AbortSignal): Promise<Lane>;
 }

@@ -1,0 +1,51 @@
+// What both ends of a tls lane have in common: who we are, who the other side is, and how addresses are written.
+import type { X509Certificate } from "node:crypto";
+import type { TLSSocket } from "node:tls";
+import { LongshoreError } from "../domain/errors.ts";
+
+/** Our own certificate and key, as PEM texts of now; asked for at every connection, so a rotation needs no call. */
+export interface LaneCredentials {
+  current(): { readonly cert: string; readonly key: string };
+}
+
+/**
+ * Whose certificate this is, `undefined` for one that may not use lanes. The chain was verified against what `trust()`
+ * gave; leaf first, issuers after it as far as they are known. It must check that the leaf's issuer may speak for
+ * the cluster it names: trust holds the CAs of many clusters.
+ */
+export type Authorize = (chain: readonly X509Certificate[]) => { readonly clusterUid: string } | undefined;
+
+export const tlsVersion = { minVersion: "TLSv1.3", maxVersion: "TLSv1.3" } as const;
+/** A peer that vanished without a word is noticed by probes after this time without traffic. */
+export const keepAliveMs = 15_000;
+
+/** The certificate the peer proved to hold, and its issuers. */
+export function peerChain(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = [];
+  let certificate = socket.getPeerX509Certificate();
+  while (certificate !== undefined && !isAmong(certificate, chain)) {
+    chain.push(certificate);
+    certificate = certificate.issuerCertificate;
+  }
+  return chain;
+}
+
+function isAmong(certificate: X509Certificate, chain: readonly X509Certificate[]): boolean {
+  return chain.some((other) => other.fingerprint256 === certificate.fingerprint256);
+}
+
+/** "host:port", an IPv6 host in brackets. */
+export function renderAddress(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Throws `BadRequest` for anything but "host:port". */
+export function parseAddress(address: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]+)):([0-9]{1,5})$/.exec(address);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || port < 1 || port > 65535) {
+    throw new LongshoreError("BadRequest", `lane: not an address of the form host:port: ${address}`);
+  }
+  return { host, port };
+}
