@@ -15,8 +15,9 @@ const jest = ["--disable-warning=ExperimentalWarning", "--experimental-vm-module
 // Jest takes them as regular expressions for whole paths, and the checkout may lie under any name.
 const quickPaths = ["/src/", "/tools/", "/test/[^/]*$"].map((path) => `^${root.replace(/[^\w/]/g, "\\$&")}${path}`);
 
+const colors = process.stdout.isTTY ? [] : ["--colors=off"];
 const checks = [
-  { name: "check: format and lint", command: "biome", options: ["ci", "--log-kind=compact", "."] },
+  { name: "check: format and lint", command: "biome", options: ["ci", ...colors, "."] },
   { name: "check: types", command: "tsc", options: [] },
   { name: "check: generated files are up to date", command: "node", options: ["tools/generate.ts", "--verify"] },
 ];

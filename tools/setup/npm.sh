@@ -14,9 +14,11 @@ with_lock "$root/.cache/npm.lock"
 [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || exit 0
 
 command -v npm >/dev/null || fail "there is no npm" "install Node.js 20 or later"
+packages_phase() { echo "$(find node_modules -maxdepth 2 -name package.json 2>/dev/null | wc -l) packages so far"; }
+
 say "npm packages: installing what package-lock.json names"
 # The machine's Node is older than ours, and npm would say so for every package; ours comes with the packages.
-with_progress .cache/npm-ci.log "npm packages" last_line npm ci --no-audit --no-fund --loglevel=error || {
+with_progress .cache/npm-ci.log "npm packages" packages_phase npm ci --no-audit --no-fund --loglevel=error || {
   tail -n 20 .cache/npm-ci.log >&2
   fail "npm ci failed" "read .cache/npm-ci.log; if a package is missing from the lock file, run npm install and commit the lock file"
 }
