@@ -7,6 +7,7 @@ import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { onInterrupt } from "../interrupt.ts";
 
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
@@ -82,15 +83,8 @@ let isRegistered = false;
 function cleanUpAtExit(): void {
   if (isRegistered) return;
   isRegistered = true;
-  const removeAll = () => [...mounted].forEach(removeNow);
+  const removeAll = () => [...mounted].reverse().forEach(removeNow);
+  onInterrupt(removeAll);
+  // For the demo, when it ends by an error nobody caught; tests take theirs away in afterAll.
   process.on("exit", removeAll);
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    const onSignal = () => {
-      removeAll();
-      process.off(signal, onSignal);
-      // With nobody else listening the signal does what it always does; else the others decide how to end.
-      if (process.listenerCount(signal) === 0) process.kill(process.pid, signal);
-    };
-    process.on(signal, onSignal);
-  }
 }
