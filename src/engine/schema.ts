@@ -65,6 +65,6 @@ CREATE TABLE commits (
 
 CREATE TABLE clones (
   name TEXT PRIMARY KEY, specJson TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('Waiting','Creating','Ready','Deleting')),
-  migrated TEXT NOT NULL, pointId TEXT, volume TEXT, requestedAt INTEGER NOT NULL, askedAt INTEGER NOT NULL, servedAt INTEGER,
+  migrated TEXT NOT NULL, pointId TEXT, sourceTime INTEGER, volume TEXT, requestedAt INTEGER NOT NULL, askedAt INTEGER NOT NULL, servedAt INTEGER,
   revision INTEGER NOT NULL) STRICT;
 `;

@@ -216,7 +216,7 @@ export class Volumes {
     return this.core.journal.all<VolumeRow>("SELECT * FROM volumes");
   }
 
-  private find(name: string): VolumeRow | undefined {
+  find(name: string): VolumeRow | undefined {
     return this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE name = ?", name);
   }
 
@@ -297,6 +297,7 @@ export class Volumes {
     journal.run("UPDATE volumes SET state = 'deleting', revision = revision + 1 WHERE uid = ?", row.uid);
     journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
     journal.run("DELETE FROM bases WHERE owner = ?", row.uid);
+    journal.run("DELETE FROM clones WHERE volume = ? AND state = 'Ready'", row.name);
     journal.run("UPDATE points SET released = 1 WHERE owner = ?", row.uid);
     journal.run("UPDATE points SET state = 'deleting' WHERE owner = ? AND state = 'creating'", row.uid);
   }

@@ -1,0 +1,183 @@
+// The engine of one agent: volumes, snapshots, jobs, and what arrives from other clusters. It implements the agent's API
+// directly; the HTTP service in front of it (src/agent/) only translates. Everything outside comes in by EngineOptions.
+import { keyedLock } from "../base/keyed-lock.ts";
+import { taskGroup } from "../base/task-group.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import type { AgentApi } from "../wire/agent-api.ts";
+import type { PeerApi } from "../wire/peer.ts";
+import type { List } from "../wire/schemas.ts";
+import { openChangeFeed } from "./changes.ts";
+import { Clones } from "./clones.ts";
+import type { Core } from "./core.ts";
+import type { EngineOptions } from "./engine-options.ts";
+import { Jobs } from "./jobs.ts";
+import { type Journal, openJournal } from "./journal.ts";
+import { Locations } from "./locations.ts";
+import { MigratedVolumes } from "./migrated.ts";
+import { recover } from "./recovery.ts";
+import { Sources } from "./sources.ts";
+import { Target } from "./target.ts";
+import { Volumes } from "./volumes.ts";
+
+export interface Engine {
+  /** What this cluster's operator and CSI driver may ask for. */
+  readonly api: AgentApi;
+  /**
+   * The migration protocol for a foreign cluster. `verifiedUnder` names the sources whose CA bundle the caller's
+   * certificate was verified with; throws `NotConsented` when none of them stands for that cluster.
+   */
+  peer(clusterUid: string, verifiedUnder: readonly string[]): PeerApi;
+  /** The CA bundles of all consented sources. */
+  consents(): readonly { readonly name: string; readonly caBundle: string }[];
+  /** Calls back when {@link Engine.consents} changed. Returns the unsubscriber. */
+  onConsentChange(listener: () => void): () => void;
+  /** Tells whoever waits for units of a lane that it failed; `owner` and `lane` are those of its ticket. */
+  laneFailed(owner: string, lane: number, error: Error): void;
+  /** Stops background work and jobs where they are (they go on after the next start), and closes the journal. */
+  close(): Promise<void>;
+}
+
+const tickMs = 1_000;
+
+/** Opens the journal, brings rows and files together, and goes on with what was unfinished. */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+  const journal = openJournal(options.dataDir);
+  try {
+    return await start(options, journal);
+  } catch (error) {
+    journal.close();
+    throw error;
+  }
+}
+
+async function start(options: EngineOptions, journal: Journal): Promise<Engine> {
+  const core: Core = {
+    ...options,
+    agentId: identify(options, journal),
+    journal,
+    lock: keyedLock(),
+    feed: openChangeFeed(options.clock.nowMs()),
+    tasks: taskGroup(options.log),
+  };
+  const volumes = new Volumes(core);
+  const migrated = new MigratedVolumes(core);
+  const sources = new Sources(core);
+  const locations = new Locations(core);
+  const clones = new Clones(core, { migrated, volumes });
+  const jobs = new Jobs(core, { volumes, locations });
+  const target = new Target(core, { migrated, sources, clones });
+  await recover(core, { volumes, migrated, clones });
+  core.tasks.spawn("housekeeping", (signal) =>
+    every(core, tickMs, signal, async () => {
+      await target.expire();
+      await clones.expire();
+      jobs.expire();
+      jobs.admit();
+    }),
+  );
+  core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
+  return {
+    api: agentApi(core, { volumes, migrated, sources, locations, clones, jobs }),
+    peer: (clusterUid, verifiedUnder) => {
+      sources.admit(clusterUid, verifiedUnder);
+      return target.for({ clusterUid });
+    },
+    consents: () => sources.rows().map(({ name, spec }) => ({ name, caBundle: spec.caBundle })),
+    onConsentChange: (listener) => sources.onChange(listener),
+    laneFailed: (owner, lane, error) => target.laneFailed(owner, lane, error),
+    async close() {
+      await Promise.all([core.tasks.close(), locations.close()]);
+      await target.close();
+      journal.close();
+    },
+  };
+}
+
+/** The agent's id is kept with its data; data of another cluster is refused. */
+function identify({ dice, cluster, dataDir }: EngineOptions, journal: Journal): string {
+  const known = journal.get<{ id: string; clusterUid: string }>("SELECT id, clusterUid FROM agent");
+  if (known === undefined) {
+    const id = dice.uuid();
+    journal.transaction(() => journal.run("INSERT INTO agent (id, clusterUid) VALUES (?,?)", id, cluster.uid));
+    return id;
+  }
+  if (known.clusterUid !== cluster.uid) {
+    throw new LongshoreError(
+      "BadRequest",
+      `${dataDir} belongs to cluster ${known.clusterUid}, the certificate says ${cluster.uid}; use the data of this cluster`,
+    );
+  }
+  return known.id;
+}
+
+/** Runs `work` now and then every `intervalMs`; a failed round is logged and the next one comes all the same. */
+async function every(core: Core, intervalMs: number, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await work();
+    } catch (error) {
+      if (!signal.aborted) core.log.error({ err: error }, "housekeeping failed");
+    }
+    await core.clock.sleep(intervalMs, signal);
+  }
+}
+
+interface Parts {
+  readonly volumes: Volumes;
+  readonly migrated: MigratedVolumes;
+  readonly sources: Sources;
+  readonly locations: Locations;
+  readonly clones: Clones;
+  readonly jobs: Jobs;
+}
+
+function agentApi(core: Core, parts: Parts): AgentApi {
+  const { volumes, migrated, sources, locations, clones, jobs } = parts;
+  const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
+  return {
+    describe: () => describeAgent(core),
+    listVolumes: () => list(volumes.list()),
+    getVolume: async (name) => volumes.get(name),
+    putVolume: (name, spec, precondition) => volumes.put(name, spec, precondition),
+    removeVolume: (name, precondition) => volumes.remove(name, precondition),
+    putSnapshot: (volume, name) => volumes.snapshot(volume, name),
+    removeSnapshot: (volume, name) => volumes.release(volume, name),
+    putHold: async (volume, snapshot, owner) => volumes.putHold(volume, snapshot, owner),
+    removeHold: (volume, snapshot, hold) => volumes.removeHold(volume, snapshot, hold),
+    listLocations: () => list(locations.list()),
+    getLocation: async (name) => locations.get(name),
+    putLocation: (name, spec, precondition = {}) => locations.put(name, spec, precondition),
+    removeLocation: (name, removal = {}) => locations.remove(name, removal),
+    listJobs: () => list(jobs.list()),
+    getJob: async (name) => jobs.get(name),
+    putJob: async (name, spec, precondition = {}) => jobs.put(name, spec, precondition),
+    removeJob: async (name) => jobs.remove(name),
+    followJob: (name, signal) => jobs.follow(name, signal),
+    listSources: () => list(sources.list()),
+    getSource: async (name) => sources.get(name),
+    putSource: async (name, spec, precondition = {}) => sources.put(name, spec, precondition),
+    removeSource: async (name, precondition = {}) => sources.remove(name, precondition),
+    listMigratedVolumes: () => list(migrated.list()),
+    getMigratedVolume: async (name) => migrated.get(name),
+    removeMigratedVolume: (name, precondition = {}) => migrated.remove(name, precondition),
+    listClones: () => list(clones.list()),
+    getClone: async (name) => clones.get(name),
+    putClone: (name, spec) => clones.put(name, spec),
+    removeClone: (name) => clones.remove(name),
+    changes: (since, signal) => core.feed.follow(since, signal),
+  };
+}
+
+async function describeAgent({ agentId, node, version, cluster, storage, addresses }: Core) {
+  const space = await storage.space();
+  return {
+    agentId,
+    node,
+    version,
+    clusterUid: cluster.uid,
+    clusterName: cluster.name,
+    backend: storage.kind,
+    members: [{ agentId, node, ...addresses }],
+    ...space,
+  };
+}

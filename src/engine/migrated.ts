@@ -1,0 +1,216 @@
+// Migrated volumes as rows: what has arrived from other clusters, and how the API shows it. Changes of state are made in
+// target.ts (the migration) and clones.ts; this file reads, and deletes a whole migrated volume on request.
+import { LongshoreError } from "../domain/errors.ts";
+import type { Precondition } from "../wire/agent-api.ts";
+import type { PlanHeader } from "../wire/peer.ts";
+import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
+import { type Core, checkRevision, timeText } from "./core.ts";
+import { holdsOf, type PointRow, pointsOf, sweep } from "./points.ts";
+
+export interface MigratedRow {
+  readonly uid: string;
+  readonly name: string;
+  readonly source: string;
+  readonly clusterUid: string;
+  readonly clusterName: string;
+  readonly volumeUid: string;
+  readonly volumeName: string;
+  readonly metadataJson: string;
+  readonly sizeBytes: number;
+  readonly deleting: number;
+  readonly frozenSince: number | null;
+  readonly diverged: number;
+  readonly generationMax: number;
+  readonly epoch: number;
+  readonly nonce: string;
+  readonly claimant: string;
+  readonly job: string;
+  readonly isTermLive: number;
+  readonly revision: number;
+}
+
+export interface StagingRow {
+  readonly owner: string;
+  readonly toId: string;
+  readonly baseId: string | null;
+  readonly planDigest: string;
+  readonly headerJson: string;
+  /** All pages of the plan are here and their digest matches. */
+  readonly isPlanned: number;
+  /** The image exists. */
+  readonly isMade: number;
+  readonly sizeBytes: number;
+  readonly touchedAt: number;
+}
+
+/** The lock under which everything that changes a migrated volume runs. */
+export function migratedLockKey(row: Pick<MigratedRow, "clusterUid" | "volumeUid">): string {
+  return `migrated ${row.clusterUid}/${row.volumeUid}`;
+}
+
+export class MigratedVolumes {
+  private readonly core: Core;
+
+  constructor(core: Core) {
+    this.core = core;
+  }
+
+  rows(): MigratedRow[] {
+    return this.core.journal.all<MigratedRow>("SELECT * FROM migrated ORDER BY name");
+  }
+
+  byUid(uid: string): MigratedRow | undefined {
+    return this.core.journal.get<MigratedRow>("SELECT * FROM migrated WHERE uid = ?", uid);
+  }
+
+  bySource(clusterUid: string, volumeUid: string): MigratedRow | undefined {
+    return this.core.journal.get<MigratedRow>(
+      "SELECT * FROM migrated WHERE clusterUid = ? AND volumeUid = ?",
+      clusterUid,
+      volumeUid,
+    );
+  }
+
+  /** Throws `NotFound`. */
+  row(name: string): MigratedRow {
+    const row = this.core.journal.get<MigratedRow>("SELECT * FROM migrated WHERE name = ?", name);
+    if (row === undefined || row.deleting === 1) {
+      throw new LongshoreError("NotFound", `migrated volume ${name} does not exist`);
+    }
+    return row;
+  }
+
+  staging(uid: string): StagingRow | undefined {
+    return this.core.journal.get<StagingRow>("SELECT * FROM staging WHERE owner = ?", uid);
+  }
+
+  storedUnits(uid: string): number {
+    return this.core.journal.get<{ n: number }>("SELECT count(*) AS n FROM storedUnits WHERE owner = ?", uid)?.n ?? 0;
+  }
+
+  /** Committed points that were not found missing, oldest first. */
+  points(uid: string): PointRow[] {
+    return pointsOf(this.core.journal, uid).filter((point) => point.state === "sealed" && point.released === 0);
+  }
+
+  list(): MigratedVolumeView[] {
+    return this.rows()
+      .filter((row) => row.deleting === 0)
+      .map((row) => this.view(row));
+  }
+
+  get(name: string): MigratedVolumeView {
+    return this.view(this.row(name));
+  }
+
+  /** Within a transaction: the view changed. */
+  touch(uid: string): void {
+    this.core.journal.run("UPDATE migrated SET revision = revision + 1 WHERE uid = ?", uid);
+  }
+
+  /** See AgentApi.removeMigratedVolume. */
+  async remove(name: string, { ifMatch }: Precondition): Promise<void> {
+    const { core } = this;
+    const found = core.journal.get<MigratedRow>("SELECT * FROM migrated WHERE name = ?", name);
+    if (found === undefined) return;
+    await core.lock.run(migratedLockKey(found), async () => {
+      const row = this.byUid(found.uid);
+      if (row === undefined) return;
+      checkRevision(`migrated volume ${name}`, row.revision, ifMatch);
+      core.journal.transaction(() => this.markDeleting(row));
+      await this.finishRemoval(row);
+      core.feed.publish("migratedVolume", name);
+    });
+  }
+
+  /** Goes on with what {@link remove} began. */
+  async finishRemoval(row: MigratedRow): Promise<void> {
+    const { core } = this;
+    await core.lanes.closeLanes(row.uid);
+    const staging = this.staging(row.uid);
+    if (staging !== undefined) await core.storage.deletePoint(row.uid, staging.toId);
+    await sweep(core, row.uid);
+    await core.storage.remove(row.uid);
+    core.journal.transaction(() => {
+      for (const table of ["staging", "planPages", "storedUnits", "commits", "bases"]) {
+        core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, row.uid);
+      }
+      core.journal.run("DELETE FROM migrated WHERE uid = ?", row.uid);
+    });
+    core.log.info({ migratedVolume: row.name }, "migrated volume deleted");
+  }
+
+  private markDeleting(row: MigratedRow): void {
+    const { journal } = this.core;
+    if (row.frozenSince !== null) {
+      throw new LongshoreError("Frozen", `migrated volume ${row.name} receives job ${row.job}; cancel it first`);
+    }
+    const hold = journal.get<{ holder: string }>(
+      "SELECT holder FROM holds WHERE owner = ? AND reason = 'clone'",
+      row.uid,
+    );
+    if (hold !== undefined) throw new LongshoreError("InUse", `${row.name} is being cloned to ${hold.holder}`);
+    journal.run("UPDATE migrated SET deleting = 1, isTermLive = 0, revision = revision + 1 WHERE uid = ?", row.uid);
+    journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
+    journal.run("UPDATE points SET released = 1 WHERE owner = ?", row.uid);
+    journal.run("DELETE FROM clones WHERE migrated = ? AND state = 'Waiting'", row.uid);
+  }
+
+  view(row: MigratedRow): MigratedVolumeView {
+    const points = pointsOf(this.core.journal, row.uid).filter((point) => point.released === 0);
+    const waiting = this.core.journal.get<{ n: number }>(
+      "SELECT count(*) AS n FROM clones WHERE migrated = ? AND state = 'Waiting'",
+      row.uid,
+    );
+    const isEmpty = !points.some((point) => point.state === "sealed");
+    return {
+      name: row.name,
+      source: row.source,
+      sourceClusterUid: row.clusterUid,
+      sourceClusterName: row.clusterName,
+      sourceVolumeUid: row.volumeUid,
+      sourceVolumeName: row.volumeName,
+      metadata: JSON.parse(row.metadataJson),
+      sizeBytes: row.sizeBytes,
+      home: this.core.agentId,
+      state: row.frozenSince !== null ? "Frozen" : isEmpty ? "Empty" : "Available",
+      diverged: row.diverged === 1,
+      transfer: this.transfer(row),
+      points: points.map((point) => this.pointView(point)),
+      waitingClones: waiting?.n ?? 0,
+      revision: row.revision,
+    };
+  }
+
+  private pointView(row: PointRow): MigratedPoint {
+    return {
+      pointId: row.pointId,
+      generation: row.generation,
+      sourceTime: timeText(row.sourceTime),
+      committedAt: timeText(row.committedAt ?? row.sourceTime),
+      sizeBytes: row.sizeBytes,
+      state: row.state === "creating" ? "lost" : row.state,
+      verified: row.verified ?? "memory",
+      holds: holdsOf(this.core.journal, row.owner, row.pointId),
+    };
+  }
+
+  private transfer(row: MigratedRow): MigratedVolumeView["transfer"] {
+    const staging = this.staging(row.uid);
+    if (row.frozenSince === null || staging === undefined) return null;
+    const header = JSON.parse(staging.headerJson) as PlanHeader;
+    return {
+      job: row.job,
+      epoch: row.epoch,
+      since: timeText(row.frozenSince),
+      to: header.to,
+      bytesTotal: header.bytesData,
+      bytesStored: Math.min(header.bytesData, this.bytesStored(row.uid, header)),
+    };
+  }
+
+  /** Units are of nearly one size, so their share tells the bytes without reading the plan. */
+  private bytesStored(uid: string, header: PlanHeader): number {
+    return header.unitCount === 0 ? 0 : Math.floor((header.bytesData * this.storedUnits(uid)) / header.unitCount);
+  }
+}

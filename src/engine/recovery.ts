@@ -1,0 +1,48 @@
+// After a start: rows and files are brought together. What was being made is removed, what was being deleted is deleted,
+// files no row knows are quarantined (never deleted), and rows whose file is gone are marked, so that people see it.
+import type { FoundImage } from "../storage/backend.ts";
+import type { Clones } from "./clones.ts";
+import type { Core } from "./core.ts";
+import type { MigratedVolumes } from "./migrated.ts";
+import { pointsOf, presentPoints, sweep } from "./points.ts";
+import type { Volumes } from "./volumes.ts";
+
+export async function recover(
+  core: Core,
+  parts: { volumes: Volumes; migrated: MigratedVolumes; clones: Clones },
+): Promise<void> {
+  await parts.volumes.recover();
+  for (const row of parts.migrated.rows()) {
+    if (row.deleting === 1) await parts.migrated.finishRemoval(row);
+    else await sweep(core, row.uid);
+  }
+  await quarantineUnknown(core, parts);
+  await noteMissing(core, parts);
+  await parts.clones.recover();
+}
+
+async function quarantineUnknown(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {
+  const live = new Set(volumes.rows().map((row) => row.uid));
+  for (const image of await core.storage.list()) {
+    if (isKnown(core, image, { live, migrated })) continue;
+    const where = await core.storage.quarantine(image);
+    core.log.error({ image, where }, "a file that no row knows was moved out of the way");
+  }
+}
+
+function isKnown(core: Core, image: FoundImage, known: { live: Set<string>; migrated: MigratedVolumes }): boolean {
+  if (image.kind === "live") return known.live.has(image.volume);
+  if (known.migrated.staging(image.volume)?.toId === image.point) return true;
+  return pointsOf(core.journal, image.volume).some((row) => row.file === image.point);
+}
+
+async function noteMissing(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {
+  const found = new Set(
+    (await core.storage.list()).filter((image) => image.kind === "live").map((image) => image.volume),
+  );
+  for (const row of volumes.rows().filter((volume) => volume.state === "ready")) {
+    volumes.setProblem(row, found.has(row.uid));
+    await presentPoints(core, row.uid);
+  }
+  for (const row of migrated.rows()) await presentPoints(core, row.uid);
+}
