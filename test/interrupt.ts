@@ -5,47 +5,60 @@ import { constants } from "node:os";
 
 type Undo = () => void;
 
-type Undos = Set<Undo>;
+interface Listening {
+  readonly undos: Set<Undo>;
+  stop(): void;
+}
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-// A worker runs many test files, each with globals of its own; the process itself is what they have in common.
+// A Jest worker runs many test files, each with globals of its own; the process itself is what they have in common.
 const key = Symbol.for("longshore.onInterrupt");
-const realProcess: NodeJS.Process & { [key]?: Undos } =
+const realProcess: NodeJS.Process & { [key]?: Listening | undefined } =
   (globalThis as { processOfTestRun?: NodeJS.Process }).processOfTestRun ?? process;
 
 /**
  * Has `undo` run, newest first, when the process is told to end; returns a function that forgets it. `undo` is
- * synchronous and may be cut short by nothing but SIGKILL. Afterwards the process ends, unless it has signal handlers
- * of its own, which then are the ones to end it.
+ * synchronous, and its failure is only reported. Afterwards the process ends, unless it has signal handlers of its own,
+ * which then are the ones to end it.
  */
 export function onInterrupt(undo: Undo): () => void {
-  const undos = realProcess[key] ?? listen();
-  realProcess[key] = undos;
-  undos.add(undo);
+  const listening = realProcess[key] ?? listen();
+  realProcess[key] = listening;
+  // Wrapped, so that the same function given twice is two entries.
+  const entry = () => undo();
+  listening.undos.add(entry);
   return () => {
-    undos.delete(undo);
+    listening.undos.delete(entry);
+    if (listening.undos.size > 0) return;
+    // A listener for `disconnect` keeps a Jest worker from ending, so there is none while there is nothing to undo.
+    listening.stop();
+    if (realProcess[key] === listening) realProcess[key] = undefined;
   };
 }
 
-function listen(): Undos {
-  const undos: Undos = new Set();
-  for (const signal of signals) {
-    realProcess.on(signal, () => {
-      undoAll(undos);
-      if (realProcess.listenerCount(signal) === 1) realProcess.exit(128 + constants.signals[signal]);
-    });
-  }
+function listen(): Listening {
+  const undos = new Set<Undo>();
+  const onSignal = (signal: NodeJS.Signals) => {
+    const isOurs = realProcess.listenerCount(signal) === 1;
+    undoAll(undos);
+    if (isOurs) realProcess.exit(128 + constants.signals[signal]);
+  };
   // A Jest worker whose parent was killed would go on for as long as its test does.
-  realProcess.on("disconnect", () => {
+  const onDisconnect = () => {
     undoAll(undos);
     realProcess.exit(1);
-  });
-  return undos;
+  };
+  for (const signal of signals) realProcess.on(signal, onSignal);
+  realProcess.on("disconnect", onDisconnect);
+  const stop = () => {
+    for (const signal of signals) realProcess.off(signal, onSignal);
+    realProcess.off("disconnect", onDisconnect);
+  };
+  return { undos, stop };
 }
 
-function undoAll(undos: Undos): void {
+function undoAll(undos: ReadonlySet<Undo>): void {
   for (const undo of [...undos].reverse()) {
-    undos.delete(undo);
     try {
       undo();
     } catch (error) {
