@@ -71,6 +71,13 @@ export const errorTable = {
   },
   Timeout: { retry: "backoff", http: 504, advice: "The other side was too slow; it is asked again." },
   Cancelled: { retry: "never", http: 409, advice: "It was cancelled; ask again if it is still wanted." },
+  BodyTooLarge: { retry: "never", http: 413, advice: "Send less at once; the message names the limit." },
+  MediaTypeUnsupported: { retry: "never", http: 415, advice: "Send JSON with content-type: application/json." },
+  Internal: {
+    retry: "backoff",
+    http: 500,
+    advice: "A defect in Longshore; its log has the details. Please report it.",
+  },
   Unsupported: { retry: "never", http: 501, advice: "This agent cannot do that; see its documentation." },
 } as const satisfies Record<string, ErrorRow>;
 

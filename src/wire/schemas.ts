@@ -27,7 +27,13 @@ const Address = Type.String({
 });
 
 /** Up to 4 KiB that the agent carries along with each job and never looks into (PVC, labels, volume mode, ...). */
-export const Metadata = Type.Record(Type.String({ maxLength: 128 }), Type.String({ maxLength: 4096 }));
+// Written out, because Type.Record would let names with line breaks pass unchecked.
+export const Metadata = Type.Unsafe<Record<string, string>>({
+  type: "object",
+  propertyNames: { maxLength: 128 },
+  additionalProperties: { type: "string", maxLength: 4096 },
+  maxProperties: 128,
+});
 export type Metadata = Static<typeof Metadata>;
 
 export const Problem = Type.Object({

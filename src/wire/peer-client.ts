@@ -1,0 +1,83 @@
+// PeerApi over HTTP: a coordinator's view of a target cluster.
+import { LongshoreError } from "../domain/errors.ts";
+import type { Credentials } from "./credentials.ts";
+import { type ClientTimeouts, openHttpClient } from "./http-client.ts";
+import type { PeerApi, PeerTarget } from "./peer.ts";
+import { peerRoutes as routes } from "./routes.ts";
+
+export interface PeerClientOptions {
+  /** host:port; tried in turn, beginning with the last that answered. */
+  readonly seeds: readonly string[];
+  /** PEM of the target cluster's CA. */
+  readonly caBundle: string;
+  /** Without it, the first cluster that answers under the bundle is held on to. */
+  readonly expectedClusterUid?: string | undefined;
+  readonly credentials: Credentials;
+  readonly timeouts?: Partial<ClientTimeouts>;
+}
+
+/**
+ * Throws what the target threw (`NotConsented`, `TermLost`, ...), `Unreachable` when no seed answers, `Untrusted` when what
+ * answers is not of the bundle or not of the cluster expected, and `StreamTorn` or `Timeout` in the middle of a call.
+ */
+export function openPeerClient(options: PeerClientOptions): PeerApi & { close(): Promise<void> } {
+  const { seeds, caBundle, expectedClusterUid, credentials, timeouts } = options;
+  const http = openHttpClient({
+    addresses: seeds,
+    credentials,
+    trustedCa: () => caBundle,
+    clusterUid: expectedClusterUid,
+    ...(timeouts && { timeouts }),
+  });
+  const about = ({ volume }: PeerTarget) => ({ params: { volume } });
+  const seedNames = seeds.join(", ");
+  return {
+    async hello() {
+      const hello = present(await http.call(routes.peerHello, {}), seedNames);
+      if (hello.clusterUid === http.clusterUid) return hello;
+      const claim = `says it is of cluster ${hello.clusterUid}, its certificate says ${http.clusterUid}`;
+      throw new LongshoreError("Untrusted", `what answers at ${seedNames} ${claim}`);
+    },
+    claim: async (body) =>
+      present(await http.call(routes.peerClaim, { params: { volume: body.volume }, body }), seedNames),
+    async report(volume) {
+      const { report } = present(await http.call(routes.peerReport, { params: { volume } }), seedNames);
+      return report ?? undefined;
+    },
+    async renew(target) {
+      await http.call(routes.peerRenew, { ...about(target), body: { term: target.term } });
+    },
+    async putPlan(target, header) {
+      await http.call(routes.peerPutPlan, { ...about(target), body: { term: target.term, header } });
+    },
+    async putPlanPage(target, page) {
+      await http.call(routes.peerPutPlanPage, { ...about(target), body: { term: target.term, page } });
+    },
+    freeze: async (target) =>
+      present(await http.call(routes.peerFreeze, { ...about(target), body: { term: target.term } }), seedNames),
+    laneTicket: async (target, lane) =>
+      present(
+        await http.call(routes.peerLaneTicket, { ...about(target), body: { term: target.term, lane } }),
+        seedNames,
+      ),
+    store: async (target, request) =>
+      present(await http.call(routes.peerStore, { ...about(target), body: { term: target.term, request } }), seedNames),
+    commit: async (target, request) =>
+      present(
+        await http.call(routes.peerCommit, { ...about(target), body: { term: target.term, request } }),
+        seedNames,
+      ),
+    async abort(target, { discard }) {
+      await http.call(routes.peerAbort, { ...about(target), body: { term: target.term, discard } });
+    },
+    async release(target) {
+      await http.call(routes.peerRelease, { ...about(target), body: { term: target.term } });
+    },
+    close: () => http.close(),
+  };
+}
+
+function present<T>(body: T | undefined, where: string): T {
+  if (body === undefined) throw new LongshoreError("Unsupported", `${where} answered without a body`);
+  return body;
+}

@@ -1,0 +1,448 @@
+// Every request of the agent's API in one table: its path, its schemas, who may make it. The server registers what the
+// table says, the clients call by it, and the OpenAPI document is made of it, so the three cannot disagree.
+import { type Static, type TSchema, Type } from "typebox";
+import * as peer from "./peer.ts";
+import {
+  AgentView,
+  Change,
+  CloneSpec,
+  CloneView,
+  JobSpec,
+  JobView,
+  LocationSpec,
+  LocationView,
+  listOf,
+  MigratedVolumeView,
+  Name,
+  SnapshotSpec,
+  SnapshotView,
+  SourceSpec,
+  SourceView,
+  Uid,
+  VolumeSpec,
+  VolumeView,
+} from "./schemas.ts";
+
+/** What a role may be allowed to use; see src/agent/admission.ts for who may. */
+export type RouteGroup =
+  | "agent"
+  | "volumes"
+  | "locations"
+  | "jobs"
+  | "sources"
+  | "migratedVolumes"
+  | "clones"
+  | "changes"
+  | "peer";
+
+export interface Route {
+  readonly method: "GET" | "PUT" | "POST" | "DELETE";
+  /** With `:name` for parameters. */
+  readonly path: string;
+  readonly group: RouteGroup;
+  readonly summary: string;
+  readonly params?: TSchema;
+  readonly query?: TSchema;
+  readonly body?: TSchema;
+  /** The body of a successful answer; none: 204. */
+  readonly response?: TSchema;
+  /** Whether a change may be made to depend on the revision, by `If-Match`. */
+  readonly conditional?: true;
+  /** The answer is a stream of server-sent events whose data is this. */
+  readonly events?: TSchema;
+  /** How long a caller waits for the answer, in milliseconds; half a minute unless said. */
+  readonly timeoutMs?: number;
+  /** Largest body taken, in bytes; {@link bodyBytesMax} unless said. */
+  readonly bodyBytesMax?: number;
+}
+
+export const bodyBytesMax = 1 << 20;
+export const planPageBytesMax = 16 << 20;
+/** For what copies whole images on backends that cannot share blocks. */
+const copyingMs = 30 * 60_000;
+
+const strict = { additionalProperties: false } as const;
+const named = Type.Object({ name: Name }, strict);
+const snapshotOf = Type.Object({ volume: Name, name: Name }, strict);
+const holdOf = Type.Object(
+  { volume: Name, name: Name, owner: Type.String({ minLength: 1, maxLength: 253, description: "Percent-encoded" }) },
+  strict,
+);
+const flag = Type.Union([Type.Literal("true"), Type.Literal("false")]);
+const sequenceText = Type.String({ pattern: "^\\d{1,15}$", description: "The sequence of a list" });
+
+export const agentRoutes = {
+  describe: {
+    method: "GET",
+    path: "/v1/agent",
+    group: "agent",
+    summary: "The agent and its cluster",
+    response: AgentView,
+  },
+
+  listVolumes: {
+    method: "GET",
+    path: "/v1/volumes",
+    group: "volumes",
+    summary: "All volumes with their snapshots, holds and bases",
+    response: listOf(VolumeView),
+  },
+  getVolume: {
+    method: "GET",
+    path: "/v1/volumes/:name",
+    group: "volumes",
+    summary: "One volume",
+    params: named,
+    response: VolumeView,
+  },
+  putVolume: {
+    method: "PUT",
+    path: "/v1/volumes/:name",
+    group: "volumes",
+    summary: "Make or grow a volume, set its metadata and whether it migrates",
+    params: named,
+    body: VolumeSpec,
+    response: VolumeView,
+    conditional: true,
+  },
+  removeVolume: {
+    method: "DELETE",
+    path: "/v1/volumes/:name",
+    group: "volumes",
+    summary: "Delete a volume with its snapshots and holds",
+    params: named,
+    conditional: true,
+  },
+  putSnapshot: {
+    method: "PUT",
+    path: "/v1/volumes/:volume/snapshots/:name",
+    group: "volumes",
+    summary: "Take a snapshot; the same name is the same snapshot",
+    params: snapshotOf,
+    body: SnapshotSpec,
+    response: SnapshotView,
+    timeoutMs: copyingMs,
+  },
+  removeSnapshot: {
+    method: "DELETE",
+    path: "/v1/volumes/:volume/snapshots/:name",
+    group: "volumes",
+    summary: "Release a snapshot; it goes with its last hold",
+    params: snapshotOf,
+    response: SnapshotView,
+  },
+  putHold: {
+    method: "PUT",
+    path: "/v1/volumes/:volume/snapshots/:name/holds/:owner",
+    group: "volumes",
+    summary: "Keep a snapshot for a reason of the user's",
+    params: holdOf,
+    body: SnapshotSpec,
+    response: SnapshotView,
+  },
+  removeHold: {
+    method: "DELETE",
+    path: "/v1/volumes/:volume/snapshots/:name/holds/:owner",
+    group: "volumes",
+    summary: "Drop a user's hold, or knowingly the base hold of a location",
+    params: holdOf,
+    query: Type.Object({ reason: Type.Optional(Type.Union([Type.Literal("user"), Type.Literal("base")])) }, strict),
+  },
+
+  listLocations: {
+    method: "GET",
+    path: "/v1/locations",
+    group: "locations",
+    summary: "All migration locations and what their probes found",
+    response: listOf(LocationView),
+  },
+  getLocation: {
+    method: "GET",
+    path: "/v1/locations/:name",
+    group: "locations",
+    summary: "One migration location",
+    params: named,
+    response: LocationView,
+  },
+  putLocation: {
+    method: "PUT",
+    path: "/v1/locations/:name",
+    group: "locations",
+    summary: "Set a migration location, and probe it",
+    params: named,
+    body: LocationSpec,
+    response: LocationView,
+    conditional: true,
+  },
+  removeLocation: {
+    method: "DELETE",
+    path: "/v1/locations/:name",
+    group: "locations",
+    summary: "Remove a migration location",
+    params: named,
+    query: Type.Object({ force: Type.Optional(flag) }, strict),
+    conditional: true,
+  },
+
+  listJobs: {
+    method: "GET",
+    path: "/v1/jobs",
+    group: "jobs",
+    summary: "All jobs, finished ones included while they are remembered",
+    response: listOf(JobView),
+  },
+  getJob: {
+    method: "GET",
+    path: "/v1/jobs/:name",
+    group: "jobs",
+    summary: "One job",
+    params: named,
+    response: JobView,
+  },
+  putJob: {
+    method: "PUT",
+    path: "/v1/jobs/:name",
+    group: "jobs",
+    summary: "Start a job, suspend, resume or cancel it",
+    params: named,
+    body: JobSpec,
+    response: JobView,
+    conditional: true,
+  },
+  removeJob: {
+    method: "DELETE",
+    path: "/v1/jobs/:name",
+    group: "jobs",
+    summary: "Forget a finished job",
+    params: named,
+  },
+  followJob: {
+    method: "GET",
+    path: "/v1/jobs/:name/events",
+    group: "jobs",
+    summary: "The job now and at every change, until it has finished",
+    params: named,
+    events: JobView,
+  },
+
+  listSources: {
+    method: "GET",
+    path: "/v1/sources",
+    group: "sources",
+    summary: "Whose volumes are taken",
+    response: listOf(SourceView),
+  },
+  getSource: {
+    method: "GET",
+    path: "/v1/sources/:name",
+    group: "sources",
+    summary: "One consent",
+    params: named,
+    response: SourceView,
+  },
+  putSource: {
+    method: "PUT",
+    path: "/v1/sources/:name",
+    group: "sources",
+    summary: "Consent to take a cluster's volumes",
+    params: named,
+    body: SourceSpec,
+    response: SourceView,
+    conditional: true,
+  },
+  removeSource: {
+    method: "DELETE",
+    path: "/v1/sources/:name",
+    group: "sources",
+    summary: "Withdraw consent; what has arrived stays",
+    params: named,
+    conditional: true,
+  },
+
+  listMigratedVolumes: {
+    method: "GET",
+    path: "/v1/migrated-volumes",
+    group: "migratedVolumes",
+    summary: "All that arrived here",
+    response: listOf(MigratedVolumeView),
+  },
+  getMigratedVolume: {
+    method: "GET",
+    path: "/v1/migrated-volumes/:name",
+    group: "migratedVolumes",
+    summary: "One migrated volume and its points in time",
+    params: named,
+    response: MigratedVolumeView,
+  },
+  removeMigratedVolume: {
+    method: "DELETE",
+    path: "/v1/migrated-volumes/:name",
+    group: "migratedVolumes",
+    summary: "Delete the copy and its points; clones live on",
+    params: named,
+    conditional: true,
+  },
+
+  listClones: {
+    method: "GET",
+    path: "/v1/clones",
+    group: "clones",
+    summary: "All clones and waiting requests",
+    response: listOf(CloneView),
+  },
+  getClone: {
+    method: "GET",
+    path: "/v1/clones/:name",
+    group: "clones",
+    summary: "One clone",
+    params: named,
+    response: CloneView,
+  },
+  putClone: {
+    method: "PUT",
+    path: "/v1/clones/:name",
+    group: "clones",
+    summary: "Ask for a clone of a point in time; it may have to wait",
+    params: named,
+    body: CloneSpec,
+    response: CloneView,
+    timeoutMs: copyingMs,
+  },
+  removeClone: {
+    method: "DELETE",
+    path: "/v1/clones/:name",
+    group: "clones",
+    summary: "Delete a clone and its volume, or withdraw the request",
+    params: named,
+  },
+
+  changes: {
+    method: "GET",
+    path: "/v1/changes",
+    group: "changes",
+    summary: "What changes after `since`, as it happens",
+    query: Type.Object({ since: Type.Optional(sequenceText) }, strict),
+    events: Change,
+  },
+} as const satisfies Record<string, Route>;
+
+const volumeOf = Type.Object({ volume: Uid }, strict);
+const underTerm = <T extends Record<string, TSchema>>(fields: T) => Type.Object({ term: peer.Term, ...fields }, strict);
+const nothing = Type.Object({}, strict);
+
+/** Between clusters. All safe to repeat; all but `peerHello`, `peerClaim` and `peerReport` under the granted term. */
+export const peerRoutes = {
+  peerHello: { method: "GET", path: "/v1/peer/hello", group: "peer", summary: "Who is there", response: peer.Hello },
+  peerReport: {
+    method: "GET",
+    path: "/v1/peer/volumes/:volume/report",
+    group: "peer",
+    summary: "What is durable here of a volume; null when nothing is known",
+    params: volumeOf,
+    // Wrapped, so that "nothing is known" cannot be mistaken for a 404 of something in between.
+    response: Type.Object({ report: Type.Union([peer.Report, Type.Null()]) }),
+  },
+  peerClaim: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/claim",
+    group: "peer",
+    summary: "Ask for a term",
+    params: volumeOf,
+    body: peer.Claim,
+    response: peer.Grant,
+  },
+  peerRenew: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/renew",
+    group: "peer",
+    summary: "Renew the lease",
+    params: volumeOf,
+    body: underTerm({}),
+    response: nothing,
+  },
+  peerPutPlan: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/plan",
+    group: "peer",
+    summary: "Persist the plan's header",
+    params: volumeOf,
+    body: underTerm({ header: peer.PlanHeader }),
+    response: nothing,
+  },
+  peerPutPlanPage: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/plan-page",
+    group: "peer",
+    summary: "Persist a page of the plan's units",
+    params: volumeOf,
+    body: underTerm({ page: peer.PlanPage }),
+    response: nothing,
+    bodyBytesMax: planPageBytesMax,
+  },
+  peerFreeze: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/freeze",
+    group: "peer",
+    summary: "Close the newest point for new clones and open staging",
+    params: volumeOf,
+    body: underTerm({}),
+    response: peer.FreezeResult,
+    timeoutMs: copyingMs,
+  },
+  peerLaneTicket: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/lane-ticket",
+    group: "peer",
+    summary: "A ticket for one lane",
+    params: volumeOf,
+    body: underTerm({ lane: Type.Integer({ minimum: 0, maximum: 2 ** 31 }) }),
+    response: peer.LaneTicket,
+  },
+  peerStore: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/store",
+    group: "peer",
+    summary: "Wait for units' bytes, sync, verify and record them",
+    params: volumeOf,
+    body: underTerm({ request: peer.StoreRequest }),
+    response: peer.StoreResult,
+    timeoutMs: 15 * 60_000,
+  },
+  peerCommit: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/commit",
+    group: "peer",
+    summary: "The decision",
+    params: volumeOf,
+    body: underTerm({ request: peer.CommitRequest }),
+    response: peer.CommitRecord,
+    timeoutMs: 5 * 60_000,
+  },
+  peerAbort: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/abort",
+    group: "peer",
+    summary: "Thaw at the previous point and end the term",
+    params: volumeOf,
+    body: underTerm({ discard: Type.Boolean() }),
+    response: nothing,
+  },
+  peerRelease: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/release",
+    group: "peer",
+    summary: "End the term after the commit",
+    params: volumeOf,
+    body: underTerm({}),
+    response: nothing,
+  },
+} as const satisfies Record<string, Route>;
+
+type StaticOf<S> = S extends TSchema ? Static<S> : undefined;
+type Field<R, K extends string> = K extends keyof R ? StaticOf<R[K]> : undefined;
+/** The types of a route's parts; `undefined` for those it has not. */
+export type ParamsOf<R extends Route> = Field<R, "params">;
+export type QueryOf<R extends Route> = Field<R, "query">;
+export type BodyOf<R extends Route> = Field<R, "body">;
+export type ResponseOf<R extends Route> = Field<R, "response">;
+export type EventOf<R extends Route> = Field<R, "events">;
