@@ -169,23 +169,23 @@ function parseAnswer(
   const status = response.statusCode ?? 0;
   if (status >= 200 && status < 300) return JSON.parse(body);
   if (status === 401) connection.refresh();
-  const message = `${request.method} ${request.path}: ${status} ${statusMessage(body)}`;
-  throw new KubeError(codeOf(status, body), message, { retryAfterMs: retryAfterMs(response) });
+  const { message = body.slice(0, 200), reason } = parseStatus(body);
+  throw new KubeError(codeOf(status, message), `${request.method} ${request.path}: ${status} ${message}`, {
+    reason,
+    retryAfterMs: retryAfterMs(response),
+  });
 }
 
 /** The API server explains itself with a Status object; a proxy before it with whatever it likes. */
-function statusMessage(body: string): string {
-  const status = parseStatus(body);
-  return typeof status?.message === "string" ? status.message : body.slice(0, 200);
-}
-
-function parseStatus(body: string): Readonly<Record<string, unknown>> | undefined {
+function parseStatus(body: string): { readonly message?: string; readonly reason?: string } {
+  let parsed: unknown;
   try {
-    const parsed: unknown = JSON.parse(body);
-    return isRecord(parsed) ? parsed : undefined;
+    parsed = JSON.parse(body);
   } catch {
-    return undefined; // Not JSON: then there is no Status to read, and the raw text is shown.
+    return {}; // Not JSON: then the raw text is all there is.
   }
+  const { message, reason } = isRecord(parsed) ? parsed : {};
+  return { ...(typeof message === "string" && { message }), ...(typeof reason === "string" && { reason }) };
 }
 
 const codesByStatus: Readonly<Record<number, KubeErrorCode>> = {
@@ -202,9 +202,9 @@ const codesByStatus: Readonly<Record<number, KubeErrorCode>> = {
   429: "Throttled",
 };
 
-function codeOf(status: number, body: string): KubeErrorCode {
+function codeOf(status: number, message: string): KubeErrorCode {
   // A patch that carries the UID of a predecessor is refused as invalid, but it means: this is another object now.
-  if (status === 422 && /metadata\.uid/.test(body)) return "Conflict";
+  if (status === 422 && /metadata\.uid/.test(message)) return "Conflict";
   return codesByStatus[status] ?? "Unreachable";
 }
 

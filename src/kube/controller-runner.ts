@@ -122,14 +122,12 @@ class QueueRunner implements ControllerRunner {
   }
 
   #settle(key: Key, outcome: Outcome): void {
+    const afterMs = outcome.kind === "again" ? outcome.afterMs : undefined;
+    const isTime = afterMs === undefined || (afterMs >= 0 && Number.isFinite(afterMs));
+    assert(isTime, `${this.controller.name} asked for another look after ${afterMs} ms`);
     this.#failures.delete(renderKey(key));
     this.#queue.done(key);
-    if (outcome.kind === "settled") return;
-    assert(
-      outcome.afterMs >= 0 && Number.isFinite(outcome.afterMs),
-      `${this.controller.name}: again after ${outcome.afterMs}`,
-    );
-    this.enqueue(key, outcome.afterMs);
+    if (afterMs !== undefined) this.enqueue(key, afterMs);
   }
 
   #retry(key: Key, { error, log, signal }: { error: unknown; log: Log; signal: AbortSignal }): Result {

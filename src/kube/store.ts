@@ -169,6 +169,7 @@ function matches(
 
 /** Without the bookkeeping of field managers, which may outweigh the object, and frozen, for it is shared. */
 export function slim(object: KubeObject): KubeObject {
+  if (Object.isFrozen(object)) return object;
   const { managedFields: _, ...metadata } = object.metadata as KubeObject["metadata"] & { managedFields?: unknown };
   return deepFreeze({ ...object, metadata });
 }
