@@ -101,8 +101,9 @@ describe("the checker refuses", () => {
     ["a folder that says nothing", "test/common/a.ts", "", '"common" says nothing'],
     ["a default export", "test/fakes/a.ts", "export default function f() {}", "a default export"],
     ["a barrel by its name", "src/domain/index.ts", "", "a barrel file"],
-    ["a barrel of everything", "src/domain/a.ts", 'export * from "./b.ts";', "a re-export"],
-    ["a barrel of names", "src/domain/a.ts", 'export { b, type C } from "./b.ts";', "a re-export"],
+    ["a barrel of everything", "src/domain/a.ts", 'export * from "./b.ts";', "a barrel"],
+    ["everything of another file", "src/domain/a.ts", 'export const a = 1; export * from "./b.ts";', "a barrel"],
+    ["a barrel of names", "src/domain/a.ts", 'export { b, type C } from "./b.ts";', "a barrel"],
   ])("%s", (_, path, text, message) => {
     expect(breaches([{ path, text }]).join("\n")).toContain(message);
   });
@@ -128,6 +129,11 @@ describe("the checker allows", () => {
     ["a clock that is a parameter", "src/domain/a.ts", "clock.nowMs(); timer.setTimeout(5);"],
     ["the clock and dice in base", "src/base/a.ts", "Date.now(); setTimeout(f, 1); crypto.randomBytes(4);"],
     ["the environment in bin", "src/bin/a.ts", "process.env.HOME;"],
+    [
+      "a type of a library beside what is ours",
+      "src/kube/a.ts",
+      'export const a = 1; export type { B } from "@dot-i/k8s-operator";',
+    ],
     ["an export that has a property from", "src/domain/a.ts", 'export const range = { from: "a" };'],
     ["a word inside a longer name", "src/domain/utilization.ts", "export const utilsTotal = 1;"],
   ])("%s", (_, path, text) => {

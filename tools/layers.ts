@@ -103,11 +103,17 @@ function nameBreaches(path: string): string[] {
 }
 
 function exportBreaches(found: readonly Token[]): Breach[] {
-  return found.flatMap(({ kind, text, line }, index) => {
+  const exports = found.flatMap(({ kind, text, line }, index) => {
     if (kind !== "word" || text !== "export" || isMember(found, index)) return [];
-    if (found[index + 1]?.text === "default") return [{ line, what: "a default export; export it by its name" }];
-    const reExports = moduleAfter(found, index) !== undefined;
-    return reExports ? [{ line, what: "a re-export; import from the file itself" }] : [];
+    return [{ line, next: found[index + 1]?.text, from: moduleAfter(found, index) }];
+  });
+  const isBarrel = exports.length > 0 && exports.every(({ from }) => from !== undefined);
+  return exports.flatMap(({ line, next, from }) => {
+    if (next === "default") return [{ line, what: "a default export; export it by its name" }];
+    if (isBarrel || (next === "*" && from !== undefined)) {
+      return [{ line, what: "a barrel; import from the file itself" }];
+    }
+    return [];
   });
 }
 
