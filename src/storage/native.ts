@@ -25,7 +25,8 @@ export interface SystemError extends Error {
 
 /** The errno's name of a failed system call, ours or Node's; `undefined` for any other error. */
 export function errnoOf(error: unknown): string | undefined {
-  const code = error instanceof Error ? (error as Partial<SystemError>).code : undefined;
+  // Not instanceof: an error may come from another realm (a worker, a test environment).
+  const code = Error.isError(error) ? (error as Partial<SystemError>).code : undefined;
   return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
 }
 

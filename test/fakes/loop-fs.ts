@@ -1,4 +1,4 @@
-// A real XFS or btrfs on a loop device over a sparse file, for as long as a test or the demo needs one. Needs root and
+// A real XFS, btrfs or ext4 on a loop device over a sparse file, for as long as a test or the demo needs one. Needs root and
 // the mkfs of that file system. What was mounted is unmounted and removed when the process exits or is interrupted.
 
 import { execFile, spawnSync } from "node:child_process";
@@ -13,7 +13,7 @@ const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 
 export interface LoopFsOptions {
-  readonly fs: "xfs" | "btrfs";
+  readonly fs: "xfs" | "btrfs" | "ext4";
   /** XFS takes no less than 300 MiB, btrfs no less than 109 MiB. The file is sparse. */
   readonly sizeBytes: number;
   readonly mkfsArgs?: readonly string[];
@@ -42,7 +42,7 @@ export async function mountLoop({ fs, sizeBytes, mkfsArgs = [], mountArgs = [] }
     await image.close();
     const path = join(folder, "mount");
     await mkdir(path);
-    await run(`mkfs.${fs}`, ["-q", "-f", ...mkfsArgs, join(folder, "image")], { env });
+    await run(`mkfs.${fs}`, ["-q", fs === "ext4" ? "-F" : "-f", ...mkfsArgs, join(folder, "image")], { env });
     await run("mount", ["-t", fs, "-o", ["loop", ...mountArgs].join(","), join(folder, "image"), path], { env });
     return { path, unmount: () => unmount(folder) };
   } catch (error) {

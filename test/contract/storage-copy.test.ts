@@ -1,0 +1,23 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "@jest/globals";
+import { mountLoop } from "../fakes/loop-fs.ts";
+import { needs } from "../needs.ts";
+import { diskFullContract, storageContract } from "./storage.ts";
+
+storageContract("copy, in a temporary folder", {
+  it: test,
+  async open() {
+    const path = await mkdtemp(join(tmpdir(), "longshore-copy-"));
+    return { kind: "copy", path, remove: () => rm(path, { recursive: true }) };
+  },
+});
+
+diskFullContract("copy, on a small ext4", {
+  it: needs("root"),
+  async open() {
+    const { path, unmount } = await mountLoop({ fs: "ext4", sizeBytes: 16 * 2 ** 20 });
+    return { kind: "copy", path, remove: unmount };
+  },
+});
