@@ -1,0 +1,115 @@
+import { expect, test } from "@jest/globals";
+import fc from "fast-check";
+import type { Clock } from "../base/clock.ts";
+import { blockBytes, type ChangedExtent } from "./backend.ts";
+import { allocatedByMap, compareMaps, type Mapper, withHolesBetween } from "./changed-extents.ts";
+import { clipRuns, type MappedRun } from "./extent-diff.ts";
+
+// One letter a block, as in extent-diff.test.ts: a letter is a place, "." a hole.
+function runs(text: string): MappedRun[] {
+  return [...text].flatMap((place, block) =>
+    place === "."
+      ? []
+      : [{ offset: block * blockBytes, length: blockBytes, physical: place.charCodeAt(0) * blockBytes }],
+  );
+}
+
+/** Answers from the texts in turn, the last one for ever, `reach` blocks a call. */
+function mapper(texts: readonly string[], reach = Number.POSITIVE_INFINITY): Mapper {
+  let call = 0;
+  return async (start, end) => {
+    const text = texts[Math.min(call++, texts.length - 1)] ?? "";
+    const reached = Math.min(end, start + reach * blockBytes);
+    return { runs: clipRuns(runs(text), { start, end: reached }), end: reached };
+  };
+}
+
+function show(extents: readonly ChangedExtent[]): string {
+  return extents
+    .map((extent) => `${extent.kind} ${extent.offset / blockBytes}+${extent.length / blockBytes}`)
+    .join(", ");
+}
+
+function fakeClock(): Clock & { readonly waitsMs: number[] } {
+  const waitsMs: number[] = [];
+  return {
+    waitsMs,
+    nowMs: () => 0,
+    monotonicMs: () => 0,
+    async sleep(durationMs, signal) {
+      signal?.throwIfAborted();
+      waitsMs.push(durationMs);
+    },
+  };
+}
+
+async function compare(base: Mapper, next: Mapper, blocks: number, clock: Clock = fakeClock()) {
+  const nextBytes = blocks * blockBytes;
+  const result = await compareMaps({ base, next, nextBytes, clock, signal: undefined });
+  return result.kind === "compared" ? show(result.extents) : `moved at ${result.offset / blockBytes}`;
+}
+
+test("two maps are compared to the end of the next point", async () => {
+  expect(await compare(mapper(["abcd"]), mapper(["axcdef"]), 6)).toBe("data 1+1, data 4+2");
+  expect(await compare(mapper(["abcdef"]), mapper(["axcd"]), 4)).toBe("data 1+1");
+});
+
+test("a base that moves once is mapped again", async () => {
+  const clock = fakeClock();
+  // Before and after the next point's map the base's second block lay elsewhere; then it stays.
+  const base = mapper(["abcd", "aXcd", "aXcd", "aXcd"]);
+  expect(await compare(base, mapper(["abcd"]), 4, clock)).toBe("data 1+1");
+  expect(clock.waitsMs).toEqual([10]);
+});
+
+test("a base whose place was given to the next point in between is not believed", async () => {
+  // The miss a cached map makes: b was freed by the base and taken by the next point for other bytes.
+  expect(await compare(mapper(["ab", "aX", "aX"]), mapper(["ab"]), 2)).toBe("data 1+1");
+});
+
+test("a base that never rests ends the comparison, after a bounded wait", async () => {
+  const clock = fakeClock();
+  const restless = Array.from({ length: 99 }, (_, index) => (index % 2 === 0 ? "abcd" : "abXd"));
+  expect(await compare(mapper(restless, 2), mapper(["abcd"], 2), 4, clock)).toBe("moved at 2");
+  expect(clock.waitsMs).toEqual([10, 20, 40, 80, 160, 320]);
+});
+
+test("the size of the windows does not change the answer", async () => {
+  const text = fc.array(fc.constantFrom(..."abcdef.."), { maxLength: 20 }).map((places) => places.join(""));
+  const reach = fc.integer({ min: 1, max: 7 });
+  await fc.assert(
+    fc.asyncProperty(text, text, reach, reach, async (base, next, reachOfBase, reachOfNext) => {
+      const blocks = next.length;
+      const inOne = await compare(mapper([base]), mapper([next]), blocks);
+      expect(await compare(mapper([base], reachOfBase), mapper([next], reachOfNext), blocks)).toBe(inOne);
+    }),
+  );
+});
+
+test("a comparison ends when it is told to", async () => {
+  const ended = new AbortController();
+  const base: Mapper = async (start) => {
+    if (start >= 2 * blockBytes) ended.abort(new Error("enough"));
+    return { runs: [], end: start + blockBytes };
+  };
+  const comparison = { base, next: mapper([""]), nextBytes: 8 * blockBytes, clock: fakeClock(), signal: ended.signal };
+  await expect(compareMaps(comparison)).rejects.toThrow("enough");
+});
+
+test("what is allocated is told as data, in order and joined", async () => {
+  const extents = await allocatedByMap(mapper(["ab.xz..q"], 3), 8 * blockBytes, undefined);
+  expect(show(extents)).toBe("data 0+2, data 3+2, data 7+1");
+});
+
+test.each([
+  // data, size of the base, result
+  ["ab..c.", 6, "data 0+2, hole 2+2, data 4+1, hole 5+1"],
+  ["......", 6, "hole 0+6"],
+  ["abcdef", 6, "data 0+6"],
+  ["ab..c.", 3, "data 0+2, hole 2+1, data 4+1"],
+  ["..b...", 1, "hole 0+1, data 2+1"],
+  ["", 0, ""],
+])("around the data of [%s], holes as far as a base of %d blocks, are [%s]", (text, baseBlocks, result) => {
+  const data = runs(text).map(({ offset, length }) => ({ kind: "data" as const, offset, length }));
+  expect(show(withHolesBetween(data, baseBlocks * blockBytes))).toBe(result);
+});
