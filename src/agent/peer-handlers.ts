@@ -1,0 +1,52 @@
+// /v1/peer for foreign clusters: each request is one call of the PeerApi that belongs to the cluster its certificate names.
+import { assert } from "../base/assert.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import type { PeerApi, PeerTarget, Term } from "../wire/peer.ts";
+import type { peerRoutes } from "../wire/routes.ts";
+import { checkMetadata } from "./agent-handlers.ts";
+import type { Caller } from "./caller.ts";
+import { found, type Handlers } from "./handler.ts";
+
+/** A foreign cluster that was let in. */
+export type PeerCaller = Omit<Extract<Caller, { kind: "foreign" }>, "kind" | "role">;
+
+/** Gives the protocol as one foreign cluster may use it: its own volumes only. */
+export type PeerFor = (caller: PeerCaller) => PeerApi;
+
+export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
+  const peerOf = ({ caller }: { caller: Caller }) => {
+    assert(caller.kind === "foreign", "only foreign agents are admitted to the peer routes");
+    return peerFor(caller);
+  };
+  return {
+    peerHello: async (request) => found(await peerOf(request).hello()),
+    async peerReport(request) {
+      return found({ report: (await peerOf(request).report(request.params.volume)) ?? null });
+    },
+    async peerClaim(request) {
+      const { params, body } = request;
+      checkMetadata(body.metadata);
+      if (params.volume !== body.volume)
+        throw new LongshoreError("BadRequest", `volume: ${body.volume} in the body, ${params.volume} in the path`);
+      return found(await peerOf(request).claim(body));
+    },
+    peerRenew: (request) => done(peerOf(request).renew(targetOf(request))),
+    peerPutPlan: (request) => done(peerOf(request).putPlan(targetOf(request), request.body.header)),
+    peerPutPlanPage: (request) => done(peerOf(request).putPlanPage(targetOf(request), request.body.page)),
+    peerFreeze: async (request) => found(await peerOf(request).freeze(targetOf(request))),
+    peerLaneTicket: async (request) => found(await peerOf(request).laneTicket(targetOf(request), request.body.lane)),
+    peerStore: async (request) => found(await peerOf(request).store(targetOf(request), request.body.request)),
+    peerCommit: async (request) => found(await peerOf(request).commit(targetOf(request), request.body.request)),
+    peerAbort: (request) => done(peerOf(request).abort(targetOf(request), { discard: request.body.discard })),
+    peerRelease: (request) => done(peerOf(request).release(targetOf(request))),
+  };
+}
+
+function targetOf({ params, body }: { params: { volume: string }; body: { term: Term } }): PeerTarget {
+  return { volume: params.volume, term: body.term };
+}
+
+async function done(call: Promise<void>): Promise<{ kind: "found"; body: Record<never, never> }> {
+  await call;
+  return found({});
+}

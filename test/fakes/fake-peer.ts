@@ -1,0 +1,121 @@
+// The target of migrations in memory, for the edge between clusters: terms are granted and enforced, bytes are believed.
+import { LongshoreError } from "../../src/domain/errors.ts";
+import type {
+  Claim,
+  CommitRecord,
+  CommitRequest,
+  FreezeResult,
+  Grant,
+  Hello,
+  LaneTicket,
+  PeerApi,
+  PeerTarget,
+  PlanHeader,
+  PlanPage,
+  Report,
+  StoreRequest,
+  StoreResult,
+  Term,
+} from "../../src/wire/peer.ts";
+
+interface FakeVolume {
+  term: Term | undefined;
+  claimant: string;
+  epoch: number;
+  plan: PlanHeader | undefined;
+  stored: Set<number>;
+  commits: CommitRecord[];
+}
+
+const time = "2026-01-01T00:00:00.000Z";
+
+export class FakePeer implements PeerApi {
+  readonly volumes = new Map<string, FakeVolume>();
+  readonly #hello: Hello;
+
+  constructor(hello: Partial<Hello>) {
+    this.#hello = { clusterUid: "uid", clusterName: "fake", agentId: "agent-1", members: [], freeBytes: 1, ...hello };
+  }
+
+  async hello(): Promise<Hello> {
+    return this.#hello;
+  }
+
+  async claim(claim: Claim): Promise<Grant> {
+    const fresh = {
+      term: undefined,
+      claimant: claim.claimant,
+      epoch: 0,
+      plan: undefined,
+      stored: new Set<number>(),
+      commits: [],
+    };
+    const volume = this.volumes.get(claim.volume) ?? fresh;
+    if (volume.term && volume.claimant !== claim.claimant)
+      throw new LongshoreError("LeaseHeld", "another holds the term");
+    volume.epoch = Math.max(volume.epoch, claim.offeredEpoch) + 1;
+    volume.term = { epoch: volume.epoch, nonce: claim.nonce };
+    this.volumes.set(claim.volume, volume);
+    return { term: volume.term, leaseMs: 30_000, report: this.#report(volume) };
+  }
+
+  async report(volume: string): Promise<Report | undefined> {
+    const known = this.volumes.get(volume);
+    return known && this.#report(known);
+  }
+
+  async renew(target: PeerTarget): Promise<void> {
+    this.#under(target);
+  }
+
+  async putPlan(target: PeerTarget, header: PlanHeader): Promise<void> {
+    this.#under(target).plan = header;
+  }
+
+  async putPlanPage(target: PeerTarget, _page: PlanPage): Promise<void> {
+    this.#under(target);
+  }
+
+  async freeze(target: PeerTarget): Promise<FreezeResult> {
+    return { stored: [...this.#under(target).stored].map((index): [number, number] => [index, index]) };
+  }
+
+  async laneTicket(target: PeerTarget, lane: number): Promise<LaneTicket> {
+    this.#under(target);
+    return { ticket: lane.toString(16).padStart(64, "0"), laneAddress: "127.0.0.1:7421" };
+  }
+
+  async store(target: PeerTarget, request: StoreRequest): Promise<StoreResult> {
+    const volume = this.#under(target);
+    const stored = request.units.map((unit) => unit.index);
+    for (const index of stored) volume.stored.add(index);
+    return { stored, damaged: [], verified: "memory" };
+  }
+
+  async commit(target: PeerTarget, request: CommitRequest): Promise<CommitRecord> {
+    const volume = this.#under(target);
+    if (volume.plan?.planDigest !== request.planDigest) throw new LongshoreError("PlanMismatch", "another plan");
+    const record = { job: volume.plan.job, epoch: target.term.epoch, ...request, committedAt: time };
+    volume.commits.push(record);
+    return record;
+  }
+
+  async abort(target: PeerTarget): Promise<void> {
+    this.#under(target).term = undefined;
+  }
+
+  async release(target: PeerTarget): Promise<void> {
+    this.#under(target).term = undefined;
+  }
+
+  #under({ volume, term }: PeerTarget): FakeVolume {
+    const known = this.volumes.get(volume);
+    if (known?.term?.epoch !== term.epoch || known.term.nonce !== term.nonce)
+      throw new LongshoreError("TermLost", `epoch ${term.epoch} is not the term of ${volume}`);
+    return known;
+  }
+
+  #report({ commits }: FakeVolume): Report {
+    return { agentId: "agent-1", barrier: "None", points: [], staging: null, commits, generationMax: 0 };
+  }
+}

@@ -1,0 +1,132 @@
+// A real agent server on loopback, with real certificates of our own making, in front of the fake agent.
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { PeerCaller } from "../../src/agent/peer-handlers.ts";
+import { type AgentServer, openAgentServer } from "../../src/agent/server.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { systemDice } from "../../src/base/dice.ts";
+import { type Log, silentLog } from "../../src/base/log.ts";
+import { openMetrics } from "../../src/base/metrics.ts";
+import type { Role } from "../../src/domain/identity.ts";
+import { initAuthority, issueInto } from "../../src/pki/folder.ts";
+import { openAgentClient } from "../../src/wire/agent-client.ts";
+import { type Credentials, openCredentials } from "../../src/wire/credentials.ts";
+import { FakeAgent } from "./fake-agent.ts";
+import { FakePeer } from "./fake-peer.ts";
+
+const context = { clock: systemClock, dice: systemDice };
+
+/** A cluster's CA and certificates in a folder of its own. */
+export interface TestPki {
+  readonly dir: string;
+  readonly clusterUid: string;
+  readonly caPem: string;
+  /** Credentials of a role; issued when first asked for. */
+  credentials(role: Role): Promise<Credentials>;
+  /** The files of a role's credentials. */
+  files(role: Role): { certFile: string; keyFile: string; caFile: string };
+  /** Replaces a role's certificate and key. */
+  renew(role: Role): Promise<void>;
+  remove(): Promise<void>;
+}
+
+export async function testPki(clusterName: string, clusterUid = `uid-${clusterName}`): Promise<TestPki> {
+  const root = await mkdtemp(join(tmpdir(), "longshore-agent-"));
+  const dir = join(root, "pki");
+  const { certFile: caFile } = await initAuthority(dir, { clusterName, clusterUid }, context);
+  const opened: Credentials[] = [];
+  const files = (role: Role) => ({ certFile: join(dir, `${role}.crt`), keyFile: join(dir, `${role}.key`), caFile });
+  const issue = (role: Role, renew: boolean) =>
+    issueInto(dir, { role, names: ["127.0.0.1"], days: 90, name: role, renew }, context);
+
+  return {
+    dir,
+    clusterUid,
+    caPem: await readFile(caFile, "utf8"),
+    files,
+    async credentials(role) {
+      await issue(role, false);
+      const credentials = await openCredentials(files(role));
+      opened.push(credentials);
+      return credentials;
+    },
+    async renew(role) {
+      await issue(role, true);
+    },
+    async remove() {
+      for (const credentials of opened) credentials.close();
+      await rm(root, { recursive: true });
+    },
+  };
+}
+
+export interface SecureAgent {
+  readonly pki: TestPki;
+  readonly fake: FakeAgent;
+  readonly server: AgentServer;
+  /** One target for each foreign cluster that came. */
+  readonly peers: Map<string, FakePeer>;
+  readonly peerCallers: PeerCaller[];
+  client(role: Role): Promise<ReturnType<typeof openAgentClient>>;
+  /** Stops and starts the server at the same address, the fake behind it unchanged. */
+  restart(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface SecureAgentOptions {
+  readonly fake?: FakeAgent;
+  readonly log?: Log;
+  readonly notReady?: () => string | undefined;
+}
+
+export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}): Promise<SecureAgent> {
+  const fake = options.fake ?? new FakeAgent({ clusterUid: pki.clusterUid });
+  const peers = new Map<string, FakePeer>();
+  const peerCallers: PeerCaller[] = [];
+  const clients: { close(): Promise<void> }[] = [];
+  const credentials = await pki.credentials("agent");
+  const open = (port: number) =>
+    openAgentServer({
+      api: fake,
+      peerFor(caller) {
+        peerCallers.push(caller);
+        const peer = peers.get(caller.clusterUid) ?? new FakePeer({ clusterUid: pki.clusterUid });
+        peers.set(caller.clusterUid, peer);
+        return peer;
+      },
+      consents: () => [...fake.sources.values()].map(({ name, spec, clusterUid }) => ({ name, ...spec, clusterUid })),
+      notReady: options.notReady ?? (() => undefined),
+      credentials,
+      listen: { host: "127.0.0.1", port },
+      version: "0.0.0",
+      ...context,
+      log: options.log ?? silentLog,
+      metrics: openMetrics(),
+      stopMs: 1_000,
+    });
+  let server = await open(0);
+  return {
+    pki,
+    fake,
+    get server() {
+      return server;
+    },
+    peers,
+    peerCallers,
+    async client(role) {
+      const client = openAgentClient({ addresses: [server.address], credentials: await pki.credentials(role) });
+      clients.push(client);
+      return client;
+    },
+    async restart() {
+      const port = Number(server.address.split(":").at(-1));
+      await server.close();
+      server = await open(port);
+    },
+    async close() {
+      await Promise.all(clients.map((client) => client.close()));
+      await server.close();
+    },
+  };
+}
