@@ -58,13 +58,14 @@ class PacedQueue implements TokenBucket {
   }
 
   setRate(bytesPerSecond: number | undefined): void {
-    if (bytesPerSecond === this.#rate) return;
+    const rate = checkedRate(bytesPerSecond);
+    if (rate === this.#rate) return;
     // What flowed in until now did so at the old rate.
     this.#refill();
     // A debt of a second stays a debt of a second, or a cap that is lowered far would stop everything for hours.
-    const scale = (bytesPerSecond ?? 0) / (this.#rate ?? 1);
+    const scale = (rate ?? 0) / (this.#rate ?? 1);
     this.#level = { bytes: this.#level.bytes * scale, atMs: this.#level.atMs };
-    this.#rate = checkedRate(bytesPerSecond);
+    this.#rate = rate;
     this.#rateChange.abort();
     this.#rateChange = new AbortController();
   }

@@ -4,6 +4,9 @@
 //   preamble  "LSHLANE" version(u8) ticket(32 bytes)
 //   status    "LSHS" code(u8) version(u8) reasonBytes(u16) reason(UTF-8)
 //   frame     "LSHF" unit(u32) offset(u64) length(u32) crc32 of these 20 bytes(u32), then the payload
+//   end       "LSHE" and zeros in the form of a frame's header; without it a stream was cut short
+//
+// The status is said once more, accepting, when all that came before the end is written.
 import { crc32 } from "node:zlib";
 import { assert } from "../base/assert.ts";
 import { type ErrorCode, LongshoreError } from "../domain/errors.ts";
@@ -21,6 +24,7 @@ const statusMagic = Buffer.from("LSHS");
 const statusHeaderBytes = 8;
 const reasonBytesMax = 1024;
 const frameMagic = 0x4c534846;
+const endMagic = 0x4c534845;
 
 // ---- preamble ------------------------------------------------------------------------------------------------------
 
@@ -94,11 +98,22 @@ export function parseStatus(bytes: Buffer): Status | undefined {
 /** Writes the frame's header into `into` at `at`, where {@link frameHeaderBytes} must fit. */
 export function writeFrameHeader(frame: Frame, into: Buffer, at: number): void {
   assertFrame(frame);
-  into.writeUInt32BE(frameMagic, at);
-  into.writeUInt32BE(frame.unit, at + 4);
-  into.writeUInt32BE(Math.floor(frame.offset / 2 ** 32), at + 8);
-  into.writeUInt32BE(frame.offset % 2 ** 32, at + 12);
-  into.writeUInt32BE(frame.length, at + 16);
+  writeHeader(frameMagic, frame, into, at);
+}
+
+/** What follows the last frame. */
+export function renderEnd(): Buffer {
+  const end = Buffer.alloc(frameHeaderBytes);
+  writeHeader(endMagic, { unit: 0, offset: 0, length: 0 }, end, 0);
+  return end;
+}
+
+function writeHeader(magic: number, { unit, offset, length }: Frame, into: Buffer, at: number): void {
+  into.writeUInt32BE(magic, at);
+  into.writeUInt32BE(unit, at + 4);
+  into.writeUInt32BE(Math.floor(offset / 2 ** 32), at + 8);
+  into.writeUInt32BE(offset % 2 ** 32, at + 12);
+  into.writeUInt32BE(length, at + 16);
   into.writeUInt32BE(crc32(into.subarray(at, at + 20)), at + 20);
 }
 
@@ -108,9 +123,12 @@ function assertFrame({ unit, offset, length }: Frame): void {
   assert(offset >= 0 && Number.isSafeInteger(offset) && Number.isSafeInteger(offset + length), `frame at ${offset}`);
 }
 
-/** Throws `BadRequest` for anything that {@link writeFrameHeader} would not have written. */
-export function parseFrameHeader(header: Buffer): Frame {
+const endHeader = renderEnd();
+
+/** `undefined` for the end. Throws `BadRequest` for anything that {@link writeFrameHeader} would not have written. */
+export function parseFrameHeader(header: Buffer): Frame | undefined {
   assert(header.length === frameHeaderBytes, "a frame header of the wrong length");
+  if (header.equals(endHeader)) return undefined;
   const refuse = (what: string) => new LongshoreError("BadRequest", `lane: ${what}`);
   if (header.readUInt32BE(0) !== frameMagic) throw refuse("no frame begins where one should");
   if (header.readUInt32BE(20) !== crc32(header.subarray(0, 20))) throw refuse("a frame's header is damaged");
@@ -125,8 +143,9 @@ export function parseFrameHeader(header: Buffer): Frame {
   return frame;
 }
 
-/** What comes out of a stream of frames: first that a frame begins, then its payload in pieces, in order. */
+/** What comes out of a stream: that a frame begins, then its payload in pieces, in order; after all frames the end. */
 export type Piece =
+  | { readonly kind: "end" }
   | { readonly kind: "frame"; readonly frame: Frame }
   | {
       readonly kind: "payload";
@@ -145,19 +164,21 @@ export class FrameDecoder {
   #headerFilled = 0;
   #frame: Frame | undefined;
   #received = 0;
+  #hasEnded = false;
   #fed: Buffer[] = [];
 
   feed(chunk: Buffer): void {
     if (chunk.length > 0) this.#fed.push(chunk);
   }
 
-  /** Whether the stream may end here: no frame has begun. */
-  get isBetweenFrames(): boolean {
-    return this.#frame === undefined && this.#headerFilled === 0 && this.#fed.length === 0;
+  /** Whether the end was among what {@link FrameDecoder.next} gave. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /** The next piece, `undefined` when more must be fed first. Throws `BadRequest`, after which nothing more is to be asked. */
   next(): Piece | undefined {
+    if (this.#hasEnded && this.#fed.length > 0) throw new LongshoreError("BadRequest", "lane: bytes follow the end");
     return this.#frame === undefined ? this.#nextFrame() : this.#nextPayload(this.#frame);
   }
 
@@ -170,7 +191,9 @@ export class FrameDecoder {
     this.#headerFilled = 0;
     this.#received = 0;
     this.#frame = parseFrameHeader(this.#header);
-    return { kind: "frame", frame: this.#frame };
+    if (this.#frame !== undefined) return { kind: "frame", frame: this.#frame };
+    this.#hasEnded = true;
+    return { kind: "end" };
   }
 
   #nextPayload(frame: Frame): Piece | undefined {

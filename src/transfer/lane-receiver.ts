@@ -73,11 +73,14 @@ export class LaneReceiver {
 
   #pump(): void {
     try {
-      while (this.#end.kind !== "stopped" && this.#hasRoom()) {
+      let isDrained = false;
+      while (!isDrained && this.#end.kind !== "stopped" && this.#hasRoom()) {
         const piece = this.#decoder.next();
-        if (piece === undefined) break;
-        this.#take(piece);
+        if (piece === undefined) isDrained = true;
+        else this.#take(piece);
       }
+      const isCutShort = isDrained && this.#end.kind === "ended" && !this.#decoder.hasEnded;
+      if (isCutShort) throw new LongshoreError("StreamTorn", "lane: it was cut short");
       this.#settle();
     } catch (error) {
       this.fail(error as Error);
@@ -89,12 +92,14 @@ export class LaneReceiver {
   }
 
   #take(piece: Piece): void {
+    if (piece.kind === "end") return;
     if (piece.kind === "frame") this.#sink.accept(piece.frame);
     else if (this.#gather === undefined && piece.isLast) this.#write(piece.frame.unit, piece.offset, piece.data);
     else this.#gatherUp(piece);
   }
 
-  #gatherUp({ frame, offset, data, isLast }: Extract<Piece, { kind: "payload" }>): void {
+  /** A gathered buffer ends where it is full or the frame ends, so it is always written full. */
+  #gatherUp({ frame, offset, data }: Extract<Piece, { kind: "payload" }>): void {
     let rest = data;
     while (rest.length > 0) {
       const at = offset + data.length - rest.length;
@@ -107,16 +112,10 @@ export class LaneReceiver {
       const copied = rest.copy(this.#gather.buffer, this.#gather.filled);
       this.#gather.filled += copied;
       rest = rest.subarray(copied);
-      if (this.#gather.filled === this.#gather.buffer.length) this.#writeGathered();
+      if (this.#gather.filled < this.#gather.buffer.length) continue;
+      this.#write(this.#gather.unit, this.#gather.offset, this.#gather.buffer);
+      this.#gather = undefined;
     }
-    if (isLast && this.#gather !== undefined) this.#writeGathered();
-  }
-
-  #writeGathered(): void {
-    if (this.#gather === undefined) return;
-    const { unit, offset, buffer, filled } = this.#gather;
-    this.#gather = undefined;
-    this.#write(unit, offset, buffer.subarray(0, filled));
   }
 
   #write(unit: number, offset: number, data: Buffer): void {
@@ -151,7 +150,6 @@ export class LaneReceiver {
     }
     if (this.#writesInFlight > 0) return;
     if (this.#end.kind === "ended") {
-      if (!this.#decoder.isBetweenFrames) throw new LongshoreError("StreamTorn", "lane: it ended within a frame");
       this.#end = { kind: "stopped" };
       // The same answer as to the ticket tells the sender that everything it sent was taken.
       this.#stream.end(renderStatus());

@@ -5,7 +5,7 @@ import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Frame, Lane, Pace } from "./lane.ts";
-import { frameHeaderBytes, parseStatus, writeFrameHeader } from "./lane-codec.ts";
+import { frameHeaderBytes, parseStatus, renderEnd, writeFrameHeader } from "./lane-codec.ts";
 
 const chunkBytes = 256 * 1024;
 /** Chunks of a lane that are being filled or written; with their size, its window. */
@@ -78,7 +78,7 @@ export class LaneSender implements Lane {
     if (!this.#isClosing) {
       this.#isClosing = true;
       await this.#tail;
-      this.#end();
+      await this.#end();
     }
     await this.#closed.promise;
     this.#broken.signal.throwIfAborted();
@@ -166,8 +166,9 @@ export class LaneSender implements Lane {
     this.#options.clock.sleep(lingerMs, this.#broken.signal).then(writeOut, () => {});
   }
 
-  #end(): void {
-    if (this.#broken.signal.aborted) return;
+  async #end(): Promise<void> {
+    this.#broken.signal.throwIfAborted();
+    await this.#copy(renderEnd());
     this.#writeOut();
     this.#hasEnded = true;
     this.#stream.end();

@@ -11,8 +11,8 @@ export interface LaneSink {
   /** Writes a part of an accepted frame. */
   write(unit: number, offset: number, data: Uint8Array): Promise<void>;
   /**
-   * The lane of this sink broke; writes may still be in flight. Called at most once, never for `closeLanes`, and never
-   * for an error of a lane that another one of its number has replaced meanwhile: that one has a sink of its own.
+   * The lane of this very sink broke, whichever lane has its number by now; writes may still be in flight. Called at
+   * most once, and never for a lane that `closeLanes` closed.
    */
   broken?(error: Error): void;
 }

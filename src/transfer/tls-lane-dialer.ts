@@ -40,9 +40,8 @@ async function openLane(to: LaneTarget, signal: AbortSignal, settings: Settings)
   signal.throwIfAborted();
   if (!isTicket(to.ticket)) throw new LongshoreError("BadRequest", `lane to ${to.address}: the ticket is malformed`);
   const socket = dial(to, settings);
-  const abort = () => socket.destroy(new LongshoreError("Cancelled", "lane: it was aborted", { cause: signal.reason }));
+  const abort = () => socket.destroy(new Error("it was aborted"));
   signal.addEventListener("abort", abort, { once: true });
-  socket.once("close", () => signal.removeEventListener("abort", abort));
   const opened = new AbortController();
   void breakWhenLate(socket, settings, opened.signal);
   try {
@@ -50,14 +49,16 @@ async function openLane(to: LaneTarget, signal: AbortSignal, settings: Settings)
     assertPeer(socket, to, settings);
     socket.write(renderPreamble(to.ticket));
     await accepted(socket);
+    signal.throwIfAborted();
   } catch (error) {
     socket.destroy();
     signal.throwIfAborted();
     throw openingError(socket, to, error);
   } finally {
     opened.abort();
+    signal.removeEventListener("abort", abort);
   }
-  return laneOn(socket, to, settings);
+  return laneOn(socket, { ...to, signal }, settings);
 }
 
 function dial(to: LaneTarget, { credentials, trust }: Settings): TLSSocket {
@@ -132,11 +133,14 @@ function openingError(socket: TLSSocket, { address }: LaneTarget, error: unknown
   return new LongshoreError(code, `lane to ${address}`, { cause: error });
 }
 
-function laneOn(socket: TLSSocket, to: LaneTarget, { clock, limits }: Settings): Lane {
+function laneOn(socket: TLSSocket, to: LaneTarget & { signal: AbortSignal }, { clock, limits }: Settings): Lane {
   const lane = new LaneSender(socket, { clock, pace: to.pace, bytesSentBefore: preambleBytes });
   socket.setTimeout(limits.idleMs, () => {
     if (lane.isWaiting) lane.destroy(new Error(`nothing moved for ${limits.idleMs} ms`));
     else socket.setTimeout(limits.idleMs);
   });
+  const abort = () => lane.destroy(to.signal.reason);
+  to.signal.addEventListener("abort", abort, { once: true });
+  socket.once("close", () => to.signal.removeEventListener("abort", abort));
   return lane;
 }

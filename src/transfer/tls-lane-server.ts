@@ -60,6 +60,8 @@ class TlsLaneServer implements LaneServer {
   readonly #sockets = new Set<Socket>();
   readonly #lanes = new Map<LaneReceiver, LaneBinding>();
   #material: readonly string[];
+  /** What peers dial; known once the server listens, and remembered when it does not any more. */
+  address = "";
 
   constructor(options: TlsLaneServerOptions) {
     this.#options = options;
@@ -87,14 +89,11 @@ class TlsLaneServer implements LaneServer {
     });
   }
 
-  get address(): string {
-    const { address, port } = this.#server.address() as AddressInfo;
-    return renderAddress(this.#options.advertiseHost ?? address, port);
-  }
-
   async listen(): Promise<void> {
     this.#server.listen(this.#options.listen);
     await once(this.#server, "listening");
+    const { address, port } = this.#server.address() as AddressInfo;
+    this.address = renderAddress(this.#options.advertiseHost ?? address, port);
   }
 
   issue(binding: LaneBinding, sink: LaneSink): string {
@@ -123,7 +122,7 @@ class TlsLaneServer implements LaneServer {
     try {
       this.#refresh();
     } catch (error) {
-      // With trust that cannot be read nobody is let in, rather than those who were trusted before.
+      // While certificate and key do not fit nobody is let in, for what is trusted may have changed with them.
       socket.destroy();
       this.#report(new LongshoreError("Unauthenticated", "lane: our certificates cannot be used", { cause: error }));
     }

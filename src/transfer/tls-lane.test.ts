@@ -1,0 +1,337 @@
+import { once } from "node:events";
+import { connect as connectTcp, createServer as createTcpServer } from "node:net";
+import { connect, createServer, type TLSSocket } from "node:tls";
+import { afterEach, describe, expect, test } from "@jest/globals";
+import { type LaneWorldOptions, laneContract } from "../../test/contract/lane.ts";
+import { authorizeBy, type TestCluster, testCluster } from "../../test/contract/lane-pki.ts";
+import { systemClock } from "../base/clock.ts";
+import { systemDice } from "../base/dice.ts";
+import type { LongshoreError } from "../domain/errors.ts";
+import type { LaneSink } from "./lane.ts";
+import { renderStatus } from "./lane-codec.ts";
+import { type TlsLaneDialerOptions, tlsLaneDialer } from "./tls-lane-dialer.ts";
+import { openTlsLaneServer, type TlsLaneServerOptions } from "./tls-lane-server.ts";
+import { parseAddress, renderAddress } from "./tls-peer.ts";
+
+const source = testCluster("source-uid");
+const target = testCluster("target-uid");
+const sourceAgent = source.issue();
+const targetAgent = target.issue();
+const authorize = authorizeBy([source, target]);
+const loopback = { host: "127.0.0.1", port: 0 };
+const nobody = new AbortController().signal;
+const nothing: LaneSink = { accept: () => {}, write: async () => {} };
+
+async function openWorld(overrides: Partial<TlsLaneServerOptions> = {}) {
+  const laneErrors: { owner: string; lane: number; error: Error }[] = [];
+  const refusals: LongshoreError[] = [];
+  const server = await openTlsLaneServer({
+    credentials: { current: () => targetAgent },
+    trust: () => [source.ca],
+    authorize,
+    listen: loopback,
+    onLaneError: (owner, lane, error) => laneErrors.push({ owner, lane, error }),
+    onRefusal: (error) => refusals.push(error),
+    clock: systemClock,
+    dice: systemDice,
+    ...overrides,
+  });
+  const issue = (owner = "volume") => server.issue({ owner, epoch: 1, lane: 0, peerClusterUid: "source-uid" }, nothing);
+  return { server, laneErrors, refusals, issue };
+}
+
+function dialer(overrides: Partial<TlsLaneDialerOptions> = {}) {
+  return tlsLaneDialer({
+    credentials: { current: () => sourceAgent },
+    trust: () => [target.ca],
+    authorize,
+    clock: systemClock,
+    ...overrides,
+  });
+}
+
+laneContract("mutual TLS 1.3", async ({ clock, serverLimits }: LaneWorldOptions) => {
+  const { server, laneErrors } = await openWorld({ clock, limits: serverLimits });
+  const sockets: TLSSocket[] = [];
+  return {
+    server,
+    dialer: dialer(),
+    sourceUid: source.clusterUid,
+    targetUid: target.clusterUid,
+    laneErrors,
+    dialRaw: async () => {
+      const socket = connect({ ...parseAddress(server.address), ...sourceAgent, rejectUnauthorized: false });
+      sockets.push(socket);
+      await once(socket, "secureConnect");
+      return socket;
+    },
+    stop: async () => {
+      for (const socket of sockets) socket.destroy();
+      await server.close();
+    },
+  };
+});
+
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0)) await cleanup();
+});
+
+async function world(overrides: Partial<TlsLaneServerOptions> = {}) {
+  const opened = await openWorld(overrides);
+  cleanups.push(() => opened.server.close());
+  const open = (by = dialer(), ticket = opened.issue()) =>
+    by.open({ address: opened.server.address, ticket, peerClusterUid: "target-uid" }, nobody);
+  return { ...opened, open };
+}
+
+const as = (cluster: TestCluster, daysAgo = 0) => {
+  const issued = cluster.issue(daysAgo);
+  return dialer({ credentials: { current: () => issued } });
+};
+
+describe("a tls lane server", () => {
+  test.each<[string, () => ReturnType<typeof dialer>]>([
+    ["of an unknown CA", () => as(testCluster("source-uid"))],
+    ["of an agent whose certificate has expired", () => as(source, 3)],
+    ["of another kind of cluster that is trusted, but not to open lanes", () => as(testCluster("third-uid"))],
+  ])("tells the client %s why it is turned away, and keeps its ticket", async (_who, client) => {
+    const { open, issue, refusals, laneErrors } = await world();
+    const ticket = issue();
+    await expect(open(client(), ticket)).rejects.toMatchObject({ code: "Unauthenticated" });
+    expect(refusals).toMatchObject([{ code: "Unauthenticated" }]);
+    expect(laneErrors).toEqual([]);
+    await (await open(dialer(), ticket)).close();
+  });
+
+  test("does not let the trusted CA of one cluster speak for another", async () => {
+    const impostor = testCluster("source-uid");
+    const { open } = await world({ trust: () => [source.ca, impostor.ca] });
+    await expect(open(as(impostor))).rejects.toMatchObject({ code: "Unauthenticated" });
+    await (await open()).close();
+  });
+
+  test("lets nobody in when it trusts nobody", async () => {
+    const { open } = await world({ trust: () => [] });
+    await expect(open()).rejects.toMatchObject({ code: "Unauthenticated" });
+  });
+
+  test("turns away a client without a certificate, and one that speaks an older TLS", async () => {
+    const { server, open, refusals } = await world();
+    const address = { ...parseAddress(server.address), rejectUnauthorized: false };
+    const bare = connect(address);
+    const answer = (await once(bare, "data")) as [Buffer];
+    expect(String(answer[0])).toContain("no CA trusted here");
+    await once(bare.resume(), "close");
+    const old = connect({ ...address, ...sourceAgent, maxVersion: "TLSv1.2" });
+    await expect(once(old, "secureConnect")).rejects.toThrow("alert protocol version");
+    expect(refusals.map(({ code }) => code)).toEqual(["Unauthenticated", "Unauthenticated"]);
+    await (await open()).close();
+  });
+
+  test("follows its trust from one connection to the next", async () => {
+    let trusted: readonly string[] = [];
+    const { open } = await world({ trust: () => trusted });
+    await expect(open()).rejects.toMatchObject({ code: "Unauthenticated" });
+    trusted = [target.ca, source.ca];
+    await (await open()).close();
+    trusted = [target.ca];
+    await expect(open()).rejects.toMatchObject({ code: "Unauthenticated" });
+  });
+
+  test("does not let one CA that cannot be read keep out those of the others", async () => {
+    const unreadable = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    const { open } = await world({ trust: () => [unreadable, source.ca] });
+    await (await open()).close();
+  });
+
+  test("lets nobody in while its certificate and key do not fit, and goes on afterwards", async () => {
+    let own = targetAgent;
+    const { open, refusals } = await world({ credentials: { current: () => own } });
+    await (await open()).close();
+    own = { cert: targetAgent.cert, key: target.issue().key };
+    await expect(open()).rejects.toMatchObject({ code: "Unreachable" });
+    expect(refusals[0]?.message).toContain("our certificates cannot be used");
+    own = targetAgent;
+    await (await open()).close();
+  });
+
+  test("changes its certificate while a lane is open, which goes on; new lanes get the new one", async () => {
+    let own = targetAgent;
+    const { open } = await world({ credentials: { current: () => own } });
+    const lane = await open();
+    own = target.issue();
+    const seen: string[] = [];
+    const watching = dialer({
+      authorize: (chain) => {
+        seen.push(chain[0]?.toString() ?? "");
+        return authorize(chain);
+      },
+    });
+    await (await open(watching)).close();
+    expect(seen).toEqual([own.cert]);
+    await lane.send({ unit: 0, offset: 0, length: 3 }, Buffer.from("abc"));
+    await lane.close();
+  });
+
+  test("survives clients that speak no TLS at all, or hang up", async () => {
+    const { server, open, laneErrors } = await world({ limits: { openingMs: 500 } });
+    for (const bytes of ["GET / HTTP/1.1\r\n\r\n", Buffer.alloc(4096, 0x16), ""]) {
+      const socket = connectTcp(parseAddress(server.address));
+      socket.on("error", () => {});
+      socket.end(bytes);
+      await once(socket.resume(), "close");
+    }
+    const reset = connectTcp(parseAddress(server.address));
+    await once(reset, "connect");
+    reset.resetAndDestroy();
+    await (await open()).close();
+    expect(laneErrors).toEqual([]);
+  });
+
+  test("ends a connection that does not finish its handshake in time", async () => {
+    const { server } = await world({ limits: { openingMs: 40 } });
+    const socket = connectTcp(parseAddress(server.address));
+    await once(socket.resume(), "close");
+  });
+
+  test("announces the host it is told to, with the port it has", async () => {
+    const { server } = await world({ advertiseHost: "agent.example" });
+    expect(server.address).toMatch(/^agent\.example:[0-9]+$/);
+  });
+});
+
+describe("a tls lane dialer", () => {
+  test("does not show its ticket to a server of an unknown CA", async () => {
+    const { open, laneErrors } = await world();
+    const distrusting = dialer({ trust: () => [source.ca] });
+    await expect(open(distrusting)).rejects.toMatchObject({ code: "Untrusted" });
+    expect(laneErrors).toEqual([]);
+  });
+
+  test("does not show its ticket to an agent of another cluster", async () => {
+    const { server, issue } = await world();
+    const ticket = issue();
+    const to = { address: server.address, ticket, peerClusterUid: "third-uid" };
+    await expect(dialer().open(to, nobody)).rejects.toMatchObject({
+      code: "Untrusted",
+      message: expect.stringContaining("of cluster target-uid, not of cluster third-uid"),
+    });
+    await (await dialer().open({ ...to, peerClusterUid: "target-uid" }, nobody)).close();
+  });
+
+  test("says so when nobody listens", async () => {
+    const { server, open } = await world();
+    await server.close();
+    await expect(open(dialer(), "ab".repeat(32))).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("gives up on a server that accepts the connection and says nothing", async () => {
+    const silent = createTcpServer((socket) => void socket.on("error", () => {}).resume()).listen(loopback);
+    cleanups.push(async () => silent.close());
+    await once(silent, "listening");
+    const impatient = dialer({ limits: { openingMs: 40 } });
+    const address = `127.0.0.1:${(silent.address() as { port: number }).port}`;
+    await expect(
+      impatient.open({ address, ticket: "ab".repeat(32), peerClusterUid: "target-uid" }, nobody),
+    ).rejects.toMatchObject({ code: "Unreachable", message: expect.stringContaining("no answer within 40 ms") });
+  });
+
+  /** A server of the right cluster that answers every preamble with these bytes and then does as told. */
+  async function answering(answer: Buffer, then: (socket: TLSSocket) => void = () => {}) {
+    const server = createServer({ ...targetAgent, minVersion: "TLSv1.3" }, (socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => {
+        socket.pause();
+        socket.write(answer);
+        then(socket);
+      });
+      cleanups.push(async () => socket.destroy());
+    }).listen(loopback);
+    cleanups.unshift(async () => server.close());
+    await once(server, "listening");
+    const address = `127.0.0.1:${(server.address() as { port: number }).port}`;
+    return { address, ticket: "ab".repeat(32), peerClusterUid: "target-uid" };
+  }
+
+  test.each<[string, Buffer, string]>([
+    ["another protocol", Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n"), "does not speak the lane protocol"],
+    ["too long a reason", Buffer.from("LSHS\u0001\u0001\u007f\u007f"), "malformed"],
+    ["more than an answer", Buffer.concat([renderStatus(), Buffer.from("x")]), "malformed"],
+  ])("refuses a server that answers with %s", async (_what, answer, message) => {
+    await expect(dialer().open(await answering(answer), nobody)).rejects.toMatchObject({
+      code: "BadRequest",
+      message: expect.stringContaining(message),
+    });
+  });
+
+  test("says so when the server closes without an answer", async () => {
+    const to = await answering(Buffer.alloc(0), (socket) => socket.end());
+    await expect(dialer().open(to, nobody)).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("breaks a lane on which nothing moves any more", async () => {
+    const to = await answering(renderStatus());
+    const lane = await dialer({ limits: { idleMs: 60 } }).open(to, nobody);
+    const sendMany = async () => {
+      for (;;) await lane.send({ unit: 0, offset: 0, length: 2 ** 20 }, Buffer.alloc(2 ** 20));
+    };
+    await expect(sendMany()).rejects.toMatchObject({
+      code: "StreamTorn",
+      cause: { message: "nothing moved for 60 ms" },
+    });
+  });
+
+  test("does not take a connection that ends without the last word for a whole transfer", async () => {
+    const to = await answering(renderStatus(), (socket) => {
+      socket.on("end", () => socket.end()).resume();
+    });
+    const lane = await dialer().open(to, nobody);
+    await lane.send({ unit: 0, offset: 0, length: 1 }, Buffer.alloc(1));
+    await expect(lane.close()).rejects.toMatchObject({ code: "StreamTorn" });
+  });
+
+  test("breaks a lane on which the target talks", async () => {
+    const to = await answering(renderStatus(), (socket) => {
+      socket.once("data", () => socket.write("hello?")).resume();
+    });
+    const lane = await dialer().open(to, nobody);
+    await lane.send({ unit: 0, offset: 0, length: 1 }, Buffer.alloc(1));
+    await expect(lane.close()).rejects.toMatchObject({ code: "StreamTorn" });
+  });
+
+  test("asks its pace before every piece, and breaks when the pace does", async () => {
+    const { server, issue } = await world();
+    const taken: number[] = [];
+    const pace = {
+      take: async (bytes: number) => {
+        taken.push(bytes);
+        if (taken.length > 4) throw new Error("no more");
+      },
+    };
+    const lane = await dialer().open(
+      { address: server.address, ticket: issue(), peerClusterUid: "target-uid", pace },
+      nobody,
+    );
+    await lane.send({ unit: 0, offset: 0, length: 100_000 }, Buffer.alloc(100_000));
+    await lane.send({ unit: 0, offset: 0, length: 1 }, Buffer.alloc(1)).catch(() => {});
+    expect(taken).toEqual([24, 65_536, 34_464, 24, 1]);
+    await expect(lane.close()).rejects.toMatchObject({ code: "StreamTorn", cause: { message: "no more" } });
+  });
+});
+
+test.each([
+  ["10.0.0.1:7443", { host: "10.0.0.1", port: 7443 }],
+  ["[fd00::1]:7443", { host: "fd00::1", port: 7443 }],
+  ["agent-0.example.org:1", { host: "agent-0.example.org", port: 1 }],
+])("the address %s is taken apart and put together", (text, parts) => {
+  expect(parseAddress(text)).toEqual(parts);
+  expect(renderAddress(parts.host, parts.port)).toBe(text);
+});
+
+test.each(["", "host", ":1", "host:", "host:0", "host:65536", "fd00::1:7443", "a b:1", "host:1/x"])(
+  "%j is no address",
+  (text) => {
+    expect(() => parseAddress(text)).toThrow(expect.objectContaining({ code: "BadRequest" }));
+  },
+);
