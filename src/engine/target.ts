@@ -402,20 +402,31 @@ export class Target {
   private async openSession(row: MigratedRow, staging: StagingRow, header: PlanHeader): Promise<void> {
     if (this.sessions.has(row.uid)) return;
     await this.checkReserve(header);
-    const image = await this.openImage(row, staging);
-    const session = new StagingSession(image, this.plannedUnits(row.uid), this.core.clock);
+    const session = await this.trustedSession(row, staging);
+    this.sessions.set(row.uid, session);
+  }
+
+  /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
+  private async trustedSession(row: MigratedRow, staging: StagingRow): Promise<StagingSession> {
+    const units = this.plannedUnits(row.uid);
+    const open = async () => new StagingSession(await this.openImage(row, staging), units, this.core.clock);
+    const session = await open();
     try {
-      await this.recheckStored(row, session);
+      if (await this.isAsRecorded(row, session)) return session;
     } catch (error) {
       await session.close();
       throw error;
     }
-    this.sessions.set(row.uid, session);
+    await session.close();
+    this.core.log.error({ migratedVolume: row.name }, "stored units did not survive; the staging image is made again");
+    await this.makeImage(row, staging);
+    return open();
   }
 
   private async openImage(row: MigratedRow, staging: StagingRow) {
     const { storage } = this.core;
-    if (staging.isMade === 1) {
+    const isMade = this.requireStaging(row).isMade === 1;
+    if (isMade) {
       try {
         return await storage.openStaging(row.uid, staging.toId, staging.sizeBytes);
       } catch (error) {
@@ -451,20 +462,10 @@ export class Target {
     journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", row.uid));
   }
 
-  /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
-  private async recheckStored(row: MigratedRow, session: StagingSession): Promise<void> {
+  private async isAsRecorded(row: MigratedRow, session: StagingSession): Promise<boolean> {
     const rows = this.core.journal.all<StoredUnit>("SELECT unit, digest FROM storedUnits WHERE owner = ?", row.uid);
-    const stale: number[] = [];
-    for (const { unit, digest } of rows) if ((await session.digestOf(unit)).digest !== digest) stale.push(unit);
-    if (stale.length === 0) return;
-    this.core.log.warn(
-      { migratedVolume: row.name, units: stale.length },
-      "stored units did not survive; they are asked for again",
-    );
-    this.core.journal.transaction(() => {
-      for (const unit of stale)
-        this.core.journal.run("DELETE FROM storedUnits WHERE owner = ? AND unit = ?", row.uid, unit);
-    });
+    for (const { unit, digest } of rows) if ((await session.digestOf(unit)).digest !== digest) return false;
+    return true;
   }
 
   private async checkReserve(header: PlanHeader): Promise<void> {
