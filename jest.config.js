@@ -3,6 +3,7 @@ export default {
   testEnvironment: "<rootDir>/test/environment.js",
   extensionsToTreatAsEsm: [".ts"],
   transform: { "\\.ts$": "<rootDir>/tools/strip-types.js" },
+  cacheDirectory: "<rootDir>/.cache/jest",
   testMatch: ["**/*.test.ts"],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],
   testPathIgnorePatterns: ["/node_modules/", "/.cache/"],

@@ -5,7 +5,8 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { parseAllowedSkips, type Summary, summarize, verdict } from "./test-summary.ts";
 
@@ -22,6 +23,10 @@ const checks = [
   { name: "check: generated files are up to date", command: "node", options: ["tools/generate.ts", "--verify"] },
 ];
 
+// The tests' temporary folders are all in here, so that none survives a run that was interrupted.
+const scratch = mkdtempSync(join(tmpdir(), "longshore-test-"));
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
+
 let running: ChildProcess | undefined;
 let interruptedBy: NodeJS.Signals | undefined;
 const graceMs = 10_000;
@@ -37,7 +42,12 @@ function interrupt(signal: NodeJS.Signals): void {
 
 /** Runs one step in a process group of its own and returns its exit status. */
 async function run(command: string, options: readonly string[]): Promise<number> {
-  running = spawn(command, options, { cwd: root, stdio: ["ignore", "inherit", "inherit"], detached: true });
+  running = spawn(command, options, {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...process.env, TMPDIR: scratch },
+    detached: true,
+  });
   const [status] = (await once(running, "exit")) as [number | null];
   running = undefined;
   if (interruptedBy !== undefined) process.exit(130);
@@ -74,6 +84,8 @@ const quick = process.argv.includes("--quick");
 const checked = await runChecks();
 console.log("\ntests");
 const tested = await runJest(quick ? quickPaths : []);
+const leftBehind = readdirSync(scratch);
+if (leftBehind.length > 0) console.log(`\nleft behind in the temporary folder: ${leftBehind.join(", ")}`);
 const { lines, status } = verdict({
   checked,
   tested,

@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -165,7 +166,7 @@ describe("a process that has a control plane", () => {
 });
 
 test("a start that is aborted leaves nothing behind and says why", async () => {
-  const folders = () => readdirSync("/tmp").filter((name) => name.includes(`${process.pid}-aborted`));
+  const folders = () => readdirSync(tmpdir()).filter((name) => name.includes(`${process.pid}-aborted`));
   await expect(startControlPlane({ name: "aborted", signal: AbortSignal.abort() })).rejects.toThrow(/abort/i);
   expect(folders()).toEqual([]);
 });
