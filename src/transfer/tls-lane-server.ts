@@ -92,6 +92,10 @@ class TlsLaneServer implements LaneServer {
   async listen(): Promise<void> {
     this.#server.listen(this.#options.listen);
     await once(this.#server, "listening");
+    // Such as too many open files: this connection is lost, the server is not.
+    this.#server.on("error", (error) =>
+      this.#report(new LongshoreError("Unreachable", "lane: a connection could not be accepted", { cause: error })),
+    );
     const { address, port } = this.#server.address() as AddressInfo;
     this.address = renderAddress(this.#options.advertiseHost ?? address, port);
   }

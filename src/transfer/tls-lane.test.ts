@@ -174,6 +174,21 @@ describe("a tls lane server", () => {
     await lane.close();
   });
 
+  test("verifies certificates at each connection, for a resumed session would carry those of the first", async () => {
+    const { server, open } = await world();
+    const client = { ...parseAddress(server.address), ...sourceAgent, rejectUnauthorized: false };
+    const first = connect(client);
+    first.on("error", () => {});
+    const [session] = (await once(first, "session")) as [Buffer];
+    first.destroy();
+    const second = connect({ ...client, session });
+    const [answer] = (await once(second, "data")) as [Buffer];
+    expect(second.isSessionReused()).toBe(true);
+    expect(String(answer)).toContain("the session was resumed");
+    await once(second.resume(), "close");
+    await (await open()).close();
+  });
+
   test("survives clients that speak no TLS at all, or hang up", async () => {
     const { server, open, laneErrors } = await world({ limits: { openingMs: 500 } });
     for (const bytes of ["GET / HTTP/1.1\r\n\r\n", Buffer.alloc(4096, 0x16), ""]) {
