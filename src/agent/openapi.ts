@@ -1,10 +1,10 @@
 // The OpenAPI 3.1 document, made of the table of routes and the very schemas that validate requests.
-import type { TSchema } from "typebox";
 import * as peerSchemas from "../wire/peer.ts";
 import { problemMediaType } from "../wire/problem.ts";
 import { agentRoutes, peerRoutes, type Route } from "../wire/routes.ts";
 import * as schemas from "../wire/schemas.ts";
 
+type Schema = NonNullable<Route["body"]>;
 type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
 /** The same for the same version: it is committed as docs/openapi.json, and served at /v1/openapi.json. */
@@ -72,14 +72,14 @@ function successes(id: string, route: Route): Record<string, Json> {
     };
   const none = { description: "Gone, now or before" };
   if (!route.response) return { 204: none };
-  const body = (text: string) => jsonResponse(text, route.response as TSchema);
+  const body = (text: string) => jsonResponse(text, route.response as Schema);
   if (id === "removeSnapshot") return { 202: body("Released; the holds named keep it"), 204: none };
   if (route.method !== "PUT" || id === "putHold") return { 200: body("The answer") };
   const made = { 200: body("As it was, or changed"), 201: body("Made") };
   return id === "putClone" ? { ...made, 202: body("Waiting for the commit") } : made;
 }
 
-function jsonResponse(text: string, schema: TSchema): Json {
+function jsonResponse(text: string, schema: Schema): Json {
   return { description: text, content: { "application/json": { schema: plain(schema) } } };
 }
 
@@ -90,9 +90,9 @@ function problemResponse(): Json {
   };
 }
 
-function parameters(where: "path" | "query", schema: TSchema | undefined): Json[] {
+function parameters(where: "path" | "query", schema: Schema | undefined): Json[] {
   const { properties = {}, required = [] } = (schema ?? {}) as {
-    properties?: Record<string, TSchema>;
+    properties?: Record<string, Schema>;
     required?: string[];
   };
   return Object.entries(properties).map(([name, value]) => ({

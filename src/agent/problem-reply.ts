@@ -15,12 +15,12 @@ export function problemOfError(error: unknown, requestId: string): Problem {
 /** The error as a row of the table, `undefined` for a defect of ours. */
 function knownError(error: unknown): LongshoreError | undefined {
   if (error instanceof LongshoreError) return error;
-  if (error instanceof BugError || !(error instanceof Error)) return undefined;
-  const { code = "", statusCode = 500, validation } = error as Partial<FastifyError>;
+  if (error instanceof BugError || typeof error !== "object" || error === null) return undefined;
+  const { code = "", statusCode = 500, validation, message = "it cannot be read" } = error as Partial<FastifyError>;
   if (validation !== undefined) return new LongshoreError("BadRequest", validationText(error as FastifyError));
-  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new LongshoreError("BodyTooLarge", error.message);
-  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new LongshoreError("MediaTypeUnsupported", error.message);
-  return statusCode >= 400 && statusCode < 500 ? new LongshoreError("BadRequest", error.message) : undefined;
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return new LongshoreError("BodyTooLarge", message);
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") return new LongshoreError("MediaTypeUnsupported", message);
+  return statusCode >= 400 && statusCode < 500 ? new LongshoreError("BadRequest", message) : undefined;
 }
 
 /** `body: /sizeBytes must be integer`, with the unknown or missing field named. */

@@ -12,7 +12,7 @@ const untrusted =
 
 /** The error of a failed request to `where`, as one of the table; its own errors pass through. */
 export function networkError(error: unknown, where: string): unknown {
-  if (error instanceof LongshoreError || !(error instanceof Error)) return error;
+  if (error instanceof LongshoreError || !isFailure(error)) return error;
   const code = codeOf(error);
   return code === undefined ? error : new LongshoreError(code, `${phrases[code]} ${where}`, { cause: error });
 }
@@ -24,9 +24,9 @@ const phrases = {
   Timeout: "no answer in time from",
 } as const satisfies Partial<Record<ErrorCode, string>>;
 
-function codeOf(error: Error): keyof typeof phrases | undefined {
+function codeOf(error: Failure): keyof typeof phrases | undefined {
   // A connection broken off during the handshake was never one.
-  if (/before secure TLS connection/.test(error.message)) return "Unreachable";
+  if (/before secure TLS connection/.test(error.message ?? "")) return "Unreachable";
   for (const code of codesOf(error)) {
     if (unreachable.test(code)) return "Unreachable";
     if (untrusted.test(code)) return "Untrusted";
@@ -37,9 +37,19 @@ function codeOf(error: Error): keyof typeof phrases | undefined {
 }
 
 /** The codes of an error, its causes, and of what it aggregates (one per address tried). */
-function codesOf(error: Error): string[] {
-  const own = (error as NodeJS.ErrnoException).code;
-  const inner = error instanceof AggregateError ? error.errors : [];
-  const below = [...inner, error.cause].filter((one): one is Error => one instanceof Error).flatMap(codesOf);
-  return own === undefined ? below : [own, ...below];
+function codesOf(error: Failure): string[] {
+  const below = [...(error.errors ?? []), error.cause].filter(isFailure).flatMap(codesOf);
+  return typeof error.code === "string" ? [error.code, ...below] : below;
+}
+
+interface Failure {
+  readonly code?: unknown;
+  readonly message?: string;
+  readonly cause?: unknown;
+  readonly errors?: readonly unknown[];
+}
+
+/** By its shape: errors of Node.js itself are of another realm where code runs in a context of its own. */
+function isFailure(error: unknown): error is Failure {
+  return typeof error === "object" && error !== null && ("code" in error || "cause" in error || "message" in error);
 }
