@@ -27,8 +27,13 @@ export interface Engine {
    * certificate was verified with; throws `NotConsented` when none of them stands for that cluster.
    */
   peer(clusterUid: string, verifiedUnder: readonly string[]): PeerApi;
-  /** The CA bundles of all consented sources. */
-  consents(): readonly { readonly name: string; readonly caBundle: string }[];
+  /** All consents: whose CA bundle may speak for which cluster; `clusterUid` null while it is not known. */
+  consents(): readonly {
+    readonly name: string;
+    readonly clusterName: string;
+    readonly clusterUid: string | null;
+    readonly caBundle: string;
+  }[];
   /** Calls back when {@link Engine.consents} changed. Returns the unsubscriber. */
   onConsentChange(listener: () => void): () => void;
   /** Tells whoever waits for units of a lane that it failed; `owner` and `lane` are those of its ticket. */
@@ -82,7 +87,13 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       sources.admit(clusterUid, verifiedUnder);
       return target.for({ clusterUid });
     },
-    consents: () => sources.rows().map(({ name, spec }) => ({ name, caBundle: spec.caBundle })),
+    consents: () =>
+      sources.rows().map(({ name, clusterUid, spec: { clusterName, caBundle } }) => ({
+        name,
+        clusterName,
+        clusterUid,
+        caBundle,
+      })),
     onConsentChange: (listener) => sources.onChange(listener),
     laneFailed: (owner, lane, error) => target.laneFailed(owner, lane, error),
     async close() {
