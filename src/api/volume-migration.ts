@@ -163,8 +163,8 @@ export interface VolumeMigrationStatus {
   readonly lastSnapshotTime?: string;
   /** When the next run is due, the volume's jitter included. */
   readonly nextScheduleTime?: string;
-  /** How many runs were missed past the starting deadline and not made up for. */
-  readonly missedRuns?: number;
+  /** The due time of the last run that was missed past the starting deadline, and is not made up for. */
+  readonly lastMissedTime?: string;
   /** The time of the newest point of the location that is furthest behind. Absent while a location has none. */
   readonly oldestNewestPointTime?: string;
   /** The newest snapshots kept on the source, and why. */

@@ -271,6 +271,8 @@ const rows: readonly Row[] = [
   ),
   change("MigrationJob", "a cancelled job stays cancelled", { ...job, cancel: true }, { ...job, cancel: true }, job),
 
+  names("MigrationJob", "the name of a MigrationJob must be at most 63 characters", job, long, `${long}n`),
+
   change(
     "MigrationSource",
     "clusterName is immutable",

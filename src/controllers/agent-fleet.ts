@@ -1,0 +1,99 @@
+// All agents of the operator's own cluster: any of them names the others, and each is mirrored.
+
+import { describe, LongshoreError } from "../domain/errors.ts";
+import type { Enqueue, Key, Source } from "../kube/cluster.ts";
+import type { AgentApi } from "../wire/agent-api.ts";
+import { AgentMirror, type AgentNews, type MirrorDeps } from "./agent-mirror.ts";
+import type { Agents, SeenAgent } from "./agents.ts";
+
+export interface FleetDeps extends Omit<MirrorDeps, "tell"> {
+  /** Addresses (host:port) of agents of the own cluster; one that answers yields the others. */
+  readonly seeds: readonly string[];
+  /** The client for an address; makes no connection yet. */
+  readonly connect: (address: string) => AgentApi;
+  /** Which keys of which controllers are concerned by what an agent changed. */
+  readonly route: (news: AgentNews) => readonly { readonly controller: string; readonly key: Key }[];
+}
+
+/** How often the members are asked for again. */
+const membersEveryMs = 15_000;
+const seedsEveryMs = 1_000;
+
+interface Member {
+  readonly mirror: AgentMirror;
+  readonly address: string;
+  readonly stop: AbortController;
+  readonly running: Promise<void>;
+}
+
+/** Mirrors the agents while its source runs, which is while this operator leads. */
+export class AgentFleet implements Agents, Source {
+  readonly name = "agents";
+  readonly #deps: FleetDeps;
+  readonly #members = new Map<string, Member>();
+
+  constructor(deps: FleetDeps) {
+    this.#deps = deps;
+  }
+
+  all(): readonly SeenAgent[] {
+    return [...this.#members.values()].map(({ mirror }) => mirror).sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  async run(enqueue: Enqueue, signal: AbortSignal): Promise<void> {
+    try {
+      while (!signal.aborted) {
+        const isAnswered = await this.#refresh(enqueue, signal);
+        const pauseMs = isAnswered ? membersEveryMs : seedsEveryMs;
+        await this.#deps.clock.sleep(pauseMs, signal).catch(() => undefined);
+      }
+    } finally {
+      await Promise.all([...this.#members.keys()].map((id) => this.#drop(id)));
+    }
+  }
+
+  /** Whether any agent answered. */
+  async #refresh(enqueue: Enqueue, signal: AbortSignal): Promise<boolean> {
+    const addresses = new Set([...[...this.#members.values()].map(({ address }) => address), ...this.#deps.seeds]);
+    const problems: string[] = [];
+    for (const address of addresses) {
+      try {
+        const { members } = await this.#deps.connect(address).describe();
+        await this.#adopt(members, enqueue, signal);
+        return true;
+      } catch (error) {
+        problems.push(`${address}: ${describe(error)}`);
+      }
+    }
+    const error = new LongshoreError("Unreachable", `no agent of this cluster answers: ${problems.join("; ")}`);
+    this.#deps.log.warn({ err: error }, "no agent answers");
+    return false;
+  }
+
+  async #adopt(
+    members: readonly { agentId: string; address: string }[],
+    enqueue: Enqueue,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const present = new Map(members.map(({ agentId, address }) => [agentId, address]));
+    for (const [id, { address }] of this.#members) if (present.get(id) !== address) await this.#drop(id);
+    for (const [id, address] of present) if (!this.#members.has(id)) this.#follow(id, address, enqueue, signal);
+  }
+
+  #follow(id: string, address: string, enqueue: Enqueue, signal: AbortSignal): void {
+    const tell = (news: AgentNews) => {
+      for (const { controller, key } of this.#deps.route(news)) enqueue(controller, key);
+    };
+    const mirror = new AgentMirror(id, this.#deps.connect(address), { ...this.#deps, tell });
+    const stop = new AbortController();
+    const running = mirror.run(AbortSignal.any([signal, stop.signal]));
+    this.#members.set(id, { mirror, address, stop, running });
+  }
+
+  async #drop(id: string): Promise<void> {
+    const member = this.#members.get(id);
+    this.#members.delete(id);
+    member?.stop.abort();
+    await member?.running;
+  }
+}

@@ -1,0 +1,57 @@
+// The agents of the operator's own cluster, as last seen. What they hold is mirrored here from bulk lists and change
+// streams (agent-mirror.ts), so that no reconcile asks an agent in order to observe; it asks only to act.
+import type { AgentApi } from "../wire/agent-api.ts";
+import type { JobView, LocationView, MigratedVolumeView, SourceView, VolumeView } from "../wire/schemas.ts";
+
+/** One agent and what it was last seen to hold, by name. May be behind the agent by a moment. */
+export interface SeenAgent {
+  readonly id: string;
+  readonly api: AgentApi;
+  /** Why it is not followed at the moment; what is below is then from before, or empty. */
+  readonly problem: string | undefined;
+  readonly volumes: ReadonlyMap<string, VolumeView>;
+  readonly locations: ReadonlyMap<string, LocationView>;
+  readonly jobs: ReadonlyMap<string, JobView>;
+  readonly sources: ReadonlyMap<string, SourceView>;
+  readonly migratedVolumes: ReadonlyMap<string, MigratedVolumeView>;
+}
+
+export interface Agents {
+  /** Every agent of the cluster that is known of, in a fixed order. */
+  all(): readonly SeenAgent[];
+}
+
+/** Something an agent holds, and the agent. */
+export interface Held<T> {
+  readonly agent: SeenAgent;
+  readonly view: T;
+}
+
+type Collection = "volumes" | "locations" | "jobs" | "sources" | "migratedVolumes";
+type ViewOf<C extends Collection> = SeenAgent[C] extends ReadonlyMap<string, infer V> ? V : never;
+
+/** What each agent holds under this name. */
+export function findAll<C extends Collection>(agents: Agents, collection: C, name: string): readonly Held<ViewOf<C>>[] {
+  return agents.all().flatMap((agent) => {
+    const view = (agent[collection] as ReadonlyMap<string, ViewOf<C>>).get(name);
+    return view === undefined ? [] : [{ agent, view }];
+  });
+}
+
+/** What the agents hold under a name that is unique in the cluster. */
+export function findOne<C extends Collection>(
+  agents: Agents,
+  collection: C,
+  name: string,
+): Held<ViewOf<C>> | undefined {
+  return findAll(agents, collection, name)[0];
+}
+
+/** Why what the agents hold is not wholly known; `undefined` when it is, so that what is not seen is not there. */
+export function agentsProblem(agents: Agents): string | undefined {
+  const all = agents.all();
+  if (all.length === 0) return "no agent of this cluster has answered yet";
+  const lacking = all.filter(({ problem }) => problem !== undefined);
+  if (lacking.length === 0) return undefined;
+  return lacking.map(({ id, problem }) => `agent ${id}: ${problem}`).join("; ");
+}

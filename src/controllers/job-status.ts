@@ -1,0 +1,205 @@
+// The status of a MigrationJob, from what its agent tells of it. Pure.
+import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
+import { conditionType, reason } from "../api/names.ts";
+import { isDemandSnapshot } from "../domain/names.ts";
+import type { Judgement } from "../kube/conditions.ts";
+import type { JobState, JobView, SnapshotView } from "../wire/schemas.ts";
+import { clipped, exactTime, judge, judged, parseTime, present } from "./status-parts.ts";
+import { snapshotOf } from "./volume-facts.ts";
+
+export type Phase = NonNullable<MigrationJobStatus["phase"]>;
+
+/** Progress is not written more often than this; state changes are written at once. */
+export const progressEveryMs = 30_000;
+
+export interface JobEnding {
+  readonly phase: "Succeeded" | "Failed" | "Cancelled";
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** What keeps a job from being given to its agent. */
+export interface JobWait {
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** The status while the job waits for something before it can be given to the agent. */
+export function waitingStatus(job: MigrationJob, wait: JobWait, nowMs: number): MigrationJobStatus {
+  const phase: Phase = job.spec.suspend === true ? "Suspended" : "Pending";
+  return withConditions(job, { ...job.status, phase, message: clipped(wait.message, 1024), ...toOf(job) }, wait, nowMs);
+}
+
+/** The status of a job that has ended; `view` is what the agent last told, if it ever was given the job. */
+export function endedStatus(
+  job: MigrationJob,
+  ending: JobEnding,
+  { view, snapshot, nowMs }: { view: JobView | undefined; snapshot: SnapshotView | undefined; nowMs: number },
+): MigrationJobStatus {
+  const told = view === undefined ? { ...job.status, ...toOf(job, snapshot) } : viewFields(job, view, nowMs);
+  const ended = {
+    ...told,
+    phase: ending.phase,
+    message: clipped(ending.message, 1024),
+    completionTime: view?.finishedAt ?? exactTime(nowMs),
+  };
+  return withConditions(job, ended, ending, nowMs);
+}
+
+/** The status of a job that its agent has. */
+export function runningStatus(job: MigrationJob, view: JobView, nowMs: number): MigrationJobStatus {
+  const phase = phases[view.state];
+  const message = view.error === null ? messages[view.state] : `${view.error.detail}. ${view.error.advice}`;
+  const status = { ...viewFields(job, view, nowMs), phase, message: clipped(message, 1024) };
+  return withConditions(job, status, { reason: phase, message }, nowMs);
+}
+
+const phases = {
+  Pending: "Pending",
+  Running: "Running",
+  Suspended: "Suspended",
+  Undecided: "Undecided",
+  Succeeded: "Running",
+  Failed: "Running",
+  Cancelled: "Running",
+} as const satisfies Record<JobState, Phase>;
+
+const messages: Readonly<Record<JobState, string>> = {
+  Pending: "Waits for its turn at the agent.",
+  Running: "",
+  Suspended: "Suspended; what has arrived is kept.",
+  Undecided: "Whether the target has committed is not known; the agent asks until it is, and keeps everything.",
+  Succeeded: "",
+  Failed: "",
+  Cancelled: "",
+};
+
+function toOf(job: MigrationJob, snapshot?: SnapshotView): Pick<MigrationJobStatus, "to"> {
+  const known = snapshot && {
+    generation: snapshot.generation,
+    pointId: snapshot.pointId,
+    time: snapshot.createdAt,
+  };
+  return { to: { ...job.status?.to, snapshot: snapshotOf(job), ...known } };
+}
+
+function viewFields(job: MigrationJob, view: JobView, nowMs: number): MigrationJobStatus {
+  const { from, to, mode } = view;
+  return {
+    ...present({ observedGeneration: job.metadata.generation }),
+    ...(from && { from: { generation: from.generation, pointId: from.pointId } }),
+    to: {
+      ...toOf(job).to,
+      snapshot: view.spec.snapshot,
+      ...(to && { generation: to.generation, pointId: to.pointId, time: to.sourceTime }),
+    },
+    ...(mode && { mode: mode.kind, modeReason: clipped(mode.reason, 512) }),
+    barrier: view.barrier,
+    bytesChanged: view.bytesTotal,
+    bytesSent: view.bytesSent,
+    unitsTotal: view.unitsTotal,
+    unitsStored: view.unitsStored,
+    attempts: view.attempts,
+    epoch: view.epoch,
+    participants: participantsOf(view),
+    startTime: view.startedAt ?? job.status?.startTime ?? view.createdAt,
+    lastProgressTime: exactTime(nowMs),
+    ...(view.verified !== null && { verified: view.verified }),
+  };
+}
+
+function participantsOf({ participants }: JobView): NonNullable<MigrationJobStatus["participants"]> {
+  return participants.slice(0, 64).map(({ agentId, role, barrier, lastError }) => ({
+    agent: agentId,
+    role,
+    barrier,
+    ...(lastError !== null && { lastError: clipped(lastError, 1024) }),
+  }));
+}
+
+function withConditions(
+  job: MigrationJob,
+  status: MigrationJobStatus,
+  found: JobWait,
+  nowMs: number,
+): MigrationJobStatus {
+  const { generation } = job.metadata;
+  const judgements: Judgement[] = [
+    judge(conditionType.complete, generation, { ...found, status: status.phase === "Succeeded" }),
+    judge(conditionType.failed, generation, {
+      ...found,
+      status: status.phase === "Failed" || status.phase === "Cancelled",
+    }),
+    judge(conditionType.suspended, generation, { ...found, status: status.phase === "Suspended" }),
+  ];
+  return {
+    ...status,
+    ...present({ observedGeneration: generation }),
+    conditions: judged(job.status?.conditions, judgements, nowMs),
+  };
+}
+
+/** How a finished agent job ends its MigrationJob. `isPastDeadline`: it was cancelled by us, for taking too long. */
+export function endingOf(job: MigrationJob, view: JobView, isPastDeadline: boolean): JobEnding | undefined {
+  switch (view.state) {
+    case "Succeeded":
+      if (job.spec.dryRun === true) {
+        const message = `${view.mode?.kind ?? "Nothing"} would send ${view.bytesTotal} bytes; nothing was transferred.`;
+        return { phase: "Succeeded", reason: reason.planned, message };
+      }
+      return { phase: "Succeeded", reason: reason.succeeded, message: "The point is complete at the location." };
+    case "Failed": {
+      const { error } = view;
+      const message = error === null ? "The agent gave up." : `${error.detail}. ${error.advice}`;
+      return { phase: "Failed", reason: error?.code ?? reason.jobFailed, message };
+    }
+    case "Cancelled":
+      if (isPastDeadline && job.spec.cancel !== true) return pastDeadline(job);
+      return {
+        phase: "Cancelled",
+        reason: reason.cancelled,
+        message: "Cancelled; the target stays at its previous point.",
+      };
+    default:
+      return undefined;
+  }
+}
+
+export function pastDeadline({ spec }: MigrationJob): JobEnding {
+  const message = `Not done within activeDeadlineSeconds (${spec.activeDeadlineSeconds}).`;
+  return { phase: "Failed", reason: reason.deadlineExceeded, message };
+}
+
+/** When the job's deadline is over; `undefined` for none. */
+export function deadlineOf({ metadata, spec }: MigrationJob): number | undefined {
+  if (spec.activeDeadlineSeconds === undefined) return undefined;
+  return Date.parse(metadata.creationTimestamp) + spec.activeDeadlineSeconds * 1_000;
+}
+
+/** Whether `next` tells more than progress: then it is written at once, otherwise every {@link progressEveryMs}. */
+export function isNews(before: MigrationJobStatus | undefined, next: MigrationJobStatus): boolean {
+  const state = ({
+    phase,
+    barrier,
+    attempts,
+    message,
+    mode,
+    from,
+    to,
+    observedGeneration,
+    epoch,
+  }: MigrationJobStatus) =>
+    JSON.stringify([phase, barrier, attempts, message, mode, from, to, observedGeneration, epoch]);
+  return before === undefined || state(before) !== state(next);
+}
+
+/** How long until progress may be written again. */
+export function progressWaitMs(before: MigrationJobStatus | undefined, nowMs: number): number {
+  const lastMs = parseTime(before?.lastProgressTime);
+  return lastMs === undefined ? 0 : Math.max(0, lastMs + progressEveryMs - nowMs);
+}
+
+/** Whether a job's snapshot was taken for it alone. */
+export function isOnDemand(job: MigrationJob): boolean {
+  return isDemandSnapshot(snapshotOf(job));
+}

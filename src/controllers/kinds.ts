@@ -1,0 +1,117 @@
+// The resources that the operator knows, and the indexes by which it finds them.
+import type {
+  PersistentVolume,
+  PersistentVolumeClaim,
+  StorageClass,
+  VolumeSnapshot,
+  VolumeSnapshotContent,
+} from "../api/core.ts";
+import type { MigratedVolume } from "../api/migrated-volume.ts";
+import type { MigrationJob } from "../api/migration-job.ts";
+import type { MigrationLocation } from "../api/migration-location.ts";
+import type { MigrationSource } from "../api/migration-source.ts";
+import { group, label, version } from "../api/names.ts";
+import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
+import type { VolumeMigration } from "../api/volume-migration.ts";
+import type { Index, KindRef, KubeObject } from "../kube/cluster.ts";
+
+const ours = { group, version, namespaced: false } as const;
+
+export const MigrationLocations: KindRef<MigrationLocation> = {
+  ...ours,
+  plural: "migrationlocations",
+  kind: "MigrationLocation",
+};
+export const SnapshotSchedules: KindRef<SnapshotSchedule> = {
+  ...ours,
+  plural: "snapshotschedules",
+  kind: "SnapshotSchedule",
+};
+export const VolumeMigrations: KindRef<VolumeMigration> = {
+  ...ours,
+  plural: "volumemigrations",
+  kind: "VolumeMigration",
+};
+export const MigrationJobs: KindRef<MigrationJob> = { ...ours, plural: "migrationjobs", kind: "MigrationJob" };
+export const MigrationSources: KindRef<MigrationSource> = {
+  ...ours,
+  plural: "migrationsources",
+  kind: "MigrationSource",
+};
+export const MigratedVolumes: KindRef<MigratedVolume> = { ...ours, plural: "migratedvolumes", kind: "MigratedVolume" };
+
+const core = { group: "", version: "v1" } as const;
+
+export const PersistentVolumes: KindRef<PersistentVolume> = {
+  ...core,
+  plural: "persistentvolumes",
+  kind: "PersistentVolume",
+  namespaced: false,
+};
+export const PersistentVolumeClaims: KindRef<PersistentVolumeClaim> = {
+  ...core,
+  plural: "persistentvolumeclaims",
+  kind: "PersistentVolumeClaim",
+  namespaced: true,
+};
+export const StorageClasses: KindRef<StorageClass> = {
+  group: "storage.k8s.io",
+  version: "v1",
+  plural: "storageclasses",
+  kind: "StorageClass",
+  namespaced: false,
+};
+
+const snapshotGroup = { group: "snapshot.storage.k8s.io", version: "v1" } as const;
+
+export const VolumeSnapshots: KindRef<VolumeSnapshot> = {
+  ...snapshotGroup,
+  plural: "volumesnapshots",
+  kind: "VolumeSnapshot",
+  namespaced: true,
+};
+export const VolumeSnapshotContents: KindRef<VolumeSnapshotContent> = {
+  ...snapshotGroup,
+  plural: "volumesnapshotcontents",
+  kind: "VolumeSnapshotContent",
+  namespaced: false,
+};
+
+const present = (value: string | undefined): readonly string[] => (value === undefined ? [] : [value]);
+
+export const volumesByClass: Index<PersistentVolume> = {
+  kind: PersistentVolumes,
+  valuesOf: ({ spec }) => present(spec.storageClassName),
+};
+
+export const migrationsBySchedule: Index<VolumeMigration> = {
+  kind: VolumeMigrations,
+  valuesOf: ({ spec }) => present(spec.policy.schedule),
+};
+/** By the locations of the policy, and by those that the volume still has a base at. */
+export const migrationsByLocation: Index<VolumeMigration> = {
+  kind: VolumeMigrations,
+  valuesOf: ({ spec, status }) => [
+    ...new Set([...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)]),
+  ],
+};
+export const migrationsByHandle: Index<VolumeMigration> = {
+  kind: VolumeMigrations,
+  valuesOf: ({ spec }) => [spec.volume.handle],
+};
+
+export const jobsByVolume: Index<MigrationJob> = { kind: MigrationJobs, valuesOf: ({ spec }) => [spec.volumeName] };
+export const jobsByLocation: Index<MigrationJob> = { kind: MigrationJobs, valuesOf: ({ spec }) => [spec.location] };
+
+/** By the name of the MigrationSource that allows them. */
+export const migratedBySource: Index<MigratedVolume> = {
+  kind: MigratedVolumes,
+  valuesOf: ({ spec }) => present(spec.source),
+};
+
+const publishedAs = ({ metadata }: KubeObject) => present(metadata.labels?.[label.migratedVolume]);
+export const snapshotsByMigratedVolume: Index<VolumeSnapshot> = { kind: VolumeSnapshots, valuesOf: publishedAs };
+export const contentsByMigratedVolume: Index<VolumeSnapshotContent> = {
+  kind: VolumeSnapshotContents,
+  valuesOf: publishedAs,
+};

@@ -1,0 +1,181 @@
+// MigrationLocation → every agent: where volumes may be migrated to, and how fast at the moment. What the agents' probes find
+// becomes the status. It does not go while volumes use it.
+import type { MigrationJob } from "../api/migration-job.ts";
+import type { MigrationLocation, MigrationLocationSpec } from "../api/migration-location.ts";
+import { annotation, conditionType, eventReason, finalizer } from "../api/names.ts";
+import type { VolumeMigration } from "../api/volume-migration.ts";
+import { bandwidthAt } from "../domain/bandwidth.ts";
+import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+import {
+  again,
+  type Controller,
+  type Key,
+  type Outcome,
+  type ReconcileContext,
+  settled,
+  watching,
+} from "../kube/cluster.ts";
+import { isConditionTrue } from "../kube/conditions.ts";
+import type { LocationSpec } from "../wire/schemas.ts";
+import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
+import { type ControllerDeps, controllerName } from "./deps.ts";
+import { jobsByLocation, MigrationJobs, MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
+import { type LocationFacts, locationStatus } from "./location-status.ts";
+import { isSame, present } from "./status-parts.ts";
+import { hasEnded } from "./volume-facts.ts";
+
+export function migrationLocationController(deps: ControllerDeps): Controller {
+  return {
+    name: controllerName.migrationLocation,
+    kind: MigrationLocations,
+    watches: [
+      watching<VolumeMigration>(VolumeMigrations, ({ spec, status }) =>
+        [...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)].map((name) => ({ name })),
+      ),
+      watching<MigrationJob>(MigrationJobs, ({ spec }) => [{ name: spec.location }]),
+    ],
+    reconcile: (key, context) => reconcile(key, deps, context),
+  };
+}
+
+/** What the agents shall know of a location at `nowMs`, and until when that holds. Throws `BadRequest`. */
+function agentSpec(
+  { clusterName, clusterUid, seeds, caBundle, limits, bandwidth }: MigrationLocationSpec,
+  nowMs: number,
+): { readonly spec: LocationSpec; readonly untilMs: number | undefined } {
+  const now = bandwidth === undefined ? {} : bandwidthAt(bandwidth, nowMs);
+  const spec = {
+    clusterName,
+    seeds: [...seeds],
+    caBundle,
+    ...present({ clusterUid, jobsMax: limits?.jobs, bytesPerSecondMax: now.bytesPerSecond }),
+  };
+  return { spec, untilMs: now.untilMs };
+}
+
+interface Facts extends LocationFacts {
+  readonly wished: { readonly spec: LocationSpec; readonly untilMs: number | undefined } | undefined;
+  /** The agents that do not know the location as it is wished. */
+  readonly behind: readonly SeenAgent[];
+  readonly known: readonly SeenAgent[];
+}
+
+async function reconcile(key: Key, deps: ControllerDeps, { signal }: ReconcileContext): Promise<Outcome> {
+  const nowMs = deps.clock.nowMs();
+  const facts = observe(key, deps, nowMs);
+  if (facts === undefined) return settled;
+  const { location } = facts;
+  if (location.metadata.deletionTimestamp !== undefined) return depart(facts, deps, signal);
+  if (location.metadata.finalizers?.includes(finalizer.location) !== true) {
+    // Before any agent hears of it: what they are told has to be taken back when it goes.
+    await deps.cluster.addFinalizer(MigrationLocations, location, finalizer.location, signal);
+    return settled;
+  }
+  return arrive(facts, deps, signal, nowMs);
+}
+
+function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): Facts | undefined {
+  const location = cluster.get(MigrationLocations, key);
+  if (location === undefined) return undefined;
+  const { name } = location.metadata;
+  const wish = attemptSpec(location.spec, nowMs);
+  const wished = typeof wish === "string" ? undefined : wish;
+  const held = findAll(agents, "locations", name);
+  const followed = agents.all().filter(({ problem }) => problem === undefined);
+  const isBehind = ({ locations }: SeenAgent) => wished && !isSame(locations.get(name)?.spec, wished.spec);
+  const jobs = cluster.find(jobsByLocation, name).filter((job) => !hasEnded(job));
+  const users = cluster.find(migrationsByLocation, name);
+  return {
+    location,
+    views: held.map(({ view }) => view),
+    agents: agents.all().length,
+    agentsProblem: agentsProblem(agents),
+    volumes: users.filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name)).length,
+    runningJobs: jobs.length,
+    invalid: typeof wish === "string" ? wish : undefined,
+    inUse: undefined,
+    wished,
+    behind: followed.filter((agent) => isBehind(agent)),
+    known: held.map(({ agent }) => agent),
+  };
+}
+
+/** What was wrong with the spec, instead of what the agents shall know, where it cannot be followed. */
+function attemptSpec(spec: MigrationLocationSpec, nowMs: number): ReturnType<typeof agentSpec> | string {
+  try {
+    return agentSpec(spec, nowMs);
+  } catch (error) {
+    if (codeOf(error) !== "BadRequest") throw error;
+    return describe(error);
+  }
+}
+
+async function arrive(facts: Facts, deps: ControllerDeps, signal: AbortSignal, nowMs: number): Promise<Outcome> {
+  const { location, wished } = facts;
+  if (wished !== undefined) {
+    for (const { api } of facts.behind) await api.putLocation(location.metadata.name, wished.spec);
+  }
+  const status = locationStatus(facts, nowMs);
+  await deps.cluster.patchStatus(MigrationLocations, location, status, signal);
+  tellReadiness(location, status, deps);
+  return wished?.untilMs === undefined ? settled : again(Math.max(0, wished.untilMs - nowMs));
+}
+
+function tellReadiness(
+  location: MigrationLocation,
+  status: NonNullable<MigrationLocation["status"]>,
+  { cluster }: ControllerDeps,
+): void {
+  const isReady = isConditionTrue(status.conditions, conditionType.ready);
+  const before = location.status?.conditions?.find(({ type }) => type === conditionType.ready);
+  const now = status.conditions?.find(({ type }) => type === conditionType.ready);
+  if (now === undefined || before?.status === now.status || now.status === "Unknown") return;
+  if (isReady) cluster.event(location, { type: "Normal", reason: eventReason.locationReady, message: now.message });
+  else cluster.event(location, { type: "Warning", reason: eventReason.locationNotReady, message: now.message });
+}
+
+/** Takes the location back from the agents, once nothing uses it; until then the status says what does. */
+async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
+  const { location } = facts;
+  const { cluster, clock } = deps;
+  const usedBy = (await remainingUse(facts, deps)) ?? (await withdraw(facts));
+  if (usedBy === undefined) {
+    await cluster.removeFinalizer(MigrationLocations, location, finalizer.location, signal);
+    return settled;
+  }
+  const status = locationStatus({ ...facts, inUse: usedBy }, clock.nowMs());
+  await cluster.patchStatus(MigrationLocations, location, status, signal);
+  return again(departEveryMs);
+}
+
+const departEveryMs = 15_000;
+
+async function remainingUse(facts: Facts, { cluster }: ControllerDeps): Promise<string | undefined> {
+  const { name } = facts.location.metadata;
+  if (facts.agentsProblem !== undefined) return `It cannot be taken back from all agents: ${facts.agentsProblem}`;
+  const users = cluster
+    .find(migrationsByLocation, name)
+    .filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name))
+    .map(({ metadata }) => metadata.name);
+  if (users.length === 0) return undefined;
+  const shown = users.slice(0, usersShown).join(", ");
+  const rest = users.length > usersShown ? ` and ${users.length - usersShown} more` : "";
+  return `The policies of these volumes name it: ${shown}${rest}. Remove it from their classes or annotations first.`;
+}
+
+const usersShown = 10;
+
+/** Why an agent does not let go of it, if one does not. */
+async function withdraw({ location, known }: Facts): Promise<string | undefined> {
+  const { name, annotations } = location.metadata;
+  const force = annotations?.[annotation.releaseHolds] === "true";
+  for (const { api } of known) {
+    try {
+      await api.removeLocation(name, { force });
+    } catch (error) {
+      if (!(error instanceof LongshoreError) || error.code !== "InUse") throw error;
+      return `${error.message}. To give up these bases knowingly, so that the next migration of these volumes starts anew, set the annotation ${annotation.releaseHolds}: "true".`;
+    }
+  }
+  return undefined;
+}

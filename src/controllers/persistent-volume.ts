@@ -1,0 +1,191 @@
+// PersistentVolume → VolumeMigration: a volume whose class, itself or claim says so gets one, under its name, owned by it, with
+// the policy as resolved. Nothing is ever written to the PersistentVolume.
+import type { PersistentVolume, PersistentVolumeClaim, StorageClass } from "../api/core.ts";
+import { driverName, eventReason, label, managedByLongshore } from "../api/names.ts";
+import type { VolumeMigration, VolumeMigrationSpecPolicy } from "../api/volume-migration.ts";
+import type { Policy } from "../domain/policy.ts";
+import {
+  type Controller,
+  controlledBy,
+  type Draft,
+  type EventNote,
+  type Key,
+  type Outcome,
+  ownerOf,
+  settled,
+  watching,
+} from "../kube/cluster.ts";
+import { type ControllerDeps, controllerName } from "./deps.ts";
+import {
+  PersistentVolumeClaims,
+  PersistentVolumes,
+  StorageClasses,
+  VolumeMigrations,
+  volumesByClass,
+} from "./kinds.ts";
+import { observePolicy, type PolicyView } from "./policy-view.ts";
+import { isSame, present } from "./status-parts.ts";
+
+export function persistentVolumeController(deps: ControllerDeps): Controller {
+  const { cluster } = deps;
+  return {
+    name: controllerName.persistentVolume,
+    kind: PersistentVolumes,
+    watches: [
+      watching<StorageClass>(StorageClasses, ({ metadata }) =>
+        cluster.find(volumesByClass, metadata.name).map((volume) => ({ name: volume.metadata.name })),
+      ),
+      watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
+        spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
+      ),
+      watching(VolumeMigrations, ownerOf(PersistentVolumes)),
+    ],
+    reconcile: (key, { signal }) => reconcile(key, deps, signal),
+  };
+}
+
+interface Facts {
+  readonly volume: PersistentVolume;
+  readonly existing: VolumeMigration | undefined;
+  readonly policy: PolicyView;
+}
+
+type Action =
+  | { readonly kind: "nothing" }
+  | { readonly kind: "apply"; readonly draft: Draft<VolumeMigration> }
+  /** What there is belongs to an earlier volume of the same name. */
+  | { readonly kind: "removeStale"; readonly stale: VolumeMigration };
+
+interface Decision {
+  readonly action: Action;
+  /** Told to the volume and its claim. */
+  readonly notes: readonly EventNote[];
+}
+
+async function reconcile(key: Key, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
+  const facts = observe(key, deps);
+  if (facts === undefined) return settled;
+  const decision = decide(facts);
+  for (const note of decision.notes) {
+    deps.cluster.event(facts.volume, note);
+    if (facts.policy.claim) deps.cluster.event(facts.policy.claim, note);
+  }
+  return apply(decision.action, deps, signal);
+}
+
+function observe(key: Key, { cluster }: ControllerDeps): Facts | undefined {
+  const volume = cluster.get(PersistentVolumes, key);
+  // A volume on its way out keeps what it has; its VolumeMigration goes with it.
+  if (volume === undefined || volume.metadata.deletionTimestamp !== undefined) return undefined;
+  const existing = cluster.get(VolumeMigrations, key);
+  return { volume, existing, policy: observePolicy(cluster, volume, existing) };
+}
+
+const nothing: Action = { kind: "nothing" };
+
+function decide({ volume, existing, policy }: Facts): Decision {
+  const { resolved } = policy;
+  const notes = notesOf(policy);
+  if (existing !== undefined && existing.spec.volume.uid !== volume.metadata.uid) {
+    return { action: { kind: "removeStale", stale: existing }, notes: [] };
+  }
+  if (volume.spec.csi?.driver !== driverName) {
+    const isWanted = resolved.kind === "policy" && resolved.policy.isEnabled;
+    return { action: nothing, notes: isWanted ? [unsupported(volume)] : [] };
+  }
+  switch (resolved.kind) {
+    case "unmentioned":
+      return { action: existing ? applying(volume, policy, disabled(existing)) : nothing, notes };
+    case "invalid":
+      // What runs goes on by the last policy that made sense; a new volume shows what is wrong with its policy.
+      return { action: existing ? nothing : applying(volume, policy, disabled(existing)), notes };
+    case "policy": {
+      const { isEnabled } = resolved.policy;
+      if (!isEnabled && existing === undefined) return { action: nothing, notes };
+      return { action: applying(volume, policy, policySpec(resolved.policy, policy, existing)), notes };
+    }
+  }
+}
+
+function notesOf({ resolved, isClassMissing, className }: PolicyView): EventNote[] {
+  const notes: EventNote[] = [];
+  if (resolved.kind === "invalid") {
+    const message = `The migration policy is not in force: ${resolved.problems.join("; ")}`;
+    notes.push({ type: "Warning", reason: eventReason.policyInvalid, message });
+  }
+  if (resolved.kind === "policy") {
+    for (const refusal of resolved.refusals) {
+      notes.push({ type: "Warning", reason: eventReason.policyRefused, message: `Not followed: ${refusal}` });
+    }
+    if (isClassMissing && resolved.policy.isEnabled) {
+      const message = `StorageClass ${className} does not exist any more; its volumes go on as they were`;
+      notes.push({ type: "Warning", reason: eventReason.classMissing, message });
+    }
+  }
+  return notes;
+}
+
+function unsupported({ spec }: PersistentVolume): EventNote {
+  const driver = spec.csi?.driver ?? "without CSI";
+  return {
+    type: "Warning",
+    reason: eventReason.unsupportedDriver,
+    message: `Migration is asked for, but the volume's driver is ${driver}; Longshore migrates volumes of ${driverName}`,
+  };
+}
+
+/** What was wanted before is kept, but for the enabling: what there is on the source still has to expire. */
+function disabled(existing: VolumeMigration | undefined): VolumeMigrationSpecPolicy {
+  const { locations = [], schedule } = existing?.spec.policy ?? {};
+  return { enabled: false, locations, ...present({ schedule }) };
+}
+
+function policySpec(
+  policy: Policy,
+  view: PolicyView,
+  existing: VolumeMigration | undefined,
+): VolumeMigrationSpecPolicy {
+  const { isEnabled, locations, origins } = policy;
+  const schedule = policy.schedule ?? existing?.spec.policy.schedule;
+  return { enabled: isEnabled, locations, origins, ...present({ schedule, storageClass: view.className }) };
+}
+
+function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigrationSpecPolicy): Action {
+  const { metadata, spec } = volume;
+  const { namespace, name, uid } = spec.claimRef ?? {};
+  const draft: Draft<VolumeMigration> = {
+    metadata: {
+      name: metadata.name,
+      labels: { [label.managedBy]: managedByLongshore },
+      ownerReferences: [controlledBy(volume)],
+    },
+    spec: {
+      volume: {
+        name: metadata.name,
+        uid: metadata.uid,
+        handle: spec.csi?.volumeHandle ?? "",
+        driver: spec.csi?.driver ?? "",
+      },
+      ...(namespace !== undefined && name !== undefined && { claim: { namespace, name, ...present({ uid }) } }),
+      policy: view.className === undefined ? policy : { ...policy, storageClass: view.className },
+    },
+  };
+  return { kind: "apply", draft };
+}
+
+async function apply(action: Action, { cluster }: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
+  switch (action.kind) {
+    case "nothing":
+      return settled;
+    case "removeStale": {
+      const { name, uid } = action.stale.metadata;
+      await cluster.remove(VolumeMigrations, { name, uid }, signal);
+      return settled; // Its disappearance brings the volume back here.
+    }
+    case "apply": {
+      const existing = cluster.get(VolumeMigrations, { name: action.draft.metadata.name });
+      if (!isSame(existing?.spec, action.draft.spec)) await cluster.apply(VolumeMigrations, action.draft, signal);
+      return settled;
+    }
+  }
+}

@@ -1,0 +1,170 @@
+// What is known of one volume under migration, from Kubernetes and from its agent, and the pure view of it that the
+// decisions in src/domain/ take.
+import type { PersistentVolume } from "../api/core.ts";
+import type { MigrationJob } from "../api/migration-job.ts";
+import type { MigrationLocation } from "../api/migration-location.ts";
+import { conditionType } from "../api/names.ts";
+import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
+import type { VolumeMigration } from "../api/volume-migration.ts";
+import { parseDuration } from "../domain/duration.ts";
+import type { JobFacts, LocationFacts, SnapshotFacts, VolumeFacts } from "../domain/migration-due.ts";
+import { demandSnapshotName, dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
+import { type Expiry, expiryOf, type Retention } from "../domain/retention.ts";
+import type { Cluster, Key } from "../kube/cluster.ts";
+import { conditionOf } from "../kube/conditions.ts";
+import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
+import { agentsProblem, findOne, type Held } from "./agents.ts";
+import type { ControllerDeps } from "./deps.ts";
+import { jobsByVolume, MigrationLocations, PersistentVolumes, SnapshotSchedules, VolumeMigrations } from "./kinds.ts";
+import { observePolicy, type PolicyView } from "./policy-view.ts";
+import { present } from "./status-parts.ts";
+
+export interface SeenVolume {
+  readonly migration: VolumeMigration;
+  readonly volume: PersistentVolume | undefined;
+  readonly policy: PolicyView | undefined;
+  readonly schedule: SnapshotSchedule | undefined;
+  /** Those that exist, of all that the policy, a base or a job names. */
+  readonly locations: ReadonlyMap<string, MigrationLocation>;
+  /** All jobs of the volume, users' and ours, whatever became of them. */
+  readonly jobs: readonly MigrationJob[];
+  /** The volume on its agent; absent when no agent is seen to hold it. */
+  readonly held: Held<VolumeView> | undefined;
+  /** Why not all agents are known of at the moment. */
+  readonly agentsProblem: string | undefined;
+}
+
+/** Reads from caches only. `undefined` when there is nothing to do for the key. */
+export function observeVolume(key: Key, { cluster, agents }: ControllerDeps): SeenVolume | undefined {
+  const migration = cluster.get(VolumeMigrations, key);
+  if (migration === undefined || migration.metadata.deletionTimestamp !== undefined) return undefined;
+  const { volume: identity, policy } = migration.spec;
+  const found = cluster.get(PersistentVolumes, { name: identity.name });
+  const volume = found?.metadata.uid === identity.uid ? found : undefined;
+  const held = findOne(agents, "volumes", identity.handle);
+  const jobs = cluster.find(jobsByVolume, identity.name);
+  const names = [...policy.locations, ...basesOf(held), ...jobs.map(({ spec }) => spec.location)];
+  return {
+    migration,
+    volume,
+    policy: volume && observePolicy(cluster, volume, migration),
+    schedule: policy.schedule === undefined ? undefined : cluster.get(SnapshotSchedules, { name: policy.schedule }),
+    locations: existing(cluster, names),
+    jobs,
+    held,
+    agentsProblem: agentsProblem(agents),
+  };
+}
+
+function basesOf(held: Held<VolumeView> | undefined): string[] {
+  return (held?.view.bases ?? []).map(({ location }) => location);
+}
+
+function existing(cluster: Cluster, names: readonly string[]): ReadonlyMap<string, MigrationLocation> {
+  const found = new Map<string, MigrationLocation>();
+  for (const name of names) {
+    const location = cluster.get(MigrationLocations, { name });
+    if (location !== undefined) found.set(name, location);
+  }
+  return found;
+}
+
+export function retentionOf(schedule: SnapshotSchedule | undefined): Retention {
+  const { age, count } = schedule?.spec.retention ?? {};
+  return present({ ageMs: age === undefined ? undefined : parseDuration(age), count });
+}
+
+/** Of the schedule's own snapshots that are still wanted, which have expired. */
+export function expiryOfVolume(view: VolumeView, schedule: SnapshotSchedule | undefined, nowMs: number): Expiry {
+  const scheduled = view.snapshots.filter(
+    ({ name, state, released }) => dueOfSnapshot(name) !== undefined && state === "sealed" && !released,
+  );
+  const aged = scheduled.map(({ name, createdAt }) => ({ name, timeMs: Date.parse(createdAt) }));
+  return expiryOf(aged, retentionOf(schedule), nowMs);
+}
+
+/** What {@link planMigrations} decides by. `view` may be fresher than what was observed. */
+export function migrationFacts(seen: SeenVolume, view: VolumeView, nowMs: number): VolumeFacts {
+  const { migration, schedule } = seen;
+  const { policy } = migration.spec;
+  const expired = new Set(expiryOfVolume(view, schedule, nowMs).expired);
+  const ours = view.snapshots.filter(({ name }) => dueOfSnapshot(name) !== undefined || isDemandSnapshot(name));
+  return {
+    migrateOn: schedule?.spec.migrateOn ?? "Expiry",
+    snapshots: ours.map((snapshot) => snapshotFacts(snapshot, expired)),
+    locations: locationNames(seen, view).map((name) => locationFacts(name, seen, view)),
+    // Without its schedule nothing runs, for nobody knows what is due.
+    wanted: policy.enabled && schedule !== undefined ? policy.locations : [],
+  };
+}
+
+function snapshotFacts(
+  { name, pointId, generation, state, released }: SnapshotView,
+  expired: ReadonlySet<string>,
+): SnapshotFacts {
+  return {
+    name,
+    pointId,
+    generation,
+    origin: isDemandSnapshot(name) ? "demand" : "schedule",
+    // One whose file is lost can serve nobody; letting it go is all that is left to do with it.
+    isExpired: expired.has(name) || state === "lost",
+    isWhole: state === "sealed",
+    isReleased: released || state === "deleting",
+  };
+}
+
+function locationNames({ migration, jobs }: SeenVolume, view: VolumeView): string[] {
+  const names = [
+    ...migration.spec.policy.locations,
+    ...view.bases.map(({ location }) => location),
+    ...jobs.filter((job) => !hasEnded(job)).map(({ spec }) => spec.location),
+  ];
+  return [...new Set(names)];
+}
+
+function locationFacts(name: string, { jobs, locations }: SeenVolume, view: VolumeView): LocationFacts {
+  const base = view.bases.find(({ location }) => location === name);
+  const its = jobs.filter(({ spec }) => spec.location === name);
+  const tried = its.filter((job) => hasEnded(job)).flatMap((job) => generationOf(job, view));
+  return {
+    name,
+    ...(base && { base: { pointId: base.pointId, generation: base.generation } }),
+    jobs: its.filter((job) => !hasEnded(job)).map(jobFacts),
+    ...(tried.length > 0 && { triedGeneration: Math.max(...tried) }),
+    ...present({ blocked: blockedBecause(name, locations.get(name)) }),
+  };
+}
+
+function jobFacts(job: MigrationJob): JobFacts {
+  return { toSnapshot: snapshotOf(job), ...present({ fromPointId: job.status?.from?.pointId }) };
+}
+
+/** The generation that a job of ours, which has ended, was for. A user's jobs are no tries of what is due. */
+function generationOf({ spec, status }: MigrationJob, view: VolumeView): number[] {
+  if (spec.dryRun === true || spec.toSnapshot === undefined || dueOfSnapshot(spec.toSnapshot) === undefined) return [];
+  const generation = status?.to?.generation ?? view.snapshots.find(({ name }) => name === spec.toSnapshot)?.generation;
+  return generation === undefined ? [] : [generation];
+}
+
+/** Why no job to this location is started at the moment; `undefined` when one may be. */
+export function blockedBecause(name: string, location: MigrationLocation | undefined): string | undefined {
+  if (location === undefined) return `MigrationLocation ${name} does not exist`;
+  if (location.metadata.deletionTimestamp !== undefined) return `MigrationLocation ${name} is being deleted`;
+  if (location.spec.suspend === true) return `MigrationLocation ${name} is suspended`;
+  const ready = conditionOf(location.status?.conditions, conditionType.ready);
+  if (ready?.status === "True") return undefined;
+  return `MigrationLocation ${name} is not ready: ${ready?.message ?? "it has not been probed yet"}`;
+}
+
+/** The name of the snapshot that a job brings over, whether or not it has been taken. */
+export function snapshotOf({ metadata, spec }: MigrationJob): string {
+  return spec.toSnapshot ?? demandSnapshotName(metadata.uid);
+}
+
+const endings: readonly (string | undefined)[] = ["Succeeded", "Failed", "Cancelled"];
+
+/** Whether a job has reached a state that it never leaves. */
+export function hasEnded({ status }: MigrationJob): boolean {
+  return endings.includes(status?.phase);
+}

@@ -1,0 +1,168 @@
+// The conditions of a VolumeMigration. What keeps a volume from being ready is an ordered list of checks: the first that
+// fails gives the reason. Pure.
+
+import { conditionType, eventReason, reason } from "../api/names.ts";
+import type { Condition } from "../api/object.ts";
+import type { VolumeMigrationStatusLocation } from "../api/volume-migration.ts";
+import { parseTiming } from "../domain/schedule.ts";
+import type { EventNote } from "../kube/cluster.ts";
+import { conditionOf, type Judgement } from "../kube/conditions.ts";
+import { judge } from "./status-parts.ts";
+import { blockedBecause, type SeenVolume } from "./volume-facts.ts";
+
+/** What went wrong in carrying out a decision; each is tried again. */
+export interface Troubles {
+  readonly snapshot?: string;
+  readonly other?: string;
+}
+
+interface Finding {
+  readonly reason: string;
+  readonly message: string;
+  /** Told to the volume and its claim, when it is not merely a state. */
+  readonly event?: string;
+}
+
+interface Judged {
+  readonly seen: SeenVolume;
+  readonly troubles: Troubles;
+  readonly locations: readonly VolumeMigrationStatusLocation[];
+}
+
+type Check = (judged: Judged) => Finding | undefined;
+
+const checks: readonly Check[] = [
+  policyInvalid,
+  disabled,
+  volumeUnknown,
+  scheduleMissing,
+  scheduleInvalid,
+  locationMissing,
+  snapshotFailed,
+  agentRefused,
+  locationNotReady,
+  jobFailed,
+];
+
+function policyInvalid({ seen }: Judged): Finding | undefined {
+  const resolved = seen.policy?.resolved;
+  if (resolved?.kind !== "invalid") return undefined;
+  const inForce = seen.migration.spec.policy.enabled ? "; the last policy that made sense goes on" : "";
+  return { reason: reason.invalidPolicy, message: `${resolved.problems.join("; ")}${inForce}` };
+}
+
+function disabled({ seen }: Judged): Finding | undefined {
+  if (seen.migration.spec.policy.enabled) return undefined;
+  const message = "Migration is not enabled (any more); what there is on the source and at the locations is kept.";
+  return { reason: reason.disabled, message };
+}
+
+function volumeUnknown({ seen }: Judged): Finding | undefined {
+  if (seen.held !== undefined) {
+    const { problem } = seen.held.view;
+    if (problem === null) return undefined;
+    return { reason: problem.code, message: `${problem.detail}. ${problem.advice}`, event: eventReason.volumeMissing };
+  }
+  const { handle } = seen.migration.spec.volume;
+  if (seen.agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: seen.agentsProblem };
+  const message = `No agent of this cluster holds volume ${handle}; check the PersistentVolume's volumeHandle.`;
+  return { reason: reason.volumeMissing, message, event: eventReason.volumeMissing };
+}
+
+function scheduleMissing({ seen }: Judged): Finding | undefined {
+  if (seen.schedule !== undefined) return undefined;
+  const message = `SnapshotSchedule ${seen.migration.spec.policy.schedule} does not exist: nothing is snapshotted or migrated until it is created.`;
+  return { reason: reason.scheduleMissing, message, event: eventReason.scheduleMissing };
+}
+
+function scheduleInvalid({ seen }: Judged): Finding | undefined {
+  const parsed = parseTiming(seen.schedule?.spec ?? {});
+  if (seen.schedule === undefined || parsed.kind === "timing") return undefined;
+  const message = `SnapshotSchedule ${seen.schedule.metadata.name}: ${parsed.message}`;
+  return { reason: reason.scheduleInvalid, message, event: eventReason.scheduleInvalid };
+}
+
+function locationMissing({ seen }: Judged): Finding | undefined {
+  const missing = seen.migration.spec.policy.locations.filter((name) => !seen.locations.has(name));
+  if (missing.length === 0) return undefined;
+  const message = `MigrationLocation ${missing.join(", ")} does not exist: nothing is migrated there until it is created.`;
+  return { reason: reason.locationMissing, message, event: eventReason.locationMissing };
+}
+
+function snapshotFailed({ troubles }: Judged): Finding | undefined {
+  if (troubles.snapshot === undefined) return undefined;
+  return { reason: reason.snapshotFailed, message: troubles.snapshot, event: eventReason.snapshotFailed };
+}
+
+function agentRefused({ troubles }: Judged): Finding | undefined {
+  return troubles.other === undefined ? undefined : { reason: reason.applying, message: troubles.other };
+}
+
+function locationNotReady({ seen }: Judged): Finding | undefined {
+  const blocked = seen.migration.spec.policy.locations.flatMap(
+    (name) => blockedBecause(name, seen.locations.get(name)) ?? [],
+  );
+  return blocked.length === 0 ? undefined : { reason: reason.locationNotReady, message: blocked.join("; ") };
+}
+
+function jobFailed({ locations }: Judged): Finding | undefined {
+  const failed = locations.filter(({ lastJob }) => lastJob?.phase === "Failed");
+  if (failed.length === 0) return undefined;
+  const messages = failed.map(({ name, lastJob }) => `${name}: ${lastJob?.message ?? "the last job failed"}`);
+  return { reason: reason.jobFailed, message: `${messages.join("; ")}. Its changes are part of the next job.` };
+}
+
+export interface VolumeJudgement {
+  readonly judgements: readonly Judgement[];
+  readonly note: EventNote | undefined;
+}
+
+export function judgeVolume(judged: Judged, before: readonly Condition[] | undefined): VolumeJudgement {
+  const { seen, troubles } = judged;
+  const { generation } = seen.migration.metadata;
+  const finding = checks.map((check) => check(judged)).find((found) => found !== undefined);
+  const ready = finding ?? { reason: reason.ok, message: "Snapshots are taken and migrated as the policy says." };
+  const judgements = [
+    judge(conditionType.ready, generation, { status: finding === undefined, ...ready }),
+    policyJudgement(seen),
+    ...(seen.policy?.isClassMissing ? [classMissing(seen)] : []),
+    ...snapshotJudgement(troubles, conditionOf(before, conditionType.snapshotted), generation),
+  ];
+  const note = finding?.event && { type: "Warning" as const, reason: finding.event, message: finding.message };
+  return { judgements, note: note || undefined };
+}
+
+function policyJudgement({ policy, migration }: SeenVolume): Judgement {
+  const { generation } = migration.metadata;
+  const resolved = policy?.resolved;
+  if (resolved?.kind === "invalid") {
+    const message = resolved.problems.join("; ");
+    return judge(conditionType.policyValid, generation, { status: false, reason: reason.invalidPolicy, message });
+  }
+  const refusals = resolved?.kind === "policy" ? resolved.refusals : [];
+  const found =
+    refusals.length > 0
+      ? { reason: reason.policyRefused, message: `In force, except: ${refusals.join("; ")}` }
+      : { reason: reason.ok, message: "" };
+  return judge(conditionType.policyValid, generation, { status: true, ...found });
+}
+
+function classMissing({ policy, migration }: SeenVolume): Judgement {
+  const message = `StorageClass ${policy?.className} does not exist; the volume goes on by what it said. One made anew is adopted.`;
+  const found = { status: true, reason: reason.classMissing, message };
+  return judge(conditionType.classMissing, migration.metadata.generation, found);
+}
+
+/** Absent until the first run; afterwards it tells how the last attempt went. */
+function snapshotJudgement(
+  { snapshot }: Troubles,
+  before: Condition | undefined,
+  generation: number | undefined,
+): Judgement[] {
+  const type = conditionType.snapshotted;
+  if (snapshot !== undefined) {
+    return [judge(type, generation, { status: false, reason: reason.snapshotFailed, message: snapshot })];
+  }
+  // A failure is over as soon as a reconcile gets by without one: what is due is tried in each.
+  return before === undefined ? [] : [judge(type, generation, { status: true, reason: reason.ok, message: "" })];
+}

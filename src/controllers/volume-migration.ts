@@ -1,0 +1,184 @@
+// VolumeMigration: the loop of one volume. A due snapshot is asked of the agent, an expired one becomes a MigrationJob for each
+// location that is behind, and what no location needs is released. Kubernetes keeps the record; the agent keeps the data.
+import type { PersistentVolumeClaim, StorageClass } from "../api/core.ts";
+import type { MigrationJob } from "../api/migration-job.ts";
+import type { MigrationLocation } from "../api/migration-location.ts";
+import { eventReason } from "../api/names.ts";
+import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
+import type { VolumeMigration } from "../api/volume-migration.ts";
+import { codeOf, describe } from "../domain/errors.ts";
+import { planMigrations } from "../domain/migration-due.ts";
+import {
+  again,
+  type Controller,
+  type EventNote,
+  type Index,
+  type Key,
+  keyOf,
+  type Outcome,
+  type ReconcileContext,
+  settled,
+  watching,
+} from "../kube/cluster.ts";
+import type { VolumeView } from "../wire/schemas.ts";
+import type { Held } from "./agents.ts";
+import { type ControllerDeps, controllerName } from "./deps.ts";
+import {
+  MigrationJobs,
+  MigrationLocations,
+  migrationsByLocation,
+  migrationsBySchedule,
+  PersistentVolumeClaims,
+  PersistentVolumes,
+  SnapshotSchedules,
+  StorageClasses,
+  VolumeMigrations,
+  volumesByClass,
+} from "./kinds.ts";
+import { decideVolume, dueSnapshotOf, jobDraft, type VolumeDecision } from "./volume-decision.ts";
+import { migrationFacts, observeVolume, type SeenVolume } from "./volume-facts.ts";
+import type { Troubles } from "./volume-judgements.ts";
+import { isNewlyMissed, volumeStatus } from "./volume-status.ts";
+
+export function volumeMigrationController(deps: ControllerDeps): Controller {
+  const { cluster } = deps;
+  const found = (index: Index<VolumeMigration>, value: string) => cluster.find(index, value).map(keyOf);
+  return {
+    name: controllerName.volumeMigration,
+    kind: VolumeMigrations,
+    watches: [
+      watching<MigrationJob>(MigrationJobs, ({ spec }) => [{ name: spec.volumeName }]),
+      watching<SnapshotSchedule>(SnapshotSchedules, ({ metadata }) => found(migrationsBySchedule, metadata.name)),
+      watching<MigrationLocation>(MigrationLocations, ({ metadata }) => found(migrationsByLocation, metadata.name)),
+      watching(PersistentVolumes, ({ metadata }) => [{ name: metadata.name }]),
+      watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
+        spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
+      ),
+      watching<StorageClass>(StorageClasses, ({ metadata }) => cluster.find(volumesByClass, metadata.name).map(keyOf)),
+    ],
+    concurrency: 16,
+    reconcile: (key, context) => reconcile(key, deps, context),
+  };
+}
+
+async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
+  const seen = observeVolume(key, deps);
+  if (seen === undefined) return settled;
+  const nowMs = deps.clock.nowMs();
+  const decision = decideVolume(seen, nowMs);
+  const attempt = await apply(seen, decision, deps, context);
+  // What a crash may cut off comes last: releasing goes by what the status says was taken.
+  await record({ seen, decision, troubles: attempt.troubles }, deps, context.signal);
+  if (attempt.error !== undefined) throw attempt.error;
+  await release(key, decision, deps);
+  return outcome(decision, nowMs);
+}
+
+function outcome({ nextMs }: VolumeDecision, nowMs: number): Outcome {
+  return nextMs === undefined ? settled : again(Math.max(0, nextMs - nowMs));
+}
+
+interface Attempt {
+  readonly troubles: Troubles;
+  /** The first thing that went wrong; thrown after it was recorded, so that it is tried again. */
+  readonly error: unknown;
+}
+
+async function apply(
+  seen: SeenVolume,
+  decision: VolumeDecision,
+  { cluster }: ControllerDeps,
+  { signal }: ReconcileContext,
+): Promise<Attempt> {
+  const { held } = seen;
+  if (held === undefined) return { troubles: {}, error: undefined };
+  const marking = await attempt(() => mark(held, decision));
+  const snapshot = await attempt(() => takeSnapshot(held, decision));
+  for (const due of decision.plan.jobs) await cluster.create(MigrationJobs, jobDraft(seen, due), signal);
+  const troubles: Troubles = {
+    // Whoever acted on an old view looks again; that is no trouble worth telling.
+    ...(marking.error !== undefined &&
+      codeOf(marking.error) !== "PreconditionFailed" && { other: describe(marking.error) }),
+    ...(snapshot.error !== undefined && { snapshot: describe(snapshot.error) }),
+  };
+  return { troubles, error: marking.error ?? snapshot.error };
+}
+
+/** Failures of the agent go into the status before they are thrown; bugs and lost leadership are thrown at once. */
+async function attempt(effect: () => Promise<void>): Promise<{ error: unknown }> {
+  try {
+    await effect();
+    return { error: undefined };
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return { error };
+  }
+}
+
+async function mark({ agent, view }: Held<VolumeView>, { mark: spec }: VolumeDecision): Promise<void> {
+  if (spec === undefined) return;
+  // At exactly the revision seen: a volume that has grown meanwhile must not be asked to shrink.
+  await agent.api.putVolume(view.name, spec, { ifMatch: view.revision });
+}
+
+async function takeSnapshot({ agent, view }: Held<VolumeView>, decision: VolumeDecision): Promise<void> {
+  const name = dueSnapshotOf(decision);
+  if (name !== undefined) await agent.api.putSnapshot(view.name, name);
+}
+
+interface Done {
+  readonly seen: SeenVolume;
+  readonly decision: VolumeDecision;
+  readonly troubles: Troubles;
+}
+
+async function record({ seen, decision, troubles }: Done, deps: ControllerDeps, signal: AbortSignal): Promise<void> {
+  const { status, note } = volumeStatus(seen, decision, troubles, deps.clock.nowMs());
+  const notes = [note, missedNote(seen, decision)].filter((each) => each !== undefined);
+  await deps.cluster.patchStatus(VolumeMigrations, seen.migration, status, signal);
+  for (const each of notes) tell(seen, each, deps);
+  for (const { name, newestPointTime } of status.locations ?? []) {
+    if (newestPointTime === undefined) continue;
+    const { namespace = "", name: claim = "" } = seen.migration.spec.claim ?? {};
+    newestPoint(deps).set(Date.parse(newestPointTime) / 1000, {
+      volume: seen.migration.metadata.name,
+      namespace,
+      claim,
+      location: name,
+    });
+  }
+}
+
+const newestPoint = ({ metrics }: ControllerDeps) =>
+  metrics.gauge(
+    "longshore_newest_point_timestamp_seconds",
+    "Source time of the newest complete point in time at the location; the lag is now minus this",
+    ["volume", "namespace", "claim", "location"],
+  );
+
+function missedNote(seen: SeenVolume, decision: VolumeDecision): EventNote | undefined {
+  const { run } = decision;
+  if (run.kind !== "wait" || run.missed === undefined || !isNewlyMissed(seen, decision)) return undefined;
+  const message = `The snapshot due at ${new Date(run.missed).toISOString()} was missed past the starting deadline`;
+  return { type: "Warning", reason: eventReason.runMissed, message };
+}
+
+/** Tenants see their claims, not our kinds: what concerns a claim is told there as well. */
+function tell({ migration, policy }: SeenVolume, note: EventNote, { cluster }: ControllerDeps): void {
+  cluster.event(migration, note);
+  if (policy?.claim !== undefined) cluster.event(policy.claim, note);
+}
+
+/**
+ * Lets go of what nobody needs. The agent is asked first how things stand, and the jobs are looked at again: what was seen
+ * may be behind, and a release cannot be taken back. Beyond that, the agent keeps whatever has a hold.
+ */
+async function release(key: Key, { plan }: VolumeDecision, deps: ControllerDeps): Promise<void> {
+  if (plan.releases.length === 0) return;
+  const seen = observeVolume(key, deps);
+  if (seen?.held === undefined) return;
+  const { api } = seen.held.agent;
+  const fresh = await api.getVolume(seen.held.view.name);
+  const stillFree = new Set(planMigrations(migrationFacts(seen, fresh, deps.clock.nowMs())).releases);
+  for (const name of plan.releases) if (stillFree.has(name)) await api.removeSnapshot(fresh.name, name);
+}
