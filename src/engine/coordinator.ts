@@ -9,6 +9,7 @@ import type { JobSpec, Mode, PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
+import type { Locations } from "./locations.ts";
 import {
   dropHold,
   type HoldKey,
@@ -45,11 +46,13 @@ export class Coordinator {
   private readonly core: Core;
   private readonly rows: JobRows;
   private readonly volumes: Volumes;
+  private readonly locations: Locations;
 
-  constructor(core: Core, parts: { rows: JobRows; volumes: Volumes }) {
+  constructor(core: Core, parts: { rows: JobRows; volumes: Volumes; locations: Locations }) {
     this.core = core;
     this.rows = parts.rows;
     this.volumes = parts.volumes;
+    this.locations = parts.locations;
   }
 
   /** Drives the job as far as it goes. Resolves when the target has committed and the base has moved; throws otherwise. */
@@ -316,6 +319,7 @@ export class Coordinator {
         lanes: this.core.limits.lanesPerJob,
         windowBytes: this.core.limits.windowBytes,
         signal,
+        pace: (bytes, stop) => this.locations.pace(subject.row.location, bytes, stop),
         progress: {
           sent: (bytes) => {
             live.bytesSent += bytes;

@@ -29,7 +29,7 @@ export class Jobs {
     this.volumes = parts.volumes;
     this.locations = parts.locations;
     this.rows = new JobRows(core);
-    this.coordinator = new Coordinator(core, { rows: this.rows, volumes: parts.volumes });
+    this.coordinator = new Coordinator(core, { rows: this.rows, ...parts });
   }
 
   list(): JobView[] {

@@ -1,4 +1,5 @@
 // Migration locations as this agent knows them: where a target cluster answers, and what the last probe said.
+import { openTokenBucket, type TokenBucket } from "../base/token-bucket.ts";
 import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { LocationSpec, LocationState, LocationView, Member } from "../wire/schemas.ts";
@@ -36,6 +37,7 @@ export class Locations {
   private readonly core: Core;
   private readonly probes = new Map<string, Probe>();
   private readonly connections = new Map<string, PeerConnection>();
+  private readonly buckets = new Map<string, TokenBucket>();
 
   constructor(core: Core) {
     this.core = core;
@@ -76,6 +78,7 @@ export class Locations {
           specJson,
         ),
       );
+      this.buckets.get(name)?.setRate(spec.bytesPerSecondMax);
       await this.disconnect(name);
       this.probes.delete(name);
       this.core.feed.publish("location", name);
@@ -122,6 +125,14 @@ export class Locations {
     const connection = this.core.connect(this.spec(name));
     this.connections.set(name, connection);
     return connection;
+  }
+
+  /** Waits until `bytes` more may be sent there; a changed limit holds at once, for running jobs as well. */
+  async pace(name: string, bytes: number, signal: AbortSignal): Promise<void> {
+    const known = this.buckets.get(name);
+    const bucket = known ?? openTokenBucket(this.spec(name).bytesPerSecondMax, this.core.clock);
+    if (known === undefined) this.buckets.set(name, bucket);
+    await bucket.take(bytes, signal);
   }
 
   async probeAll(): Promise<void> {

@@ -31,6 +31,8 @@ export interface SendOptions {
   readonly lanes: number;
   readonly windowBytes: number;
   readonly progress: Progress;
+  /** Waits until so many bytes may be sent: the location's bandwidth, shared by all its jobs. */
+  readonly pace: (bytes: number, signal: AbortSignal) => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -104,7 +106,7 @@ async function sendBatch(options: SendOptions, lane: Lane, batch: readonly numbe
   return digests;
 }
 
-async function sendUnit({ reader, units, signal }: SendOptions, lane: Lane, index: number): Promise<string> {
+async function sendUnit({ reader, units, pace, signal }: SendOptions, lane: Lane, index: number): Promise<string> {
   const hash = createHash("sha256");
   for (const [offset, length, data] of units[index] ?? []) {
     if (data === 0) continue;
@@ -114,6 +116,7 @@ async function sendUnit({ reader, units, signal }: SendOptions, lane: Lane, inde
       const payload = Buffer.allocUnsafe(Math.min(frameBytes, length - at));
       await reader.read(offset + at, payload);
       hash.update(payload);
+      await pace(payload.length, signal);
       await lane.send({ unit: index, offset: offset + at, length: payload.length }, payload);
     }
   }
