@@ -18,6 +18,7 @@ clusterContract("the fake cluster", async () => {
     events: async (name) =>
       [...server.events.values()]
         .filter(({ about }) => about.endsWith(` ${name}`) || about.endsWith(`/${name}`))
+        .sort((left, right) => (left.reason < right.reason ? -1 : 1))
         .map(({ about: _, ...event }): EventNote & { count: number } => event),
     close: async () => undefined,
   };
