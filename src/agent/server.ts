@@ -72,7 +72,7 @@ declare module "fastify" {
   }
 }
 
-/** Resolves when it listens. Throws `BadRequest` when it cannot listen at the address. */
+/** Resolves when it listens; throws what the system says when it cannot. */
 export async function openAgentServer(options: AgentServerOptions): Promise<AgentServer> {
   const context: Context = { ...options, stop: new AbortController() };
   const app = openApp(context);
@@ -83,10 +83,9 @@ export async function openAgentServer(options: AgentServerOptions): Promise<Agen
   const unsubscribe = options.credentials.onChange(() => secureServerOf(app).setSecureContext(tlsOptions(context)));
   try {
     await app.listen(options.listen);
-  } catch (cause) {
+  } catch (error) {
     unsubscribe();
-    const where = `${options.listen.host}:${options.listen.port}`;
-    throw new LongshoreError("BadRequest", `cannot listen at ${where}; correct listen in the configuration`, { cause });
+    throw error;
   }
   return {
     address: addressOf(app),
