@@ -14,12 +14,13 @@ type TestFunction = () => Promise<void> | void;
 
 /** `test` on a machine that has all of `what`; else a skip named `NAME [needs xfs: REASON]`. */
 export function needs(...what: Need[]): (name: string, fn: TestFunction, timeoutMs?: number) => void {
-  const reasons = what.flatMap((need) => {
-    const reason = missing(need);
-    return reason === undefined ? [] : [`[needs ${need}: ${reason}]`];
-  });
-  if (reasons.length === 0) return (name, fn, timeoutMs) => test(name, fn, timeoutMs);
-  return (name, fn, timeoutMs) => test.skip(`${name} ${reasons.join(" ")}`, fn, timeoutMs);
+  const reasons = Map.groupBy(
+    what.filter((need) => missing(need) !== undefined),
+    (need) => missing(need),
+  );
+  if (reasons.size === 0) return (name, fn, timeoutMs) => test(name, fn, timeoutMs);
+  const told = [...reasons].map(([reason, lacking]) => `[needs ${lacking.join(", ")}: ${reason}]`).join(" ");
+  return (name, fn, timeoutMs) => test.skip(`${name} ${told}`, fn, timeoutMs);
 }
 
 const found = new Map<Need, string | undefined>();

@@ -16,9 +16,9 @@ const jest = ["--disable-warning=ExperimentalWarning", "--experimental-vm-module
 // Jest takes them as regular expressions for whole paths, and the checkout may lie under any name.
 const quickPaths = ["/src/", "/tools/", "/test/[^/]*$"].map((path) => `^${root.replace(/[^\w/]/g, "\\$&")}${path}`);
 
-const colors = process.stdout.isTTY ? [] : ["--colors=off"];
+const isForPeople = process.stdout.isTTY === true;
 const checks = [
-  { name: "check: format and lint", command: "biome", options: ["ci", ...colors, "."] },
+  { name: "check: format and lint", command: "biome", options: ["ci", ...(isForPeople ? [] : ["--colors=off"]), "."] },
   { name: "check: types", command: "tsc", options: [] },
   { name: "check: generated files are up to date", command: "node", options: ["tools/generate.ts", "--verify"] },
 ];
@@ -45,7 +45,7 @@ async function run(command: string, options: readonly string[]): Promise<number>
   running = spawn(command, options, {
     cwd: root,
     stdio: ["ignore", "inherit", "inherit"],
-    env: { ...process.env, TMPDIR: scratch },
+    env: { ...process.env, TMPDIR: scratch, ...(isForPeople ? {} : { NO_COLOR: "1" }) },
     detached: true,
   });
   const [status] = (await once(running, "exit")) as [number | null];
