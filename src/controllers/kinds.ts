@@ -13,7 +13,7 @@ import type { MigrationSource } from "../api/migration-source.ts";
 import { group, label, version } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import type { Index, KindRef, KubeObject } from "../kube/cluster.ts";
+import type { Index, KindRef } from "../kube/cluster.ts";
 
 const ours = { group, version, namespaced: false } as const;
 
@@ -62,7 +62,8 @@ export const StorageClasses: KindRef<StorageClass> = {
   namespaced: false,
 };
 
-const snapshotGroup = { group: "snapshot.storage.k8s.io", version: "v1" } as const;
+// Not every cluster has them installed.
+const snapshotGroup = { group: "snapshot.storage.k8s.io", version: "v1", optional: true } as const;
 
 export const VolumeSnapshots: KindRef<VolumeSnapshot> = {
   ...snapshotGroup,
@@ -109,9 +110,8 @@ export const migratedBySource: Index<MigratedVolume> = {
   valuesOf: ({ spec }) => present(spec.source),
 };
 
-const publishedAs = ({ metadata }: KubeObject) => present(metadata.labels?.[label.migratedVolume]);
-export const snapshotsByMigratedVolume: Index<VolumeSnapshot> = { kind: VolumeSnapshots, valuesOf: publishedAs };
-export const contentsByMigratedVolume: Index<VolumeSnapshotContent> = {
-  kind: VolumeSnapshotContents,
-  valuesOf: publishedAs,
+/** By the MigratedVolume that they publish, as its label value. */
+export const snapshotsByMigratedVolume: Index<VolumeSnapshot> = {
+  kind: VolumeSnapshots,
+  valuesOf: ({ metadata }) => present(metadata.labels?.[label.migratedVolume]),
 };

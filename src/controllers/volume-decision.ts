@@ -4,7 +4,7 @@ import type { MigrationJob } from "../api/migration-job.ts";
 import { label, managedByLongshore, metadataKey } from "../api/names.ts";
 import { parseDuration } from "../domain/duration.ts";
 import { type DueJob, type MigrationPlan, planMigrations } from "../domain/migration-due.ts";
-import { dueOfSnapshot, jobNameOf, shortName, snapshotNameAt } from "../domain/names.ts";
+import { dueOfSnapshot, jobNameOf, labelValueOf, snapshotNameAt } from "../domain/names.ts";
 import { decideRun, offsetOf, parseTiming, type RunDecision } from "../domain/schedule.ts";
 import { controlledBy, type Draft } from "../kube/cluster.ts";
 import type { VolumeSpec, VolumeView } from "../wire/schemas.ts";
@@ -129,7 +129,7 @@ export function jobDraft({ migration }: SeenVolume, due: DueJob): Draft<Migratio
       name: jobNameOf({ volume, location: due.location, generation: due.generation }),
       labels: {
         [label.managedBy]: managedByLongshore,
-        [label.volume]: shortName([volume]),
+        [label.volume]: labelValueOf(volume),
         [label.location]: due.location,
       },
       ownerReferences: [controlledBy(migration)],

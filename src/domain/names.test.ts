@@ -1,6 +1,13 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
-import { demandSnapshotName, dueOfSnapshot, isDemandSnapshot, jobNameOf, shortName, snapshotNameAt } from "./names.ts";
+import {
+  demandSnapshotName,
+  dueOfSnapshot,
+  isDemandSnapshot,
+  jobNameOf,
+  labelValueOf,
+  snapshotNameAt,
+} from "./names.ts";
 
 const kubernetesName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
 
@@ -47,6 +54,12 @@ test("every name fits into a label, is a Kubernetes name, and differs for differ
   );
 });
 
-test("a last part that leaves no room for the others is still a name", () => {
-  expect(shortName(["abc", "x".repeat(60)]).length).toBeGreaterThan(60);
+test("as a label's value a name is itself where it fits, and otherwise still its own", () => {
+  expect(labelValueOf("pv1")).toBe("pv1");
+  fc.assert(
+    fc.property(fc.stringMatching(/^[a-z0-9][a-z0-9.-]{60,120}[a-z0-9]$/), (name) => {
+      expect(labelValueOf(name)).toMatch(/^[a-z0-9][a-z0-9.-]{0,61}[a-z0-9]$/);
+      expect(labelValueOf(name)).not.toBe(labelValueOf(`${name}x`));
+    }),
+  );
 });

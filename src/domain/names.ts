@@ -39,11 +39,18 @@ export function jobNameOf(job: { volume: string; location: string; generation: n
   return shortName([job.volume, job.location, `g${job.generation}`]);
 }
 
+/** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */
+export function labelValueOf(name: string): string {
+  if (name.length <= nameLengthMax) return name;
+  const head = name.slice(0, nameLengthMax - digestLength - 1).replace(/[^a-z0-9]+$/, "");
+  return `${head}-${hash("sha256", name, "hex").slice(0, digestLength)}`;
+}
+
 /**
  * The parts joined by `-`, within 63 characters and fit for a Kubernetes name. A digest of all parts is added whenever
  * joining them is not reversible, so that different parts never give one name.
  */
-export function shortName(parts: readonly string[]): string {
+function shortName(parts: readonly string[]): string {
   const plain = parts.join("-");
   const isReversible = parts.slice(0, -1).every((part) => !part.includes("-"));
   if (plain.length <= nameLengthMax && isReversible) return plain;

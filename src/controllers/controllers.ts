@@ -1,0 +1,72 @@
+// All reconcilers, and which of them what an agent tells concerns.
+import type { Cluster, Controller, Key, KindRef } from "../kube/cluster.ts";
+import type { AgentNews } from "./agent-mirror.ts";
+import { type ControllerDeps, controllerName } from "./deps.ts";
+import {
+  MigratedVolumes,
+  MigrationLocations,
+  MigrationSources,
+  migrationsByHandle,
+  VolumeMigrations,
+} from "./kinds.ts";
+import { migratedVolumeController } from "./migrated-volume.ts";
+import { keyOfAgentJob, migrationJobController } from "./migration-job.ts";
+import { migrationLocationController } from "./migration-location.ts";
+import { migrationSourceController } from "./migration-source.ts";
+import { persistentVolumeController } from "./persistent-volume.ts";
+import { snapshotScheduleController } from "./snapshot-schedule.ts";
+import { volumeMigrationController } from "./volume-migration.ts";
+
+export function openControllers(deps: ControllerDeps): readonly Controller[] {
+  return [
+    persistentVolumeController(deps),
+    snapshotScheduleController(deps),
+    volumeMigrationController(deps),
+    migrationJobController(deps),
+    migrationLocationController(deps),
+    migrationSourceController(deps),
+    migratedVolumeController(deps),
+  ];
+}
+
+interface Concern {
+  readonly controller: string;
+  readonly key: Key;
+}
+
+/** Which keys of which controllers are concerned by what an agent tells. */
+export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Concern[] {
+  const all = (kind: KindRef, controller: string) =>
+    cluster.list(kind).map(({ metadata }) => ({ controller, key: { name: metadata.name } }));
+  return ({ kind, name }) => {
+    switch (kind) {
+      case "volume":
+        return cluster
+          .find(migrationsByHandle, name)
+          .map(({ metadata }) => ({ controller: controllerName.volumeMigration, key: { name: metadata.name } }));
+      case "location":
+        return [{ controller: controllerName.migrationLocation, key: { name } }];
+      case "job": {
+        const key = keyOfAgentJob(name);
+        return key === undefined ? [] : [{ controller: controllerName.migrationJob, key: { name: key.name } }];
+      }
+      case "source":
+        return [{ controller: controllerName.migrationSource, key: { name } }];
+      case "migratedVolume":
+        return [{ controller: controllerName.migratedVolume, key: { name } }];
+      case "synced":
+        // What no agent holds is known for sure only now.
+        return [
+          ...all(MigrationLocations, controllerName.migrationLocation),
+          ...all(MigrationSources, controllerName.migrationSource),
+          ...all(VolumeMigrations, controllerName.volumeMigration),
+          ...all(MigratedVolumes, controllerName.migratedVolume),
+        ];
+      case "lost":
+        return [
+          ...all(MigrationLocations, controllerName.migrationLocation),
+          ...all(MigrationSources, controllerName.migrationSource),
+        ];
+    }
+  };
+}

@@ -1,0 +1,141 @@
+// The status of a MigratedVolume, from what its agent tells of it and what became of its publication. Pure.
+import type { MigratedVolume, MigratedVolumeStatus } from "../api/migrated-volume.ts";
+import { conditionType, metadataKey, reason } from "../api/names.ts";
+import type { SourceClaim } from "../domain/publication.ts";
+import type { Judgement } from "../kube/conditions.ts";
+import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
+import { judge, judged, parseTime, present } from "./status-parts.ts";
+
+/** What became of the publication that a MigrationSource asks for. */
+export interface Publishing {
+  /** `undefined`: none is asked for, or it is not due yet. */
+  readonly isPublished: boolean | undefined;
+  readonly reason: string;
+  readonly message: string;
+  readonly at?: { readonly namespace: string; readonly name: string; readonly contentName: string };
+}
+
+/** Progress is not written more often than this; state changes are written at once. */
+const progressEveryMs = 30_000;
+
+const pointsShown = 200;
+
+/** The claim in the source cluster, as far as the source told. */
+export function sourceClaimOf({ metadata }: MigratedVolumeView): SourceClaim | undefined {
+  const namespace = metadata[metadataKey.claimNamespace];
+  const name = metadata[metadataKey.claimName];
+  if (namespace === undefined || name === undefined) return undefined;
+  return { namespace, name, labels: labelsOf(metadata[metadataKey.claimLabels]) };
+}
+
+/** The source wrote this: what is not an object of texts counts as nothing. */
+function labelsOf(text: string | undefined): Record<string, string> {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text ?? "{}");
+  } catch {
+    return {};
+  }
+  if (typeof parsed !== "object" || parsed === null) return {};
+  return Object.fromEntries(
+    Object.entries(parsed).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+}
+
+export interface MigratedStatus {
+  readonly status: MigratedVolumeStatus;
+  /** When progress that was held back may be written; `undefined` when none was. */
+  readonly progressMs: number | undefined;
+}
+
+export function migratedStatus(
+  object: MigratedVolume,
+  view: MigratedVolumeView,
+  publishing: Publishing,
+  nowMs: number,
+): MigratedStatus {
+  const before = object.status;
+  const { progress, progressMs } = progressOf(before, view, nowMs);
+  const claim = sourceClaimOf(view);
+  const newest = view.points.at(-1);
+  const status: MigratedVolumeStatus = {
+    ...present({ observedGeneration: object.metadata.generation }),
+    conditions: judged(before?.conditions, judgementsOf(object, view, publishing), nowMs),
+    state: view.state,
+    home: view.home,
+    sizeBytes: view.sizeBytes,
+    pointCount: view.points.length,
+    points: view.points.slice(-pointsShown).map(pointOf),
+    waitingClones: view.waitingClones,
+    published: publishing.at === undefined ? [] : [publishing.at],
+    ...present({
+      volumeMode: view.metadata[metadataKey.volumeMode],
+      claim: claim && { namespace: claim.namespace, name: claim.name },
+      newestPoint: newest && pointOf(newest),
+      progress,
+    }),
+  };
+  return { status, progressMs };
+}
+
+function pointOf({ pointId, generation, sourceTime, committedAt }: MigratedPoint) {
+  return { pointId, generation, time: sourceTime, committedTime: committedAt };
+}
+
+type Progress = NonNullable<MigratedVolumeStatus["progress"]>;
+
+function progressOf(
+  before: MigratedVolumeStatus | undefined,
+  { transfer }: MigratedVolumeView,
+  nowMs: number,
+): { progress: Progress | undefined; progressMs: number | undefined } {
+  if (transfer === null) return { progress: undefined, progressMs: undefined };
+  const { job, bytesTotal, bytesStored, since } = transfer;
+  const last = before?.progress;
+  const lastMs = parseTime(last?.lastProgressTime);
+  const isSame = last?.job === job && last.startTime === since && last.bytesTotal === bytesTotal;
+  if (last !== undefined && isSame && lastMs !== undefined && nowMs < lastMs + progressEveryMs) {
+    return { progress: last, progressMs: last.bytesStored === bytesStored ? undefined : lastMs + progressEveryMs };
+  }
+  const lastProgressTime = new Date(nowMs).toISOString();
+  return { progress: { job, bytesTotal, bytesStored, startTime: since, lastProgressTime }, progressMs: undefined };
+}
+
+const states = {
+  Empty: { status: false, reason: reason.empty, message: "No point in time has been committed yet." },
+  Available: { status: true, reason: reason.ok, message: "The newest point in time may be cloned." },
+  Frozen: { status: false, reason: reason.frozen, message: "A transfer runs; clones wait for its commit." },
+} as const;
+
+function judgementsOf(object: MigratedVolume, view: MigratedVolumeView, publishing: Publishing): Judgement[] {
+  const { generation } = object.metadata;
+  const judgements = [judge(conditionType.available, generation, states[view.state])];
+  if (view.diverged) {
+    const message = "The source did not know the newest point here; the last transfer brought everything allocated.";
+    judgements.push(judge(conditionType.diverged, generation, { status: true, reason: reason.unknownPoint, message }));
+  }
+  const { isPublished, reason: because, message } = publishing;
+  judgements.push(judge(conditionType.published, generation, { status: isPublished, reason: because, message }));
+  return judgements;
+}
+
+/** What is left to say of a volume that no agent holds any more. */
+export function missingStatus(
+  object: MigratedVolume,
+  problem: string | undefined,
+  nowMs: number,
+): MigratedVolumeStatus {
+  const message =
+    problem ?? "No agent of this cluster holds it (any more). Delete this object if the data is given up.";
+  const found = {
+    status: problem === undefined ? false : undefined,
+    reason: problem === undefined ? reason.missing : reason.agentUnreachable,
+    message,
+  };
+  const judgement = judge(conditionType.available, object.metadata.generation, found);
+  const others = (object.status?.conditions ?? []).filter(({ type }) => type !== conditionType.available);
+  return {
+    ...object.status,
+    conditions: [...judged(object.status?.conditions, [judgement], nowMs), ...others],
+  };
+}
