@@ -39,6 +39,11 @@ export function adminApi(plane: ControlPlane): Api {
   return openApi(openConnection(config, systemClock), openMetrics());
 }
 
+/** The admin's kubeconfig, by way of another port on loopback. */
+export function kubeconfigThrough(plane: ControlPlane, port: number): string {
+  return readFileSync(plane.kubeconfigPath, "utf8").replace(plane.server, `https://127.0.0.1:${port}`);
+}
+
 export interface RunningOperator {
   /** To be used once it leads. */
   readonly cluster: Cluster;
