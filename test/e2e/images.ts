@@ -2,7 +2,8 @@
 // made and changed in image files without mounting them (e2fsprogs writes the image directly, so no root is needed).
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { open, readdir, readFile, readlink, lstat } from "node:fs/promises";
+import { lstat, mkdtemp, open, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { promisify } from "node:util";
 
@@ -48,14 +49,23 @@ export async function isEqualByCmp(one: string, two: string): Promise<boolean> {
 
 /** Makes an ext4 file system with the files of `tree` in the image, which keeps its size. */
 export async function makeExt4(image: string, tree: string): Promise<void> {
-  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d", tree, image], { env });
+  await run("mke2fs", ["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d", tree, image], {
+    env,
+  });
 }
 
-/** Writes files into the ext4 image; each replaces one of that path. */
+/** Writes files into the ext4 image, on disk when it resolves; each replaces one of that path. */
 export async function writeInto(image: string, files: readonly { from: string; path: string }[]): Promise<void> {
-  for (const { from, path } of files) {
-    const commands = [`rm ${path}`, `write ${from} ${path}`];
-    for (const command of commands) await run("debugfs", ["-w", "-R", command, image], { env });
+  const folder = await mkdtemp(join(tmpdir(), "longshore-debugfs-"));
+  try {
+    const script = join(folder, "commands");
+    await writeFile(script, files.map(({ from, path }) => `rm "${path}"\nwrite "${from}" "${path}"\n`).join(""));
+    await run("debugfs", ["-w", "-f", script, image], { env, maxBuffer: 1 << 26 });
+    const file = await open(image, "r+");
+    await file.sync();
+    await file.close();
+  } finally {
+    await rm(folder, { recursive: true });
   }
 }
 
@@ -80,7 +90,9 @@ async function contentOf(path: string): Promise<string> {
   const stat = await lstat(path);
   if (stat.isSymbolicLink()) return `link to ${await readlink(path)}`;
   if (!stat.isFile()) return "folder";
-  return createHash("sha256").update(await readFile(path)).digest("hex");
+  return createHash("sha256")
+    .update(await readFile(path))
+    .digest("hex");
 }
 
 /** The paths that are not the same in both trees, sorted. */

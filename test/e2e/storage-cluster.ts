@@ -89,7 +89,7 @@ export async function startStorageCluster(options: StorageClusterOptions): Promi
     },
     asLocation: () => ({ clusterName: name, clusterUid: uid, seeds: [address], caBundle }),
     asSource: () => ({ clusterName: name, clusterUid: uid, caBundle }),
-    pointFile: (ownerUid, point) => join(dataDir, "store/volumes", ownerUid, "points", `${point}.img`),
+    pointFile: (ownerUid, point) => join(dataDir, "volumes", ownerUid, "points", `${point}.img`),
     async stop() {
       await agent?.signal("SIGTERM");
       await api.close();
