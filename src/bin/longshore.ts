@@ -1,0 +1,48 @@
+#!/usr/bin/env node
+// The one program: an agent, the tools for trust between clusters, and what a person asks an agent.
+import { Command, CommanderError } from "commander";
+import { addAgentCommand } from "./agent-command.ts";
+import { exitCodes, reportFailure } from "./failure.ts";
+import { addHoldCommands } from "./hold-commands.ts";
+import { addJobCommands } from "./job-commands.ts";
+import { addPairCommands } from "./pair-commands.ts";
+import { addPkiCommands } from "./pki-commands.ts";
+import { type Streams, terminalStreams } from "./streams.ts";
+import { version } from "./version.ts";
+import { addViewCommands } from "./view-commands.ts";
+
+/** Runs one command line; resolves with the exit status. */
+export async function runLongshore(words: readonly string[], streams: Streams): Promise<number> {
+  const program = new Command("longshore")
+    .description("Keeps Kubernetes persistent volumes up to date across clusters, by policy.")
+    .version(version)
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => streams.out(text), writeErr: (text) => streams.err(text) })
+    .showHelpAfterError("(see --help)")
+    .addHelpText(
+      "after",
+      `\nExit status: ${Object.values(exitCodes)
+        .map(({ code, means }) => `${code} ${means}`)
+        .join(", ")}.`,
+    );
+  for (const add of [
+    addAgentCommand,
+    addPkiCommands,
+    addPairCommands,
+    addJobCommands,
+    addViewCommands,
+    addHoldCommands,
+  ])
+    add(program, streams);
+  try {
+    await program.parseAsync([...words], { from: "user" });
+    return streams.exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage.code;
+    return reportFailure(error, streams);
+  }
+}
+
+if (import.meta.main) {
+  process.exitCode = await runLongshore(process.argv.slice(2), terminalStreams());
+}
