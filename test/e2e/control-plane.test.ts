@@ -1,29 +1,17 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect } from "@jest/globals";
 import { missing, needs } from "../needs.ts";
+import { processesNaming } from "../processes.ts";
 import { type ControlPlane, startControlPlane } from "./control-plane.ts";
 
 const test = needs("controlplane");
 const startMsMax = 100_000;
-
-/** Command lines of the processes that work in `folder`. */
-function processesIn(folder: string): string[] {
-  return readdirSync("/proc").flatMap((pid) => {
-    if (!/^\d+$/.test(pid)) return [];
-    try {
-      const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-      return command.includes(folder) ? [command] : [];
-    } catch {
-      return []; // It ended while we looked.
-    }
-  });
-}
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await holds())) await sleep(50);
@@ -115,9 +103,9 @@ describe("two control planes side by side", () => {
   );
 
   test("stopping leaves no process and no folder", async () => {
-    expect(processesIn(east.folder)).toHaveLength(3);
+    expect(processesNaming(east.folder)).toHaveLength(3);
     await east.stop();
-    expect(processesIn(east.folder)).toEqual([]);
+    expect(processesNaming(east.folder)).toEqual([]);
     expect(existsSync(east.folder)).toBe(false);
   });
 });
@@ -134,7 +122,7 @@ describe("a process that has a control plane", () => {
       stdio: ["ignore", "pipe", "inherit"],
     });
     const [folder] = (await once(createInterface(child.stdout), "line")) as [string];
-    expect(processesIn(folder)).toHaveLength(3);
+    expect(processesNaming(folder)).toHaveLength(3);
     return { child, folder };
   }
 
@@ -144,7 +132,7 @@ describe("a process that has a control plane", () => {
       const { child, folder } = await startInProcess();
       child.kill("SIGKILL");
       await once(child, "exit");
-      await until(() => processesIn(folder).length === 0);
+      await until(() => processesNaming(folder).length === 0);
       await (await startControlPlane({ name: "next" })).stop();
       expect(existsSync(folder)).toBe(false);
     },
@@ -158,7 +146,7 @@ describe("a process that has a control plane", () => {
       child.kill("SIGINT");
       const [status] = await once(child, "exit");
       expect(status).toBe(130);
-      await until(() => processesIn(folder).length === 0);
+      await until(() => processesNaming(folder).length === 0);
       expect(existsSync(folder)).toBe(false);
     },
     startMsMax,

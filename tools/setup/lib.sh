@@ -13,9 +13,21 @@ fail() {
   exit 1
 }
 
+# Tells the child's process group to end, waits for it, and is blunt after five seconds.
+end_child() {
+  [ -n "$child" ] || return 0
+  kill -TERM -- "-$child" 2>/dev/null || true
+  (sleep 5 && kill -KILL -- "-$child") >/dev/null 2>&1 9>&- &
+  local timer=$!
+  wait "$child" || true
+  kill -KILL "$timer" 2>/dev/null || true
+  # What the first of them left running.
+  kill -KILL -- "-$child" 2>/dev/null || true
+}
+
 stop_child() {
-  trap - INT TERM HUP
-  if [ -n "$child" ]; then kill -TERM -- "-$child" 2>/dev/null || true; fi
+  trap '' INT TERM HUP
+  end_child
   say "interrupted; run the same command again, it goes on from here" >&2
   exit "$1"
 }

@@ -4,7 +4,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# The step says what was interrupted; we only pass the signal on and wait for it.
+# The step says what was interrupted; we only pass the signal on, and wait for longer than it does for its own.
 forward() {
   trap '' INT TERM HUP
   if [ -n "$child" ]; then

@@ -23,6 +23,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import { processesNaming } from "../../test/processes.ts";
 
 const programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 let tree: string;
@@ -135,8 +136,10 @@ describe("the programs of the control plane", () => {
     writeFileSync(join(tree, "hang"), "");
     const child = spawn(join(tree, "tools/setup/setup.sh"), ["controlplane"], { env: environment(), stdio: "ignore" });
     await until(() => notes().length === 1);
+    expect(processesNaming(tree)).not.toEqual([]);
     child.kill("SIGTERM");
     expect(await once(child, "exit")).toEqual([143, null]);
+    expect(processesNaming(tree)).toEqual([]);
     expect(existsSync(link("etcd"))).toBe(false);
     rmSync(join(tree, "hang"));
     expect(setUp("controlplane").status).toBe(0);
