@@ -9,8 +9,8 @@ import type { Agents, SeenAgent } from "./agents.ts";
 export interface FleetDeps extends Omit<MirrorDeps, "tell"> {
   /** Addresses (host:port) of agents of the own cluster; one that answers yields the others. */
   readonly seeds: readonly string[];
-  /** The client for an address; makes no connection yet. */
-  readonly connect: (address: string) => AgentApi;
+  /** The client for an address; makes no connection yet. Closed when the fleet ends. */
+  readonly connect: (address: string) => AgentApi & { close(): Promise<void> };
   /** Which keys of which controllers are concerned by what an agent changed. */
   readonly route: (news: AgentNews) => readonly { readonly controller: string; readonly key: Key }[];
 }
@@ -31,6 +31,7 @@ export class AgentFleet implements Agents, Source {
   readonly name = "agents";
   readonly #deps: FleetDeps;
   readonly #members = new Map<string, Member>();
+  readonly #clients = new Map<string, ReturnType<FleetDeps["connect"]>>();
 
   constructor(deps: FleetDeps) {
     this.#deps = deps;
@@ -49,6 +50,9 @@ export class AgentFleet implements Agents, Source {
       }
     } finally {
       await Promise.all([...this.#members.keys()].map((id) => this.#drop(id)));
+      const clients = [...this.#clients.values()];
+      this.#clients.clear();
+      await Promise.all(clients.map((client) => client.close()));
     }
   }
 
@@ -58,7 +62,7 @@ export class AgentFleet implements Agents, Source {
     const problems: string[] = [];
     for (const address of addresses) {
       try {
-        const { members } = await this.#deps.connect(address).describe();
+        const { members } = await this.#client(address).describe();
         await this.#adopt(members, enqueue, signal);
         return true;
       } catch (error) {
@@ -84,10 +88,16 @@ export class AgentFleet implements Agents, Source {
     const tell = (news: AgentNews) => {
       for (const { controller, key } of this.#deps.route(news)) enqueue(controller, key);
     };
-    const mirror = new AgentMirror(id, this.#deps.connect(address), { ...this.#deps, tell });
+    const mirror = new AgentMirror(id, this.#client(address), { ...this.#deps, tell });
     const stop = new AbortController();
     const running = mirror.run(AbortSignal.any([signal, stop.signal]));
     this.#members.set(id, { mirror, address, stop, running });
+  }
+
+  #client(address: string): AgentApi {
+    const client = this.#clients.get(address) ?? this.#deps.connect(address);
+    this.#clients.set(address, client);
+    return client;
   }
 
   async #drop(id: string): Promise<void> {

@@ -1,0 +1,55 @@
+// Health, readiness and metrics of a process without an API of its own, over plain HTTP: nothing here is secret.
+import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Metrics } from "../base/metrics.ts";
+import type { OperatorPhase } from "../kube/operator.ts";
+
+export interface Probes {
+  /** host:port. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+export interface ProbeDeps {
+  readonly metrics: Metrics;
+  readonly phase: () => OperatorPhase;
+}
+
+/** Serves /healthz, /readyz and /metrics. A standby is ready: it only waits for its turn. */
+export async function openProbes(listen: { host: string; port: number }, deps: ProbeDeps): Promise<Probes> {
+  const server = createServer((request, response) => {
+    answer(request.url ?? "/", response, deps).catch((error: unknown) => response.destroy(error as Error));
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(listen.port, listen.host, resolve);
+  });
+  const { address, port } = server.address() as AddressInfo;
+  return {
+    address: `${address.includes(":") ? `[${address}]` : address}:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function answer(url: string, response: ServerResponse, { metrics, phase }: ProbeDeps): Promise<void> {
+  switch (url.split("?")[0]) {
+    case "/healthz":
+      return text(response, phase() === "ended" ? 503 : 200, phase());
+    case "/readyz":
+      return text(response, phase() === "standby" || phase() === "leading" ? 200 : 503, phase());
+    case "/metrics":
+      response.setHeader("content-type", metrics.contentType);
+      response.end(await metrics.render());
+      return;
+    default:
+      return text(response, 404, "see /healthz, /readyz and /metrics");
+  }
+}
+
+function text(response: ServerResponse, status: number, body: string): void {
+  response.writeHead(status, { "content-type": "text/plain; charset=utf-8" }).end(`${body}\n`);
+}

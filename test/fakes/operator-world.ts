@@ -1,0 +1,177 @@
+// The operator's reconcilers in a world of fakes: an API server and one agent in memory, on a clock that stands still until
+// told. The process can be killed at any effect, on the API server or at the agent, and started afresh; the world stays.
+import { openMetrics } from "../../src/base/metrics.ts";
+import type { Agents } from "../../src/controllers/agents.ts";
+import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
+import {
+  MigrationLocations,
+  MigrationSources,
+  PersistentVolumeClaims,
+  PersistentVolumes,
+  SnapshotSchedules,
+  StorageClasses,
+} from "../../src/controllers/kinds.ts";
+import { LongshoreError } from "../../src/domain/errors.ts";
+import type { Enqueue, KindRef } from "../../src/kube/cluster.ts";
+import type { AgentApi } from "../../src/wire/agent-api.ts";
+import { CrashPoint } from "./crash-point.ts";
+import { FakeAgent } from "./fake-agent.ts";
+import { FakeClock } from "./fake-clock.ts";
+import { FakeCluster } from "./fake-cluster.ts";
+import { FakeKubernetes } from "./fake-kubernetes.ts";
+import { type Settled, settle } from "./settle.ts";
+
+export const pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
+export class OperatorWorld {
+  readonly clock: FakeClock;
+  readonly server: FakeKubernetes;
+  readonly agent: FakeAgent;
+  /** Why the agent is not followed; the operator then goes by what it last saw. */
+  agentProblem: string | undefined;
+  /** Called for each job that was given to the agent; succeeds it unless set. */
+  onJob: (name: string) => void;
+  cluster: FakeCluster;
+  #enqueue: Enqueue | undefined;
+
+  constructor() {
+    this.clock = new FakeClock(Date.parse("2026-01-01T00:00:00Z"));
+    this.server = new FakeKubernetes(this.clock);
+    this.agent = new FakeAgent({ nowMs: () => this.clock.nowMs() });
+    this.cluster = new FakeCluster({ server: this.server });
+    this.onJob = (name) => this.agent.succeedJob(name, { mode: { kind: "Delta", reason: "CommonBase" } });
+    const push = this.agent.feed.push.bind(this.agent.feed);
+    this.agent.feed.push = (kind, name) => {
+      push(kind, name);
+      if (kind === "clone" || kind === "resync") return;
+      this.#tell({ kind, name });
+      const job = kind === "job" ? this.agent.jobs.get(name) : undefined;
+      if (job?.state === "Pending" && job.revision === 1) queueMicrotask(() => this.#begin(name));
+    };
+  }
+
+  /** Runs the operator, as one process, until nothing more happens within `forMs`. */
+  async run(forMs = 0, crash = new CrashPoint()): Promise<Settled> {
+    this.cluster = this.cluster.restarted(crash);
+    const agents = this.#agents(crash);
+    const { cluster, clock } = this;
+    const controllers = openControllers({ cluster, agents, clock, metrics: openMetrics() });
+    const settled = await settle({
+      cluster,
+      clock,
+      controllers,
+      horizonMs: forMs,
+      reconcilesMax: 20_000,
+      start: (enqueue) => {
+        this.#enqueue = enqueue;
+        this.#tell({ kind: "synced", name: this.agent.view.agentId });
+        this.#tellAll();
+      },
+    });
+    this.#enqueue = undefined;
+    return settled;
+  }
+
+  /** Runs until `untilMs` after the world's beginning, however often the process is killed on the way. */
+  async runUntil(untilMs: number, crash?: CrashPoint): Promise<void> {
+    const first = await this.run(untilMs - this.clock.monotonicMs(), crash);
+    if (first.crashed) await this.run(untilMs - this.clock.monotonicMs());
+  }
+
+  /** As a user does it. */
+  apply(kind: KindRef, name: string, content: Record<string, unknown>, metadata: Record<string, unknown> = {}): void {
+    const draft = { ...content, metadata: { name, ...metadata } };
+    this.server.apply(kind, draft as never, "argocd");
+  }
+
+  #begin(name: string): void {
+    const job = this.agent.jobs.get(name);
+    if (job?.state === "Pending") this.onJob(name);
+  }
+
+  #tell(news: Parameters<ReturnType<typeof routeNews>>[0]): void {
+    if (this.#enqueue === undefined || this.cluster.crash.isDead || this.agentProblem !== undefined) return;
+    for (const { controller, key } of routeNews(this.cluster)(news)) this.#enqueue(controller, key);
+  }
+
+  #tellAll(): void {
+    const { volumes, jobs, locations, sources, migratedVolumes } = this.agent;
+    for (const name of volumes.keys()) this.#tell({ kind: "volume", name });
+    for (const name of jobs.keys()) this.#tell({ kind: "job", name });
+    for (const name of locations.keys()) this.#tell({ kind: "location", name });
+    for (const name of sources.keys()) this.#tell({ kind: "source", name });
+    for (const name of migratedVolumes.keys()) this.#tell({ kind: "migratedVolume", name });
+  }
+
+  /** The fake itself in the place of its mirror: whatever the agent holds is seen at once. */
+  #agents(crash: CrashPoint): Agents {
+    const { agent } = this;
+    const api = mortal(agent, crash);
+    const { volumes, jobs, locations, sources, migratedVolumes } = agent;
+    const mirrored = { volumes, jobs, locations, sources, migratedVolumes };
+    return { all: () => [{ id: agent.view.agentId, api, problem: this.agentProblem, ...mirrored }] };
+  }
+}
+
+/** The agent as a process sees it that may be killed, or lose an answer, at any call that changes something. */
+function mortal(agent: FakeAgent, crash: CrashPoint): AgentApi {
+  return new Proxy(agent, {
+    get(target, method) {
+      const member = target[method as keyof FakeAgent];
+      if (typeof member !== "function") return member;
+      const call = member.bind(target) as (...parts: unknown[]) => unknown;
+      if (!/^(put|remove)/.test(String(method))) {
+        return (...parts: unknown[]) => {
+          crash.check();
+          return call(...parts);
+        };
+      }
+      return (...parts: unknown[]) => {
+        const names = parts.filter((part) => typeof part === "string").join("/");
+        const lost = (name: string) => new LongshoreError("Unreachable", `${name}: the answer was lost`);
+        return crash.effect(`agent ${String(method)} ${names}`, () => call(...parts), lost);
+      };
+    },
+  });
+}
+
+/** A class, a volume with its claim, a schedule and a location, as in the README. */
+export function sourceWorld(): OperatorWorld {
+  const world = new OperatorWorld();
+  void world.agent.putVolume("vol-1", { sizeBytes: 2 ** 20 });
+  world.apply(SnapshotSchedules, "hourly", { spec: { interval: "1h", retention: { age: "2h" } } });
+  location(world, "berlin");
+  world.apply(StorageClasses, "fast", {
+    provisioner: "csi.longshore.dev",
+    parameters: { migrationEnable: "true", migrationLocations: "berlin", schedulePolicy: "hourly" },
+  });
+  volume(world, "pv1", "vol-1");
+  return world;
+}
+
+export function location(world: OperatorWorld, name: string, spec: Record<string, unknown> = {}): void {
+  const seeds = [`agent.${name}.example:7420`];
+  world.apply(MigrationLocations, name, { spec: { clusterName: name, seeds, caBundle: pem, ...spec } });
+}
+
+/** A PersistentVolume of class fast, bound to claim shop/db-NAME. */
+export function volume(world: OperatorWorld, name: string, handle: string): void {
+  const claim = { namespace: "shop", name: `db-${name}` };
+  const labels = { app: "db" };
+  world.apply(PersistentVolumeClaims, claim.name, { spec: { volumeName: name } }, { namespace: "shop", labels });
+  world.apply(PersistentVolumes, name, {
+    spec: {
+      storageClassName: "fast",
+      claimRef: claim,
+      csi: { driver: "csi.longshore.dev", volumeHandle: handle, fsType: "ext4" },
+    },
+  });
+}
+
+/** A consent with a rule that publishes everything in namespace restore. */
+export function targetWorld(): OperatorWorld {
+  const world = new OperatorWorld();
+  const publications = [{ namespace: "restore", name: "{claim}-copy" }];
+  world.apply(MigrationSources, "east", { spec: { clusterName: "east", caBundle: pem, publications } });
+  return world;
+}
