@@ -112,8 +112,9 @@ function migrate(database: DatabaseSync, folder: string): void {
   database.exec(`BEGIN IMMEDIATE; ${schema}; PRAGMA user_version=${schemaVersion}; COMMIT`);
 }
 
+/** By its shape: under Jest, errors of Node.js are of another realm than our `Error`. */
 function isSqlite(error: unknown, text: string): boolean {
-  return error instanceof Error && "errstr" in error && String(error.errstr).includes(text);
+  return typeof error === "object" && error !== null && "errstr" in error && String(error.errstr).includes(text);
 }
 
 function makeBallast(folder: string): void {
