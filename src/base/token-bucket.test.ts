@@ -102,6 +102,16 @@ describe("a bucket", () => {
     expect(taken[4]?.[0]).toBe("e");
   });
 
+  test("whose rate is lifted lets nobody overtake those who wait", async () => {
+    const { bucket, taken, take } = taker(1000);
+    await take("a", 1250);
+    const waiting = take("b", 1);
+    await settledTasks();
+    bucket.setRate(undefined);
+    await Promise.all([take("c", 1), waiting]);
+    expect(taken.map(([name]) => name)).toEqual(["a", "b", "c"]);
+  });
+
   test("whose rate is lowered far does not hold a debt of the old rate against anyone", async () => {
     const { clock, bucket, taken, take } = taker(1_000_000);
     await take("a", 1_250_000);
@@ -123,6 +133,8 @@ describe("a bucket", () => {
     second.abort(new Error("enough"));
     await settledTasks();
     expect(taken.slice(1)).toEqual([["c: enough", 500]]);
+    // Only the first in the queue looks at the bucket.
+    expect(clock.sleepers).toBe(1);
     first.abort(new Error("enough"));
     await clock.advance(10_000);
     expect(taken.slice(2)).toEqual([["b: enough", 500], ["d", 1001], ["e", 2001]]); // biome-ignore format: one line

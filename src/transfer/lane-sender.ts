@@ -185,7 +185,7 @@ export class LaneSender implements Lane {
   }
 
   #onEnd(): void {
-    if (!this.#hasEnded || !this.#isAnswered()) this.destroy(new Error("the target closed it"));
+    if (!this.#hasEnded) this.destroy(new Error("the target closed it"));
   }
 
   #onClose(): void {
