@@ -118,8 +118,8 @@ class FoldingRecorder implements EventRecorder {
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        await this.#pace(signal);
         const id = await this.#queue.take(signal);
+        // What was evicted meanwhile costs nothing.
         const entry = this.#entries.get(id);
         if (entry !== undefined) await this.#flush(entry, signal);
         this.#queue.done(id);
@@ -156,6 +156,7 @@ class FoldingRecorder implements EventRecorder {
 
   async #flush(entry: Entry, signal: AbortSignal): Promise<void> {
     const { clock, dice, log } = this.#deps;
+    await this.#pace(signal);
     try {
       await this.#write(entry, signal);
       entry.writtenMs = clock.monotonicMs();
