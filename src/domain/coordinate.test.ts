@@ -22,6 +22,8 @@ test.each([
   ["d", "a b c", "d", "none NoCommonPoint, diverged"],
   ["c d", "a b", "d", "none NoCommonPoint, diverged"],
   ["b c d", "a b", "d", "base b"],
+  ["a b", "a b c", "b", "done, diverged"],
+  ["a b d", "a b c", "a", "behind b"],
   // The base's file vanished at one side, or the snapshot's own did.
   ["b", "a", "b", "none NoCommonPoint, diverged"],
   ["a", "a", "b", "gone"],

@@ -29,6 +29,8 @@ export function chooseBase(facts: {
   if (common === undefined) {
     return { kind: "none", reason: newestThere === undefined ? "FirstCopy" : "NoCommonPoint", diverged };
   }
-  if (sourcePoints.indexOf(common) >= toPosition) return { kind: "behind", newest: common };
+  // Newer points there that the source does not know do not undo that this one arrived.
+  if (common === to) return { kind: "done", diverged };
+  if (sourcePoints.indexOf(common) > toPosition) return { kind: "behind", newest: common };
   return { kind: "base", pointId: common, diverged };
 }
