@@ -63,7 +63,9 @@ async function runLane(options: SendOptions, queue: UnitQueue, number: number): 
   options.signal.addEventListener("abort", breakLane, { once: true });
   try {
     await drain(options, queue, { lane, number });
+    const before = lane.bytesSent;
     await lane.close();
+    options.progress.sent(lane.bytesSent - before);
   } catch (error) {
     lane.destroy(asError(error));
     throw error;

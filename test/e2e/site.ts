@@ -43,10 +43,10 @@ export async function openSite(plane: ControlPlane, storage: StorageCluster, fol
 }
 
 /** Definitions first, and what is made of them only once the API server serves them. */
-async function install({ kubectl }: ControlPlane): Promise<void> {
-  await kubectl(["apply", "--server-side", "-f", join(root, "crds"), "-f", join(controlPlaneAssets, "crds")]);
-  await kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
-  await kubectl(["apply", "--server-side", "-k", join(root, "manifests/operator")]);
+async function install(plane: ControlPlane): Promise<void> {
+  await plane.kubectl(["apply", "--server-side", "-f", join(root, "crds"), "-f", join(controlPlaneAssets, "crds")]);
+  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+  await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests/operator")]);
 }
 
 function operatorArguments(storage: StorageCluster, kubeconfig: string): string[] {

@@ -116,7 +116,7 @@ function agentConfig({ name, dataDir, backend, pki, port, lanePort, limits }: Co
     dataDir,
     backend,
     tls: { certFile: join(pki, "agent.crt"), keyFile: join(pki, "agent.key"), caFile: join(pki, "ca.crt") },
-    limits: { reserve: "0", ...limits },
+    limits: { reserve: "0", probeInterval: "2s", ...limits },
     logLevel: "info",
   };
 }
