@@ -2,7 +2,7 @@ import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import type { Clock } from "../base/clock.ts";
 import { blockBytes, type ChangedExtent } from "./backend.ts";
-import { allocatedByMap, compareMaps, type Mapper, withHolesBetween } from "./changed-extents.ts";
+import { allocatedByMap, changesByMaps, type Mapper, withHolesBetween } from "./changed-extents.ts";
 import { clipRuns, type MappedRun } from "./extent-diff.ts";
 
 // One letter a block, as in extent-diff.test.ts: a letter is a place, "." a hole.
@@ -43,10 +43,10 @@ function fakeClock(): Clock & { readonly waitsMs: number[] } {
   };
 }
 
-async function compare(base: Mapper, next: Mapper, blocks: number, clock: Clock = fakeClock()) {
-  const nextBytes = blocks * blockBytes;
-  const result = await compareMaps({ base, next, nextBytes, clock, signal: undefined });
-  return result.kind === "compared" ? show(result.extents) : `moved at ${result.offset / blockBytes}`;
+async function compare(base: Mapper, next: Mapper, blocks: number, clock: Clock = fakeClock(), baseBlocks = blocks) {
+  const [baseBytes, nextBytes] = [baseBlocks * blockBytes, blocks * blockBytes];
+  const { mode, extents } = await changesByMaps({ base, next, baseBytes, nextBytes, clock, signal: undefined });
+  return mode.kind === "delta" ? show(extents) : `${mode.reason}: ${show(extents)}`;
 }
 
 test("two maps are compared to the end of the next point", async () => {
@@ -67,10 +67,12 @@ test("a base whose place was given to the next point in between is not believed"
   expect(await compare(mapper(["ab", "aX", "aX"]), mapper(["ab"]), 2)).toBe("data 1+1");
 });
 
-test("a base that never rests ends the comparison, after a bounded wait", async () => {
+test("a base that never rests gives everything the next point has, and holes, after a bounded wait", async () => {
   const clock = fakeClock();
   const restless = Array.from({ length: 99 }, (_, index) => (index % 2 === 0 ? "abcd" : "abXd"));
-  expect(await compare(mapper(restless, 2), mapper(["abcd"], 2), 4, clock)).toBe("moved at 2");
+  expect(await compare(mapper(restless, 2), mapper(["abc..fg"], 2), 7, clock, 4)).toBe(
+    "extents of the base kept moving near byte 8192: data 0+3, hole 3+1, data 5+2",
+  );
   expect(clock.waitsMs).toEqual([10, 20, 40, 80, 160, 320]);
 });
 
@@ -92,8 +94,9 @@ test("a comparison ends when it is told to", async () => {
     if (start >= 2 * blockBytes) ended.abort(new Error("enough"));
     return { runs: [], end: start + blockBytes };
   };
-  const comparison = { base, next: mapper([""]), nextBytes: 8 * blockBytes, clock: fakeClock(), signal: ended.signal };
-  await expect(compareMaps(comparison)).rejects.toThrow("enough");
+  const bytes = { baseBytes: 8 * blockBytes, nextBytes: 8 * blockBytes };
+  const comparison = { base, next: mapper([""]), ...bytes, clock: fakeClock(), signal: ended.signal };
+  await expect(changesByMaps(comparison)).rejects.toThrow("enough");
 });
 
 test("what is allocated is told as data, in order and joined", async () => {

@@ -1,10 +1,10 @@
 // Finds what changed between two sealed files from the file system's extent maps, window by window, so that memory is
 // bounded by the result and the event loop is never held for long. Why the order of the calls matters stands in
-// docs/changed-extents.md.
+// docs/storage.md.
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
-import { blockBytes, type ChangedExtent } from "./backend.ts";
+import { blockBytes, type ChangedExtent, type Changes } from "./backend.ts";
 import { changeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
 import { extentsPerCallMax, fiemap } from "./native.ts";
 
@@ -32,30 +32,34 @@ export function fileMapper(fd: number, rules: Rules = "sound", extentsMax = exte
 export interface MapComparison {
   readonly base: Mapper;
   readonly next: Mapper;
+  readonly baseBytes: number;
   readonly nextBytes: number;
   readonly clock: Clock;
   readonly signal: AbortSignal | undefined;
 }
 
-/** `moved`: the base's extents kept moving at `offset`, so that no sound answer can be given. */
-export type MapComparisonResult =
-  | { readonly kind: "compared"; readonly extents: readonly ChangedExtent[] }
-  | { readonly kind: "moved"; readonly offset: number };
-
 /** Attempts at one window before giving up, and the wait before the second one, which doubles for each further one. */
 const attemptsMax = 6;
 const firstWaitMs = 10;
 
-/** Compares the maps of two sealed files. */
-export async function compareMaps(comparison: MapComparison): Promise<MapComparisonResult> {
+/**
+ * What differs between two sealed files, by their maps. When the base's extents do not rest long enough for a sound
+ * answer, everything the next point has is told, and what it does not have as holes: right whatever the base holds.
+ */
+export async function changesByMaps(comparison: MapComparison): Promise<Changes> {
+  const { next, baseBytes, nextBytes, signal } = comparison;
   const changes = changeList();
-  for (let start = 0; start < comparison.nextBytes; ) {
+  for (let start = 0; start < nextBytes; ) {
     const part = await comparePart(comparison, start);
-    if (part === undefined) return { kind: "moved", offset: start };
+    if (part === undefined) {
+      const data = await allocatedByMap(next, nextBytes, signal);
+      const reason = `extents of the base kept moving near byte ${start}`;
+      return { mode: { kind: "allocated", reason }, extents: withHolesBetween(data, Math.min(baseBytes, nextBytes)) };
+    }
     for (const { kind, offset, length } of part.extents) changes.add(kind, offset, offset + length);
     start = part.end;
   }
-  return { kind: "compared", extents: changes.extents };
+  return { mode: { kind: "delta", unshared: false }, extents: changes.extents };
 }
 
 async function comparePart(comparison: MapComparison, start: number) {
@@ -96,7 +100,7 @@ export async function allocatedByMap(
   return changes.extents;
 }
 
-/** Adds what lies between `data` extents as holes, up to `sizeBytes`: the answer that is right whatever the base holds. */
+/** Adds what lies between `data` extents as holes, up to `sizeBytes`. */
 export function withHolesBetween(data: readonly ChangedExtent[], sizeBytes: number): ChangedExtent[] {
   const changes = changeList();
   let at = 0;

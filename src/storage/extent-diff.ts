@@ -1,4 +1,4 @@
-// Compares the extent maps of two sealed files and says which blocks may differ: the rule of docs/changed-extents.md.
+// Compares the extent maps of two sealed files and says which blocks may differ: the rule of docs/storage.md.
 // Pure. It is wrong in one direction only: a block it leaves out is equal in both files; one it names may be equal too.
 
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
@@ -63,16 +63,17 @@ export function runsOf(
   return runs;
 }
 
-function* blocksOf(extent: ReportedExtent, rules: Rules): Generator<MappedRun> {
+function blocksOf(extent: ReportedExtent, rules: Rules): readonly MappedRun[] {
   const end = extent.logical + extent.length;
   const outer = { start: floorBlock(extent.logical), end: ceilBlock(end) };
-  if (rules === "sound" && (extent.flags & opaqueFlags) !== 0) return yield opaque(outer.start, outer.end);
+  if (rules === "sound" && (extent.flags & opaqueFlags) !== 0) return [opaque(outer.start, outer.end)];
   const inner = { start: ceilBlock(extent.logical), end: floorBlock(end) };
-  if (inner.start >= inner.end) return yield opaque(outer.start, outer.end);
-  if (outer.start < inner.start) yield opaque(outer.start, inner.start);
+  if (inner.start >= inner.end) return [opaque(outer.start, outer.end)];
   const physical = extent.physical + (inner.start - extent.logical);
-  yield { offset: inner.start, length: inner.end - inner.start, physical };
-  if (inner.end < outer.end) yield opaque(inner.end, outer.end);
+  const whole = { offset: inner.start, length: inner.end - inner.start, physical };
+  if (inner.start === outer.start && inner.end === outer.end) return [whole];
+  const edges = [opaque(outer.start, inner.start), whole, opaque(inner.end, outer.end)];
+  return edges.filter((run) => run.length > 0);
 }
 
 function opaque(start: number, end: number): MappedRun {
@@ -80,6 +81,7 @@ function opaque(start: number, end: number): MappedRun {
 }
 
 function clip(run: MappedRun, window: { start: number; end: number }): MappedRun | undefined {
+  if (run.offset >= window.start && endOf(run) <= window.end) return run.length > 0 ? run : undefined;
   const offset = Math.max(run.offset, window.start);
   const end = Math.min(run.offset + run.length, window.end);
   if (offset >= end) return undefined;
@@ -92,7 +94,7 @@ function append(runs: MappedRun[], next: MappedRun | undefined): void {
   if (next === undefined) return;
   const last = runs.at(-1);
   if (last !== undefined && next.offset < endOf(last)) appendOverlapping(runs, last, next);
-  else if (last !== undefined && continues(last, next)) runs.splice(-1, 1, joined(last, next));
+  else if (last !== undefined && continues(last, next)) runs[runs.length - 1] = joined(last, next);
   else runs.push(next);
 }
 
@@ -135,16 +137,16 @@ function isSameRun(a: MappedRun, b: MappedRun | undefined): boolean {
  */
 export function diffRuns(base: readonly MappedRun[], next: readonly MappedRun[]): ChangedExtent[] {
   const changes = changeList();
-  const bounds = boundaries(base, next);
   const inBase = cursor(base);
   const inNext = cursor(next);
-  for (const [index, start] of bounds.entries()) {
-    const end = bounds[index + 1];
-    if (end === undefined) break;
-    const from = inBase(start);
-    const to = inNext(start);
-    if (to !== undefined && !isSamePlace(from, to, start)) changes.add("data", start, end);
-    if (to === undefined && from !== undefined) changes.add("hole", start, end);
+  let at = 0;
+  while (at < Number.POSITIVE_INFINITY) {
+    const from = inBase(at);
+    const to = inNext(at);
+    const end = Math.min(from.end, to.end);
+    if (to.run !== undefined && !isSamePlace(from.run, to.run, at)) changes.add("data", at, end);
+    if (to.run === undefined && from.run !== undefined) changes.add("hole", at, end);
+    at = end;
   }
   return changes.extents;
 }
@@ -154,20 +156,20 @@ function isSamePlace(from: MappedRun | undefined, to: MappedRun, at: number): bo
   return from.physical + (at - from.offset) === to.physical + (at - to.offset);
 }
 
-function boundaries(base: readonly MappedRun[], next: readonly MappedRun[]): number[] {
-  const all = new Set<number>();
-  for (const run of base) all.add(run.offset).add(endOf(run));
-  for (const run of next) all.add(run.offset).add(endOf(run));
-  return [...all].sort((a, b) => a - b);
+/** What covers an offset, and where that ends: a run, or the hole up to the next run. */
+interface Stretch {
+  readonly run?: MappedRun;
+  readonly end: number;
 }
 
-/** Finds the run that covers an offset; offsets must be asked for in ascending order. */
-function cursor(runs: readonly MappedRun[]): (offset: number) => MappedRun | undefined {
+/** Tells what covers an offset; offsets must be asked for in ascending order. */
+function cursor(runs: readonly MappedRun[]): (offset: number) => Stretch {
   let index = 0;
   return (offset) => {
-    while (index < runs.length && endOf(runs[index] as MappedRun) <= offset) index++;
-    const run = runs[index];
-    return run !== undefined && run.offset <= offset ? run : undefined;
+    let run = runs[index];
+    while (run !== undefined && endOf(run) <= offset) run = runs[++index];
+    if (run === undefined) return { end: Number.POSITIVE_INFINITY };
+    return run.offset <= offset ? { run, end: endOf(run) } : { end: run.offset };
   };
 }
 
@@ -183,7 +185,7 @@ export function changeList(): {
       if (start >= end) return;
       const last = extents.at(-1);
       const joins = last?.kind === kind && endOf(last) === start;
-      if (joins) extents.splice(-1, 1, { kind, offset: last.offset, length: end - last.offset });
+      if (joins) extents[extents.length - 1] = { kind, offset: last.offset, length: end - last.offset };
       else extents.push({ kind, offset: start, length: end - start });
     },
   };
@@ -194,7 +196,7 @@ export function endOf(extent: Extent): number {
 }
 
 function floorBlock(offset: number): number {
-  return offset - (offset % blockBytes);
+  return Math.floor(offset / blockBytes) * blockBytes;
 }
 
 function ceilBlock(offset: number): number {

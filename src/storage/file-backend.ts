@@ -129,15 +129,16 @@ async function snapshot(parts: Parts, volume: string, point: string) {
   // A sealed point is never taken again: somebody may hold its content already.
   if ((await imageState(path)) === "sealed") return { identity: await seal(parts, volume, point), stallMs: 0 };
   let stallMs = 0;
-  await withLive(layout, volume, "read", (live) =>
-    buildImage(path, "sealed", (image) =>
+  await withLive(layout, volume, "read", async (live) => {
+    requireSize(`the live image of volume ${volume}`, (await live.stat()).size);
+    await buildImage(path, "sealed", (image) =>
       mechanism.heldStill(volume, live, async (checkpoint) => {
         const startedMs = clock.monotonicMs();
         await mechanism.duplicate(live, image, checkpoint);
         stallMs = clock.monotonicMs() - startedMs;
       }),
-    ),
-  );
+    );
+  });
   return { identity: await seal(parts, volume, point), stallMs };
 }
 

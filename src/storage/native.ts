@@ -23,18 +23,20 @@ export interface SystemError extends Error {
   readonly syscall: string;
 }
 
+/** Errno numbers that libuv has no name for, or another one than Linux. */
+const errnoNames: Readonly<Record<number, string>> = { 37: "ENOLCK", 95: "EOPNOTSUPP", 122: "EDQUOT" };
+
 /** The errno's name of a failed system call, ours or Node's; `undefined` for any other error. */
 export function errnoOf(error: unknown): string | undefined {
   // Not instanceof: an error may come from another realm (a worker, a test environment).
-  const code = Error.isError(error) ? (error as Partial<SystemError>).code : undefined;
-  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
+  if (!Error.isError(error)) return undefined;
+  const { code, errno } = error as Partial<SystemError>;
+  const name = errnoNames[-(errno ?? 0)] ?? code;
+  return typeof name === "string" && /^E[A-Z0-9]+$/.test(name) ? name : undefined;
 }
 
-// Errno numbers that Linux gives two names, or libuv none.
-const errnoNames: Readonly<Record<number, string>> = { 37: "ENOLCK", 75: "EOVERFLOW", 95: "EOPNOTSUPP", 122: "EDQUOT" };
-
 function failure(syscall: string, errno: number): SystemError {
-  const [name, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "unknown error"];
+  const [name, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "see errno(3)"];
   const code = errnoNames[errno] ?? name;
   return Object.assign(new Error(`${code}: ${text}, ${syscall}`), { code, errno: -errno, syscall });
 }

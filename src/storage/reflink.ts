@@ -4,11 +4,11 @@
 import type { FileHandle } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import type { ChangedExtent, Changes } from "./backend.ts";
-import { allocatedByMap, compareMaps, fileMapper, withHolesBetween } from "./changed-extents.ts";
+import type { Changes } from "./backend.ts";
+import { allocatedByMap, changesByMaps, fileMapper } from "./changed-extents.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
 import { cloneWhole, errnoOf, setExtentSizeHint, sharingFileSystem } from "./native.ts";
-import { sampleEqualBlocks } from "./sharing-sample.ts";
+import { isUnshared } from "./sharing-sample.ts";
 
 /** First writes into holes allocate in pieces of this size on XFS, so that scattered ones do not each make an extent. */
 const liveExtentBytes = 64 * 1024;
@@ -20,8 +20,12 @@ export function reflinkMechanism(clock: Clock): Mechanism {
     fsUuid,
     prepareLive,
     duplicate: (source, target) => cloneWhole(source.fd, target.fd),
-    // FICLONE itself holds writers up while it runs: nothing else is needed for a content of one moment.
-    heldStill: (_volume, _live, work) => work(() => undefined),
+    async heldStill(_volume, live, work) {
+      // FICLONE holds writers up while it runs, so its content is of one moment. It writes back what is dirty first;
+      // doing that beforehand, while writers go on, makes the time they are held up shorter.
+      await live.datasync();
+      return work(() => undefined);
+    },
     changed: (base, next, signal) => changed(base, next, clock, signal),
     async allocated(point, signal) {
       const extents = await allocatedByMap(fileMapper(point.image.fd), point.sizeBytes, signal);
@@ -51,23 +55,14 @@ async function changed(
   clock: Clock,
   signal: AbortSignal | undefined,
 ): Promise<Changes> {
-  const nextMap = fileMapper(next.image.fd);
-  const comparison = { base: fileMapper(base.image.fd), next: nextMap, nextBytes: next.sizeBytes, clock, signal };
-  const result = await compareMaps(comparison);
-  if (result.kind === "compared") return delta(base, next, result.extents, signal);
-  const data = await allocatedByMap(nextMap, next.sizeBytes, signal);
-  return {
-    mode: { kind: "allocated", reason: `extents of the base kept moving near byte ${result.offset}` },
-    extents: withHolesBetween(data, Math.min(base.sizeBytes, next.sizeBytes)),
-  };
-}
-
-async function delta(
-  base: OpenPoint,
-  next: OpenPoint,
-  extents: readonly ChangedExtent[],
-  signal: AbortSignal | undefined,
-): Promise<Changes> {
-  const sample = await sampleEqualBlocks(base, next, extents, signal);
-  return { mode: { kind: "delta", unshared: sample.isMostlyEqual }, extents };
+  const { mode, extents } = await changesByMaps({
+    base: fileMapper(base.image.fd),
+    next: fileMapper(next.image.fd),
+    baseBytes: base.sizeBytes,
+    nextBytes: next.sizeBytes,
+    clock,
+    signal,
+  });
+  if (mode.kind === "allocated") return { mode, extents };
+  return { mode: { kind: "delta", unshared: await isUnshared(base, next, extents, signal) }, extents };
 }

@@ -10,23 +10,23 @@ const sampleBlocksMax = 64;
 const sampleBlocksMin = 16;
 
 /**
- * Compares up to 64 evenly spread blocks of the delta's data. Mostly equal: at least half of at least 16. A block past
- * the base's end is changed by definition.
+ * Compares up to 64 evenly spread blocks of the delta's data. Unshared: at least half of at least 16 are equal. A block
+ * past the base's end is changed by definition.
  */
-export async function sampleEqualBlocks(
+export async function isUnshared(
   base: OpenPoint,
   next: OpenPoint,
   extents: readonly ChangedExtent[],
   signal: AbortSignal | undefined,
-): Promise<{ readonly isMostlyEqual: boolean }> {
+): Promise<boolean> {
   const offsets = spread(extents, sampleBlocksMax);
-  if (offsets.length < sampleBlocksMin) return { isMostlyEqual: false };
+  if (offsets.length < sampleBlocksMin) return false;
   let equal = 0;
   for (const offset of offsets) {
     signal?.throwIfAborted();
     if (await isEqualBlock(base, next, offset)) equal++;
   }
-  return { isMostlyEqual: equal * 2 >= offsets.length };
+  return equal * 2 >= offsets.length;
 }
 
 async function isEqualBlock(base: OpenPoint, next: OpenPoint, offset: number): Promise<boolean> {

@@ -331,6 +331,13 @@ function snapshots(it: It): void {
     expect((await contentOf("vol", point)).equals(await fs.readFile(backend.livePath("vol")))).toBe(true);
   });
 
+  it("of a volume that somebody cut in the middle of a block is refused", async () => {
+    await makeVolume();
+    await fs.truncate(backend.livePath("vol"), size - 1);
+    await refused("BadRequest", backend.snapshot("vol", "p"));
+    expect(await exists(pathOf("vol", "p"))).toBe(false);
+  });
+
   it("tells how long it held writers up", async () => {
     await makeVolume();
     const { stallMs } = await backend.snapshot("vol", "p");

@@ -14,7 +14,7 @@ import {
   type SealedPoint,
   type StorageBackend,
 } from "../../src/storage/backend.ts";
-import { compareMaps, fileMapper } from "../../src/storage/changed-extents.ts";
+import { changesByMaps, fileMapper } from "../../src/storage/changed-extents.ts";
 import type { Rules } from "../../src/storage/extent-diff.ts";
 import { punchHole } from "../../src/storage/native.ts";
 
@@ -170,15 +170,14 @@ export class Torture {
   private async changedByRules(base: SealedPoint, next: SealedPoint, rules: Rules): Promise<Changes> {
     const files = [await fs.open(this.pointPath(base), "r"), await fs.open(this.pointPath(next), "r")] as const;
     try {
-      const result = await compareMaps({
+      return await changesByMaps({
         base: fileMapper(files[0].fd, rules),
         next: fileMapper(files[1].fd, rules),
+        baseBytes: base.identity.sizeBytes,
         nextBytes: next.identity.sizeBytes,
         clock: systemClock,
         signal: undefined,
       });
-      if (result.kind === "moved") throw new Error(`the base moved at ${result.offset}`);
-      return { mode: { kind: "delta", unshared: false }, extents: result.extents };
     } finally {
       for (const file of files) await file.close();
     }

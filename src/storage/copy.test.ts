@@ -1,0 +1,78 @@
+import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { copyMechanism, dataOf } from "./copy.ts";
+
+const block = 4096;
+const mechanism = copyMechanism("folder");
+let folder: string;
+let live: fs.FileHandle;
+beforeEach(async () => {
+  folder = await fs.mkdtemp(join(tmpdir(), "longshore-copy-"));
+  await fs.writeFile(join(folder, "live"), Buffer.alloc(8 * block, 1));
+  live = await fs.open(join(folder, "live"), "r");
+});
+afterEach(async () => {
+  await live.close();
+  await fs.rm(folder, { recursive: true });
+});
+
+test("a writer who comes while the image is held still stops the work, and then gets in", async () => {
+  const writers: Promise<fs.FileHandle>[] = [];
+  const work = mechanism.heldStill("vol", live, async (checkpoint) => {
+    checkpoint();
+    writers.push(fs.open(join(folder, "live"), "r+"));
+    for (;;) {
+      checkpoint();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  });
+  await expect(work).rejects.toMatchObject({ code: "VolumeBusy" });
+  for (const writer of writers) await (await writer).close();
+});
+
+test("a copy made while a writer came is not believed, even if the copying did not notice", async () => {
+  const opened = Promise.withResolvers<void>();
+  let writer: Promise<fs.FileHandle> | undefined;
+  const work = mechanism.heldStill("vol", live, async (checkpoint) => {
+    writer = fs.open(join(folder, "live"), "r+");
+    const isBroken = () => {
+      try {
+        checkpoint();
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    while (!isBroken()) await new Promise((resolve) => setImmediate(resolve));
+    opened.resolve();
+    return "a copy";
+  });
+  await opened.promise;
+  await expect(work).rejects.toMatchObject({ code: "VolumeBusy" });
+  await (await writer)?.close();
+});
+
+test("the lease is given back when the work fails", async () => {
+  const failing = mechanism.heldStill("vol", live, () => Promise.reject(new Error("no")));
+  await expect(failing).rejects.toThrow("no");
+  const writer = await fs.open(join(folder, "live"), "r+");
+  await writer.close();
+});
+
+test("what holds data is found in whole blocks", async () => {
+  const file = await fs.open(join(folder, "sparse"), "w+");
+  await file.truncate(64 * block);
+  expect(dataOf(file.fd, 64 * block)).toEqual([]);
+  await file.write(Buffer.alloc(10, 1), 0, 10, 20 * block + 100);
+  await file.write(Buffer.alloc(10, 1), 0, 10, 63 * block);
+  await file.sync();
+  expect(dataOf(file.fd, 64 * block)).toEqual([
+    { offset: 20 * block, length: block },
+    { offset: 63 * block, length: block },
+  ]);
+  expect(dataOf(file.fd, 21 * block)).toEqual([{ offset: 20 * block, length: block }]);
+  expect(dataOf(file.fd, 20 * block)).toEqual([]);
+  await file.close();
+});
