@@ -68,7 +68,7 @@ export interface SecureAgent {
   /** One target for each foreign cluster that came. */
   readonly peers: Map<string, FakePeer>;
   readonly peerCallers: PeerCaller[];
-  client(role: Role): Promise<ReturnType<typeof openAgentClient>>;
+  client(role: Role, options?: { reconnectMs?: number }): Promise<ReturnType<typeof openAgentClient>>;
   /** Stops and starts the server at the same address, the fake behind it unchanged. */
   restart(): Promise<void>;
   close(): Promise<void>;
@@ -114,8 +114,9 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
     },
     peers,
     peerCallers,
-    async client(role) {
-      const client = openAgentClient({ addresses: [server.address], credentials: await pki.credentials(role) });
+    async client(role, more = {}) {
+      const credentials = await pki.credentials(role);
+      const client = openAgentClient({ addresses: [server.address], credentials, ...more });
       clients.push(client);
       return client;
     },
