@@ -52,6 +52,9 @@ const graceMsDefault = 10_000;
  * it is started afresh). Broken connections and an API server that is away are waited out, however long. Throws on
  * a kubeconfig that cannot be used, and on bugs.
  *
+ * The framework reads the default kubeconfig as well, though nothing uses it; so whoever starts this with a file of their
+ * own should set $KUBECONFIG to it, or a default one that is broken gets into the way.
+ *
  * ```ts
  * const ended = await runOperator({
  *   kubeconfig: { kind: "default" },
@@ -143,7 +146,8 @@ async function lead(options: OperatorOptions, parts: Parts): Promise<"stopped" |
   const leads = shared.metrics.gauge("longshore_leader", "Whether this process leads");
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, fence.signal, failed.signal]);
-  const work = Promise.all(tasksOf(parts, signal)).catch((error: unknown) => failed.abort(error));
+  // A task that fails is a bug and ends all the others, which are waited for all the same.
+  const work = Promise.all(tasksOf(parts, signal).map((task) => task.catch((error: unknown) => failed.abort(error))));
   leads.set(1);
   try {
     await aborted(signal);

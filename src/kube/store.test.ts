@@ -104,6 +104,9 @@ describe("an index", () => {
           if (verb === "learn") store.learn(object);
           else store.observe(verb === "del" ? "DELETED" : "ADDED", object);
         });
+        const names = store.list().map(({ metadata }) => metadata.name);
+        expect(names).toEqual([...names].sort());
+        expect(store.list()).toEqual(names.map((name) => store.get({ name, namespace: "default" })));
         for (const value of ["x", "y"]) {
           const walked = store.list().filter((object) => (object as Claim).spec.volume === value);
           expect(store.find(byVolume, value)).toEqual(walked);

@@ -35,6 +35,8 @@ class ObjectStore implements Store {
   readonly #listeners: ChangeListener[] = [];
   /** UIDs of objects that we saw deleted before the watch told so; what it still tells of them is old. */
   readonly #gone = new Set<string>();
+  /** The names of all objects in order, kept so that a list after each of many changes need not sort. */
+  readonly #names: string[] = [];
   #sorted: readonly KubeObject[] | undefined;
   #reached = "0";
 
@@ -43,7 +45,7 @@ class ObjectStore implements Store {
   }
 
   list(filter: ListFilter = {}): readonly KubeObject[] {
-    this.#sorted ??= sorted(this.#objects);
+    this.#sorted ??= Object.freeze(this.#names.flatMap((name) => this.#objects.get(name) ?? []));
     const { namespace, labels = {} } = filter;
     const wanted = Object.entries(labels);
     if (namespace === undefined && wanted.length === 0) return this.#sorted;
@@ -112,6 +114,8 @@ class ObjectStore implements Store {
     const before = this.#objects.get(name);
     if (after === undefined) this.#objects.delete(name);
     else this.#objects.set(name, after);
+    if (before === undefined) this.#names.splice(placeOf(this.#names, name), 0, name);
+    if (after === undefined) this.#names.splice(placeOf(this.#names, name), 1);
     this.#sorted = undefined;
     for (const [index, filed] of this.#filed) refile(index, filed, { name, before, after });
     const change = { ...(before && { before }), ...(after && { after }) };
@@ -151,6 +155,17 @@ function refile(index: Index, filed: Map<string, Map<string, KubeObject>>, { nam
 export function isOlder(left: string, right: string): boolean {
   assert(/^\d+$/.test(left) && /^\d+$/.test(right), `resourceVersions that are no numbers: ${left}, ${right}`);
   return left.length === right.length ? left < right : left.length < right.length;
+}
+
+/** Where the name is in the sorted list, or belongs. */
+function placeOf(names: readonly string[], name: string): number {
+  let [low, high] = [0, names.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((names[middle] ?? "") < name) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function sorted(objects: ReadonlyMap<string, KubeObject>): readonly KubeObject[] {

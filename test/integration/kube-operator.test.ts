@@ -277,6 +277,27 @@ test("events outlive the process: the next one counts on", async () => {
   expect(stdout).toContain("Stuck");
 });
 
+test("a reconcile that ignores its abort does not hold up the stop, but the lease is left to run out", async () => {
+  await others.apply(Gadgets, gadget("deaf"));
+  const lease = { namespace: "default", name: "deaf" };
+  const entered = Promise.withResolvers<void>();
+  const leave = Promise.withResolvers<void>();
+  const reconcile: Controller["reconcile"] = async () => {
+    entered.resolve();
+    await leave.promise;
+    return settled;
+  };
+  const operator = start(() => [noting([], { reconcile })], {
+    leaderElection: { lease, identity: "deaf-one" },
+    limits: { graceMs: 100 },
+  });
+  await entered.promise;
+  expect(await operator.stop()).toBe("stopped");
+  const path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/deaf";
+  expect(await admin.request({ method: "GET", path })).toMatchObject({ spec: { holderIdentity: "deaf-one" } });
+  leave.resolve();
+});
+
 describe("the framework's own interface", () => {
   const finalizer = "contract.longshore.dev/framework";
 
