@@ -80,8 +80,8 @@ function decideSnapshot(
   );
 }
 
-/** The due time of the last run made: as recorded, or, when that record was not written any more, as the snapshots tell. */
-function lastRunOf({ migration }: SeenVolume, view: VolumeView): number | undefined {
+/** The due time, in milliseconds, of the last run made: as recorded, or, when that record was not written any more, as the snapshots tell. */
+export function lastRunOf({ migration }: SeenVolume, view: VolumeView): number | undefined {
   const dues = view.snapshots.flatMap(({ name }) => dueOfSnapshot(name) ?? []);
   const recorded = parseTime(migration.status?.lastScheduleTime);
   const latest = Math.max(...dues, recorded ?? Number.NEGATIVE_INFINITY);

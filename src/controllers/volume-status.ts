@@ -9,7 +9,7 @@ import type {
 import type { EventNote } from "../kube/cluster.ts";
 import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { clipped, exactTime, judged, parseTime, present } from "./status-parts.ts";
-import type { VolumeDecision } from "./volume-decision.ts";
+import { lastRunOf, type VolumeDecision } from "./volume-decision.ts";
 import { expiryOfVolume, hasEnded, retentionOf, type SeenVolume } from "./volume-facts.ts";
 import { judgeVolume, type Troubles } from "./volume-judgements.ts";
 
@@ -85,18 +85,20 @@ function snapshotStatus(
 const holdsShown = 64;
 
 function runFields(
-  { migration, schedule }: SeenVolume,
+  seen: SeenVolume,
   decision: VolumeDecision,
   troubles: Troubles,
 ): Pick<VolumeMigrationStatus, "schedule" | "lastScheduleTime" | "nextScheduleTime" | "lastMissedTime"> {
+  const { migration, schedule, held } = seen;
   const { run, sinceMs } = decision;
   const before = migration.status;
   const isMade = run.kind === "run" && troubles.snapshot === undefined;
+  const lastMs = isMade ? run.dueMs : held && lastRunOf(seen, held.view);
   const missed = run.kind === "wait" && run.missed !== undefined ? exactTime(run.missed) : before?.lastMissedTime;
   return {
     ...(schedule && sinceMs !== undefined && { schedule: { name: schedule.metadata.name, since: exactTime(sinceMs) } }),
     ...present({
-      lastScheduleTime: isMade ? exactTime(run.dueMs) : before?.lastScheduleTime,
+      lastScheduleTime: lastMs === undefined ? before?.lastScheduleTime : exactTime(lastMs),
       nextScheduleTime: run.kind === "wait" ? exactTime(run.nextMs) : undefined,
       lastMissedTime: missed,
     }),

@@ -50,8 +50,9 @@ export class OperatorWorld {
     };
   }
 
-  /** Runs the operator, as one process, until nothing more happens within `forMs`. */
+  /** Runs the operator, as one process, for so long; or, when it is killed, until then. */
   async run(forMs = 0, crash = new CrashPoint()): Promise<Settled> {
+    const endMs = this.clock.monotonicMs() + forMs;
     this.cluster = this.cluster.restarted(crash);
     const agents = this.#agents(crash);
     const { cluster, clock } = this;
@@ -69,6 +70,7 @@ export class OperatorWorld {
       },
     });
     this.#enqueue = undefined;
+    if (!settled.crashed) await this.clock.advance(endMs - this.clock.monotonicMs());
     return settled;
   }
 
@@ -82,6 +84,12 @@ export class OperatorWorld {
   apply(kind: KindRef, name: string, content: Record<string, unknown>, metadata: Record<string, unknown> = {}): void {
     const draft = { ...content, metadata: { name, ...metadata } };
     this.server.apply(kind, draft as never, "argocd");
+  }
+
+  /** Sets annotations, as a user does it by hand. */
+  annotate(kind: KindRef, name: string, annotations: Record<string, string | null>): void {
+    const prefixed = Object.entries(annotations).map(([key, value]) => [`longshore.dev/${key}`, value]);
+    this.server.edit(kind, { name }, { metadata: { annotations: Object.fromEntries(prefixed) } });
   }
 
   #begin(name: string): void {

@@ -1,0 +1,618 @@
+// The reconcilers of the source side together, in a world of fakes: what a user sees happen, and that it happens all the same
+// when the process is killed at any of its effects.
+import { expect, test } from "@jest/globals";
+import { CrashPoint } from "../../test/fakes/crash-point.ts";
+import { location, type OperatorWorld, sourceWorld, volume } from "../../test/fakes/operator-world.ts";
+import type { Condition } from "../api/object.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import type { KindRef, KubeObject } from "../kube/cluster.ts";
+import {
+  MigrationJobs,
+  MigrationLocations,
+  PersistentVolumeClaims,
+  PersistentVolumes,
+  SnapshotSchedules,
+  StorageClasses,
+  VolumeMigrations,
+} from "./kinds.ts";
+
+const second = 1_000;
+const minute = 60 * second;
+const hour = 60 * minute;
+
+const migration = (world: OperatorWorld, name = "pv1") => world.server.get(VolumeMigrations, { name });
+const job = (world: OperatorWorld, name: string) => world.server.get(MigrationJobs, { name });
+
+type WithConditions = KubeObject & { readonly status?: { readonly conditions?: readonly Condition[] } };
+
+/** `False LocationMissing`. */
+function condition(world: OperatorWorld, kind: KindRef<WithConditions>, name: string, type = "Ready"): string {
+  const found = world.server.get(kind, { name })?.status?.conditions?.find((each) => each.type === type);
+  return found === undefined ? "none" : `${found.status} ${found.reason}`;
+}
+
+/** The snapshots at the agent by their hour, `*` for those that were released: `3 4*`. */
+function snapshots(world: OperatorWorld, handle = "vol-1"): string {
+  return (world.agent.volumes.get(handle)?.snapshots ?? [])
+    .map(({ name, released }) => `${name.replace(/^auto-\d+t0?(\d+?)0000.000z$/, "$1")}${released ? "*" : ""}`)
+    .join(" ");
+}
+
+const bases = (world: OperatorWorld, handle = "vol-1") =>
+  (world.agent.volumes.get(handle)?.bases ?? []).map((base) => `${base.location}@${base.generation}`).join(" ");
+
+const jobs = (world: OperatorWorld) =>
+  world.server
+    .list(MigrationJobs)
+    .map(({ metadata, status }) => `${metadata.name} ${status?.phase}`)
+    .join(", ");
+
+const events = (world: OperatorWorld, about: string) =>
+  [...world.server.events.values()].filter((event) => event.about === about).map(({ reason }) => reason);
+
+const claim = "PersistentVolumeClaim shop/db-pv1";
+
+test("a volume of an enabled class is snapshotted on its schedule, and what expires is migrated", async () => {
+  const world = sourceWorld();
+  await world.runUntil(5 * hour);
+  expect(migration(world)?.spec.policy).toMatchObject({ enabled: true, locations: ["berlin"], schedule: "hourly" });
+  expect(migration(world)?.metadata.ownerReferences).toMatchObject([{ kind: "PersistentVolume", name: "pv1" }]);
+  // What was taken at 3 expired at 5 and is the base; 1 and 2 were brought over before, and are gone.
+  expect(snapshots(world)).toBe("3 4 5");
+  expect(bases(world)).toBe("berlin@3");
+  expect(jobs(world)).toBe("pv1-berlin-g1 Succeeded, pv1-berlin-g2 Succeeded, pv1-berlin-g3 Succeeded");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+  expect(migration(world)?.status).toMatchObject({
+    nextScheduleTime: "2026-01-01T06:00:00.000Z",
+    oldestNewestPointTime: "2026-01-01T03:00:00.000Z",
+    snapshotCount: 3,
+    locations: [{ name: "berlin", base: { generation: 3 }, lastJob: { phase: "Succeeded", mode: "Delta" } }],
+  });
+});
+
+test("the agent is told what travels with the volume", async () => {
+  const world = sourceWorld();
+  await world.run();
+  expect(world.agent.volumes.get("vol-1")).toMatchObject({
+    migrationEnabled: true,
+    metadata: {
+      "pv.name": "pv1",
+      "pvc.namespace": "shop",
+      "pvc.name": "db-pv1",
+      "pvc.labels": '{"app":"db"}',
+      volumeMode: "Filesystem",
+      fsType: "ext4",
+    },
+  });
+});
+
+test("nothing happens merely because objects were applied, nor when they are applied again", async () => {
+  const world = sourceWorld();
+  await world.run(59 * minute);
+  expect(snapshots(world)).toBe("");
+  await world.run(2 * hour);
+  const before = world.server.resourceVersion;
+  world.apply(SnapshotSchedules, "hourly", { spec: { interval: "1h", retention: { age: "2h" } } });
+  await world.run();
+  expect(world.server.resourceVersion).toBe(before);
+});
+
+test("a second run of a settled operator changes nothing, at the API server or at the agent", async () => {
+  const world = sourceWorld();
+  await world.runUntil(5 * hour);
+  const crash = new CrashPoint();
+  await world.run(0, crash);
+  expect(crash.effects).toEqual([]);
+});
+
+test("a schedule that is changed runs by the new timing only from then on", async () => {
+  const world = sourceWorld();
+  await world.runUntil(90 * minute);
+  expect(snapshots(world)).toBe("1");
+  // The runs of the new timing at 1:05 and 1:30 were due before it was there.
+  world.apply(SnapshotSchedules, "hourly", { spec: { interval: "25m", retention: { age: "2h" } } });
+  await world.runUntil(114 * minute);
+  expect(snapshots(world)).toBe("1");
+  await world.runUntil(116 * minute);
+  expect(world.agent.volumes.get("vol-1")?.snapshots.at(-1)?.name).toBe("auto-20260101t015500.000z");
+});
+
+test("after a long downtime one run is made up for, and the backlog is one job", async () => {
+  const world = sourceWorld();
+  await world.runUntil(3 * hour);
+  expect(snapshots(world)).toBe("1 2 3");
+  await world.clock.advance(20.5 * hour);
+  await world.run();
+  expect(snapshots(world)).toBe("3 23");
+  expect(bases(world)).toBe("berlin@3");
+  expect(jobs(world)).toBe("pv1-berlin-g1 Succeeded, pv1-berlin-g3 Succeeded");
+});
+
+test("a run that is missed past the starting deadline is told, and not made", async () => {
+  const world = sourceWorld();
+  const spec = { interval: "1h", retention: { age: "2h" }, startingDeadlineSeconds: 600 };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  await world.runUntil(hour);
+  await world.clock.advance(2.5 * hour);
+  await world.run();
+  expect(migration(world)?.status).toMatchObject({ lastMissedTime: "2026-01-01T03:00:00.000Z" });
+  expect(world.agent.volumes.get("vol-1")?.snapshots.length).toBe(1);
+  await world.run();
+  expect(events(world, claim).filter((reason) => reason === "SnapshotRunMissed")).toHaveLength(1);
+});
+
+test("a suspended schedule takes no snapshots, and what there is goes on expiring", async () => {
+  const world = sourceWorld();
+  await world.runUntil(2 * hour);
+  const spec = { interval: "1h", retention: { age: "2h" }, suspend: true };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  await world.runUntil(6 * hour);
+  expect(bases(world)).toBe("berlin@2");
+  expect(world.agent.volumes.get("vol-1")?.generation).toBe(3);
+  world.apply(SnapshotSchedules, "hourly", { spec: { ...spec, suspend: false } });
+  await world.runUntil(6.5 * hour);
+  expect(world.agent.volumes.get("vol-1")?.generation).toBe(4);
+});
+
+test("on creation, a snapshot is migrated at once, and kept until it expires", async () => {
+  const world = sourceWorld();
+  const spec = { interval: "1h", retention: { age: "2h" }, migrateOn: "Creation" };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  await world.runUntil(3 * hour);
+  expect(bases(world)).toBe("berlin@3");
+  expect(snapshots(world)).toBe("2 3");
+});
+
+test("locations have each their own base, and do not wait for each other", async () => {
+  const world = sourceWorld();
+  location(world, "oslo");
+  world.annotate(PersistentVolumes, "pv1", { migrationLocations: "berlin,oslo" });
+  world.agent.probeFinds("oslo", { state: "unreachable", message: "nobody answers at agent.oslo.example:7420" });
+  await world.runUntil(5 * hour);
+  expect(bases(world)).toBe("berlin@3");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False LocationNotReady");
+  expect(migration(world)?.status?.locations?.[1]?.blocked).toContain("nobody answers");
+  // The one that is away has nothing yet: it pins the newest that has expired, and nothing else.
+  expect(snapshots(world)).toBe("3 4 5");
+  world.agent.probeFinds("oslo", { state: "reachable", message: "" });
+  await world.runUntil(5 * hour + minute);
+  expect(bases(world)).toBe("berlin@3 oslo@3");
+});
+
+test.each([
+  ["unreachable", "False Unreachable", "Unknown Unreachable", "Unknown Unreachable"],
+  ["untrusted", "True Ok", "False Untrusted", "Unknown Untrusted"],
+  ["notConsented", "True Ok", "True Ok", "False NotConsented"],
+  ["reachable", "True Ok", "True Ok", "True Ok"],
+  ["unknown", "Unknown NotProbed", "Unknown NotProbed", "Unknown NotProbed"],
+] as const)("a location that is %s says so", async (state, reachable, trusted, consented) => {
+  const world = sourceWorld();
+  world.agent.probeFinds("berlin", { state, message: "what the probe says" });
+  await world.run();
+  const found = ["Reachable", "Trusted", "Consented"].map((type) =>
+    condition(world, MigrationLocations, "berlin", type),
+  );
+  expect(found).toEqual([reachable, trusted, consented]);
+});
+
+test("a location that does not exist is named on the claim, nothing runs, and it heals when it appears", async () => {
+  const world = sourceWorld();
+  world.annotate(PersistentVolumes, "pv1", { migrationLocations: "oslo" });
+  await world.runUntil(5 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False LocationMissing");
+  expect(events(world, claim)).toContain("MigrationLocationMissing");
+  expect([snapshots(world), jobs(world)]).toEqual(["", ""]);
+  location(world, "oslo");
+  await world.runUntil(9 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+  expect(bases(world)).toMatch(/^oslo@/);
+});
+
+test("a schedule that does not exist is named on the claim, nothing runs, and it heals when it appears", async () => {
+  const world = sourceWorld();
+  world.server.delete(SnapshotSchedules, { name: "hourly" });
+  await world.runUntil(5 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False ScheduleMissing");
+  expect(events(world, claim)).toContain("SnapshotScheduleMissing");
+  expect([snapshots(world), jobs(world)]).toEqual(["", ""]);
+  world.apply(SnapshotSchedules, "hourly", { spec: { interval: "1h", retention: { age: "2h" } } });
+  await world.runUntil(9 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+  expect(bases(world)).not.toBe("");
+});
+
+test.each([
+  [{ schedule: "61 * * * *", retention: { count: 1 } }, "False InvalidSchedule"],
+  [{ schedule: "@daily", timeZone: "Mars/Olympus", retention: { count: 1 } }, "False InvalidTimeZone"],
+  [{ schedule: "0 8,9 * * *", retention: { age: "30m" } }, "True Ok"],
+])("schedule %j is judged %s", async (spec, judged) => {
+  const world = sourceWorld();
+  world.server.delete(SnapshotSchedules, { name: "hourly" });
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  await world.runUntil(3 * hour);
+  expect(condition(world, SnapshotSchedules, "hourly")).toBe(judged);
+  const covers = condition(world, SnapshotSchedules, "hourly", "RetentionCoversGaps");
+  expect(covers).toBe(judged === "True Ok" ? "False RetentionTooShort" : "none");
+  if (judged === "True Ok") return;
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False ScheduleInvalid");
+  expect(events(world, claim)).toContain("SnapshotScheduleInvalid");
+});
+
+test("a policy that makes no sense is told to the claim; what runs goes on by the last good one", async () => {
+  const world = sourceWorld();
+  await world.runUntil(hour);
+  world.annotate(PersistentVolumes, "pv1", { schedulePolicy: "Every Hour" });
+  await world.runUntil(5 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False InvalidPolicy");
+  expect(events(world, claim)).toContain("MigrationPolicyInvalid");
+  expect(bases(world)).toBe("berlin@3");
+  world.annotate(PersistentVolumes, "pv1", { schedulePolicy: null });
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+});
+
+test("a new volume with a policy that makes no sense shows it, and nothing runs", async () => {
+  const world = sourceWorld();
+  world.apply(StorageClasses, "fast", { provisioner: "csi.longshore.dev", parameters: { migrationEnable: "true" } });
+  await world.runUntil(3 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False InvalidPolicy");
+  expect(snapshots(world)).toBe("");
+});
+
+test("what a claim may not decide is refused by an event, and the policy holds", async () => {
+  const world = sourceWorld();
+  const metadata = { namespace: "shop", annotations: { "longshore.dev/migrationEnable": "false" } };
+  world.apply(PersistentVolumeClaims, "db-pv1", { spec: { volumeName: "pv1" } }, metadata);
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv1", "PolicyValid")).toBe("True PolicyRefused");
+  expect(events(world, claim)).toContain("MigrationPolicyRefused");
+  expect(migration(world)?.spec.policy.enabled).toBe(true);
+});
+
+test("a class that is deleted changes nothing for its volumes, and one made anew is adopted", async () => {
+  const world = sourceWorld();
+  await world.runUntil(hour);
+  world.server.delete(StorageClasses, { name: "fast" });
+  await world.runUntil(5 * hour);
+  expect(condition(world, VolumeMigrations, "pv1", "ClassMissing")).toBe("True ClassMissing");
+  expect(bases(world)).toBe("berlin@3");
+  const origins = migration(world)?.spec.policy.origins;
+  expect(origins?.schedulePolicy).toBe("schedulePolicy, parameter of StorageClass fast");
+  location(world, "oslo");
+  const parameters = { migrationEnable: "true", migrationLocations: "oslo", schedulePolicy: "hourly" };
+  world.apply(StorageClasses, "fast", { provisioner: "csi.longshore.dev", parameters });
+  await world.runUntil(5.5 * hour);
+  expect(condition(world, VolumeMigrations, "pv1", "ClassMissing")).toBe("none");
+  expect(migration(world)?.spec.policy.locations).toEqual(["oslo"]);
+  expect(bases(world)).toBe("berlin@3 oslo@3");
+});
+
+test("a volume that is no longer enabled keeps its base, lets everything else expire, and takes no more snapshots", async () => {
+  const world = sourceWorld();
+  await world.runUntil(3 * hour);
+  world.annotate(PersistentVolumes, "pv1", { migrationEnable: "false" });
+  await world.runUntil(9 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False Disabled");
+  expect([snapshots(world), bases(world)]).toEqual(["1", "berlin@1"]);
+  expect(world.agent.volumes.get("vol-1")?.migrationEnabled).toBe(false);
+});
+
+test("a volume made anew under a name is another one", async () => {
+  const world = sourceWorld();
+  await world.run();
+  const before = migration(world)?.metadata.uid;
+  world.server.delete(PersistentVolumes, { name: "pv1" });
+  expect(migration(world)).toBeUndefined();
+  void world.agent.putVolume("vol-2", { sizeBytes: 2 ** 20 });
+  volume(world, "pv1", "vol-2");
+  await world.run();
+  expect(migration(world)?.metadata.uid).not.toBe(before);
+  expect(migration(world)?.spec.volume.handle).toBe("vol-2");
+});
+
+test("a volume that no agent holds says so, and one whose agent is away says that instead", async () => {
+  const world = sourceWorld();
+  volume(world, "pv2", "vol-2");
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv2")).toBe("False VolumeMissing");
+  expect(events(world, "PersistentVolumeClaim shop/db-pv2")).toContain("VolumeMissing");
+  world.agentProblem = "connection refused";
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv2")).toBe("False AgentUnreachable");
+});
+
+test("a volume of another driver is told that it is not migrated", async () => {
+  const world = sourceWorld();
+  world.apply(PersistentVolumes, "pv3", {
+    spec: { storageClassName: "fast", csi: { driver: "ebs.csi.aws.com", volumeHandle: "vol-3" } },
+  });
+  await world.run();
+  expect(migration(world, "pv3")).toBeUndefined();
+  expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+});
+
+test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {
+  const world = sourceWorld();
+  const { agent } = world;
+  const take = agent.putSnapshot.bind(agent);
+  agent.putSnapshot = async () => {
+    throw new LongshoreError("VolumeBusy", "vol-1 is attached; the copy backend snapshots unattached volumes only");
+  };
+  await world.runUntil(hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False SnapshotFailed");
+  expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
+  expect(events(world, claim)).toContain("SnapshotFailed");
+  agent.putSnapshot = take;
+  await world.runUntil(hour + 5 * second);
+  expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("True Ok");
+  expect(snapshots(world)).toBe("1");
+});
+
+test("a failed job is not repeated; its changes are part of the next", async () => {
+  const world = sourceWorld();
+  const succeed = world.onJob;
+  world.onJob = (name) => world.agent.failJob(name, new LongshoreError("DiskFull", "berlin has no room"));
+  await world.runUntil(3.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Failed");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False JobFailed");
+  expect(migration(world)?.status?.locations?.[0]?.lastJob?.message).toContain("berlin has no room");
+  expect(events(world, claim)).toContain("MigrationFailed");
+  world.onJob = succeed;
+  await world.runUntil(4.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Failed, pv1-berlin-g2 Succeeded");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+});
+
+test("deleting a failed job asks for it again", async () => {
+  const world = sourceWorld();
+  const succeed = world.onJob;
+  world.onJob = (name) => world.agent.failJob(name, new LongshoreError("DiskFull", "berlin has no room"));
+  await world.runUntil(3 * hour);
+  world.onJob = succeed;
+  world.server.delete(MigrationJobs, { name: "pv1-berlin-g1" });
+  await world.runUntil(3 * hour + minute);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Succeeded");
+  expect(world.agent.jobs.size).toBe(1);
+});
+
+test("ended jobs are pruned by the history limits, at the agent as well", async () => {
+  const world = sourceWorld();
+  const spec = { interval: "1h", retention: { age: "1h" }, successfulJobsHistoryLimit: 2 };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  await world.runUntil(9 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g7 Succeeded, pv1-berlin-g8 Succeeded");
+  expect([...world.agent.jobs.keys()].map((name) => name.split(".")[0])).toEqual(["pv1-berlin-g7", "pv1-berlin-g8"]);
+});
+
+test("a user's job snapshots now and migrates at once, and is not pruned", async () => {
+  const world = sourceWorld();
+  await world.runUntil(30 * minute);
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.runUntil(31 * minute);
+  expect(jobs(world)).toBe("now Succeeded");
+  expect(job(world, "now")?.status).toMatchObject({
+    to: { generation: 1 },
+    completionTime: "2026-01-01T00:30:00.000Z",
+  });
+  expect(bases(world)).toBe("berlin@1");
+  await world.runUntil(9 * hour);
+  // The snapshot of the user's job was let go of when it was no base any more.
+  expect(world.agent.volumes.get("vol-1")?.snapshots.some(({ name }) => name.startsWith("demand-"))).toBe(false);
+  expect(jobs(world)).toContain("now Succeeded");
+});
+
+test("a dry run plans, transfers nothing, and leaves nothing behind", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.onJob = (name) =>
+    world.agent.succeedJob(name, { bytesTotal: 4096, mode: { kind: "Full", reason: "FirstCopy" } });
+  world.apply(MigrationJobs, "plan", { spec: { volumeName: "pv1", location: "berlin", dryRun: true } });
+  await world.run();
+  expect(job(world, "plan")?.status).toMatchObject({ phase: "Succeeded", bytesChanged: 4096, mode: "Full" });
+  expect(job(world, "plan")?.status?.message).toContain("nothing was transferred");
+  expect([bases(world), snapshots(world)]).toEqual(["", ""]);
+});
+
+test("a job that is cancelled ends, whether or not the agent has it", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  world.apply(MigrationJobs, "two", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  expect(jobs(world)).toBe("one Pending, two Pending");
+  expect(job(world, "two")?.status?.message).toContain("Waits for MigrationJob one");
+  for (const name of ["two", "one"]) world.server.edit(MigrationJobs, { name }, { spec: { cancel: true } });
+  await world.run();
+  expect(jobs(world)).toBe("one Cancelled, two Cancelled");
+  expect(snapshots(world)).toBe("");
+});
+
+test("a job is suspended and goes on", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin", suspend: true } });
+  await world.run();
+  expect(jobs(world)).toBe("one Suspended");
+  world.server.edit(MigrationJobs, { name: "one" }, { spec: { suspend: false } });
+  await world.run();
+  expect(jobs(world)).toBe("one Pending");
+});
+
+test("a job past its deadline fails with that reason", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin", activeDeadlineSeconds: 60 } });
+  await world.run(61 * second);
+  expect(jobs(world)).toBe("one Failed");
+  expect(condition(world, MigrationJobs, "one", "Failed")).toBe("True DeadlineExceeded");
+});
+
+test("deleting a running job cancels it at the agent first", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  world.server.delete(MigrationJobs, { name: "one" });
+  expect(jobs(world)).toBe("one Pending");
+  await world.run();
+  expect([jobs(world), world.agent.jobs.size]).toEqual(["", 0]);
+});
+
+test.each([
+  [{ volumeName: "pv9", location: "berlin" }, "PersistentVolume pv9 has no VolumeMigration"],
+  [{ volumeName: "pv1", location: "oslo" }, "does not name location oslo"],
+])("a job that cannot start waits and says why: %j", async (spec, message) => {
+  const world = sourceWorld();
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec });
+  await world.run();
+  expect(job(world, "one")?.status).toMatchObject({ phase: "Pending", message: expect.stringContaining(message) });
+});
+
+test("a job for a snapshot that is not there fails and says so", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin", toSnapshot: "auto-gone" } });
+  await world.run();
+  expect(condition(world, MigrationJobs, "one", "Failed")).toBe("True SnapshotGone");
+});
+
+test("progress is written at most every 30 seconds, and a new barrier at once", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  const [name = ""] = world.agent.jobs.keys();
+  world.agent.progressJob(name, { barrier: "Frozen", bytesSent: 1 });
+  await world.run();
+  expect(job(world, "one")?.status).toMatchObject({ phase: "Running", barrier: "Frozen", bytesSent: 1 });
+  await world.clock.advance(10 * second);
+  world.agent.progressJob(name, { bytesSent: 2, unitsStored: 1 });
+  await world.run();
+  expect(job(world, "one")?.status?.bytesSent).toBe(1);
+  await world.run(20 * second);
+  expect(job(world, "one")?.status?.bytesSent).toBe(2);
+});
+
+test("bandwidth follows its windows", async () => {
+  const world = sourceWorld();
+  location(world, "berlin", { bandwidth: { limit: "10M", windows: [{ start: "01:00", end: "02:00", limit: "1M" }] } });
+  const limit = () => world.agent.locations.get("berlin")?.spec.bytesPerSecondMax;
+  await world.runUntil(30 * minute);
+  expect(limit()).toBe(10e6);
+  await world.runUntil(90 * minute);
+  expect(limit()).toBe(1e6);
+  await world.runUntil(150 * minute);
+  expect(limit()).toBe(10e6);
+});
+
+test("a time zone of windows that does not exist is told, and the agent keeps what it had", async () => {
+  const world = sourceWorld();
+  await world.run();
+  const windows = [{ start: "01:00", end: "02:00" }];
+  location(world, "berlin", { bandwidth: { timeZone: "Mars/Olympus", windows } });
+  await world.run();
+  expect(condition(world, MigrationLocations, "berlin")).toBe("False InvalidBandwidth");
+  expect(world.agent.locations.get("berlin")?.spec.seeds).toEqual(["agent.berlin.example:7420"]);
+});
+
+test("a location in use is not deleted under its volumes", async () => {
+  const world = sourceWorld();
+  await world.runUntil(3.5 * hour);
+  world.server.delete(MigrationLocations, { name: "berlin" });
+  await world.run();
+  expect(condition(world, MigrationLocations, "berlin", "Deletable")).toBe("False InUse");
+  // No policy names it any more, but the volume's base is held for it.
+  world.annotate(PersistentVolumes, "pv1", { migrationEnable: "false" });
+  await world.run(minute);
+  expect(condition(world, MigrationLocations, "berlin", "Deletable")).toBe("False InUse");
+  world.annotate(MigrationLocations, "berlin", { "release-holds": "true" });
+  await world.run(minute);
+  expect(world.server.get(MigrationLocations, { name: "berlin" })).toBeUndefined();
+  expect([bases(world), world.agent.locations.size]).toEqual(["", 0]);
+});
+
+test("many volumes on one schedule are spread over the jitter window, each at its own place", async () => {
+  const world = sourceWorld();
+  const spec = { interval: "1h", retention: { age: "2h" }, jitter: "30m" };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  for (let index = 0; index < 40; index++) {
+    void world.agent.putVolume(`many-${index}`, { sizeBytes: 2 ** 20 });
+    volume(world, `many-${index}`, `many-${index}`);
+  }
+  await world.runUntil(90 * minute);
+  const minutesOf = (times: readonly string[]) => times.map((time) => Math.floor((Date.parse(time) % hour) / minute));
+  const places = [...world.agent.volumes.values()].map((each) =>
+    minutesOf(each.snapshots.map(({ createdAt }) => createdAt)),
+  );
+  for (const minutes of places)
+    expect([minutes.length, new Set(minutes).size, (minutes[0] ?? 60) < 30]).toEqual([2, 1, true]);
+  expect(new Set(places.map(([first]) => first)).size).toBeGreaterThan(15);
+});
+
+/** What counts in the end: data at the agent, and what a user is shown of it. */
+function summary(world: OperatorWorld): unknown {
+  const { volumes, jobs: agentJobs, locations } = world.agent;
+  return {
+    volumes: [...volumes.values()].map(({ name, metadata, migrationEnabled }) => ({
+      name,
+      metadata,
+      migrationEnabled,
+      snapshots: snapshots(world, name),
+      bases: bases(world, name),
+      holds: volumes.get(name)?.snapshots.map(({ holds }) => holds.map(({ reason, owner }) => `${reason}/${owner}`)),
+    })),
+    agentJobs: [...agentJobs.values()].map(({ name, state }) => `${name.split(".")[0]} ${state}`),
+    locations: [...locations.values()].map(({ name, spec }) => ({ name, spec })),
+    jobs: world.server.list(MigrationJobs).map(({ metadata, spec, status }) => ({
+      name: metadata.name,
+      spec,
+      phase: status?.phase,
+      finalizers: metadata.finalizers ?? [],
+    })),
+    ready: [
+      condition(world, VolumeMigrations, "pv1"),
+      condition(world, MigrationLocations, "berlin"),
+      condition(world, SnapshotSchedules, "hourly"),
+    ],
+    lastScheduleTime: migration(world)?.status?.lastScheduleTime,
+    finalizers: world.server.get(MigrationLocations, { name: "berlin" })?.metadata.finalizers,
+  };
+}
+
+/** A day in short: schedule, expiry, migrations, a user's job, and a location that is deleted when it is free. */
+async function story(crash?: CrashPoint): Promise<OperatorWorld> {
+  const world = sourceWorld();
+  location(world, "oslo");
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.runUntil(3.5 * hour, crash);
+  world.server.delete(MigrationLocations, { name: "oslo" });
+  await world.runUntil(4 * hour, crash?.isDead === false ? crash : undefined);
+  return world;
+}
+
+test.each(["before", "after", "lostReply"] as const)(
+  "killed %s any effect, and started again, it comes to the same end",
+  async (mode) => {
+    const expected = summary(await story());
+    const reference = new CrashPoint();
+    await sourceWorld().runUntil(3.5 * hour, reference);
+    expect(reference.effects.length).toBeGreaterThan(30);
+    for (let effect = 1; ; effect++) {
+      const crash = new CrashPoint({ effect, mode });
+      const world = await story(crash);
+      if (!crash.wasReached) break;
+      expect([effect, crash.effects[effect - 1], summary(world)]).toEqual([
+        effect,
+        crash.effects[effect - 1],
+        expected,
+      ]);
+    }
+  },
+  120_000,
+);
