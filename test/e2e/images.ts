@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { lstat, mkdtemp, open, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 
 const run = promisify(execFile);
@@ -74,15 +74,22 @@ export async function extract(image: string, folder: string): Promise<void> {
   await run("debugfs", ["-R", `rdump / ${folder}`, image], { env, maxBuffer: 1 << 26 });
 }
 
+/** Every file, link and folder under a folder, by path relative to it, sorted. Links are not followed. */
+export async function walk(folder: string, under = ""): Promise<string[]> {
+  const found: string[] = [];
+  for (const entry of await readdir(join(folder, under), { withFileTypes: true })) {
+    const path = join(under, entry.name);
+    if (path === "lost+found") continue;
+    found.push(path);
+    if (entry.isDirectory()) found.push(...(await walk(folder, path)));
+  }
+  return found.sort();
+}
+
 /** What every file, link and folder under a folder holds, by path. */
 export async function treeOf(folder: string): Promise<Map<string, string>> {
   const tree = new Map<string, string>();
-  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    const name = relative(folder, path);
-    if (name === "lost+found") continue;
-    tree.set(name, await contentOf(path));
-  }
+  for (const path of await walk(folder)) tree.set(path, await contentOf(join(folder, path)));
   return tree;
 }
 

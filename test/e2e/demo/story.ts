@@ -1,11 +1,11 @@
 // The scenes of the demo, in order. What it says is what it saw; what must hold is checked where it is said.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { cp, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { cp, lstat, mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { CloneView, JobView } from "../../../src/wire/schemas.ts";
-import { differences, extract, makeExt4, treeOf, writeInto } from "../images.ts";
+import { differences, extract, makeExt4, treeOf, walk, writeInto } from "../images.ts";
 import { eventually } from "../process.ts";
 import type { Site } from "../site.ts";
 import type { StorageCluster } from "../storage-cluster.ts";
@@ -99,7 +99,7 @@ async function makeVolume(world: World, tell: Narrator): Promise<string> {
   const { api } = world.mainland.storage;
   const { path } = await api.putVolume(volumeHandle, { sizeBytes: volumeBytes });
   await makeExt4(path, tree);
-  const files = (await readdir(tree, { recursive: true })).length;
+  const files = (await walk(tree)).length;
   const { blocks } = await stat(path);
   tell.say(
     "volume",
@@ -155,16 +155,17 @@ async function increment(world: World, tell: Narrator, tree: string): Promise<vo
 
 /** Changes every so many-th document in the tree, and says which. */
 async function changedFiles(tree: string): Promise<{ from: string; path: string }[]> {
-  const found = await readdir(tree, { recursive: true, withFileTypes: true });
-  const plain = found
-    .filter((entry) => entry.isFile() && !/[ "]/.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name));
-  const chosen = plain.sort().filter((_, index) => index % 40 === 0);
-  for (const file of chosen) {
-    const text = await readFile(file);
-    await writeFile(file, Buffer.concat([Buffer.from(`Changed at ${new Date().toISOString()}\n`), text]));
+  const files: { from: string; path: string }[] = [];
+  for (const path of await walk(tree)) {
+    const from = join(tree, path);
+    if ((await lstat(from)).isFile() && !/[ "]/.test(path)) files.push({ from, path: `/${path}` });
   }
-  return chosen.map((from) => ({ from, path: from.slice(tree.length) }));
+  const chosen = files.filter((_, index) => index % 40 === 0);
+  for (const { from } of chosen) {
+    const text = await readFile(from);
+    await writeFile(from, Buffer.concat([Buffer.from(`Changed at ${new Date().toISOString()}\n`), text]));
+  }
+  return chosen;
 }
 
 /** The clone's files, extracted from its image, against the tree the volume was made of. */
