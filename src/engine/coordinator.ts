@@ -2,7 +2,7 @@
 // participants report now; the job's row only remembers what must not be forgotten. See docs/ARCHITECTURE.md.
 import { chooseBase } from "../domain/coordinate.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import { indexesIn, type Plan, planUnits, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { indexesIn, type Plan, planUnits, type Unit, unitDataBytes, unitExtentsMax } from "../domain/plan.ts";
 import type { Changes } from "../storage/backend.ts";
 import type { Grant, PeerTarget, PlanHeader, PlanPage, Report } from "../wire/peer.ts";
 import type { JobSpec, Mode, PointRef } from "../wire/schemas.ts";
@@ -247,7 +247,10 @@ export class Coordinator {
   }
 
   private planned({ to }: Subject, base: PointRow | undefined, { extents, mode }: Changes): Omit<Planned, "diverged"> {
-    const plan = planUnits({ baseId: base?.pointId ?? null, toId: to.pointId, sizeBytes: to.sizeBytes, extents });
+    const plan = planUnits(
+      { baseId: base?.pointId ?? null, toId: to.pointId, sizeBytes: to.sizeBytes, extents },
+      { unitBytesMax: this.core.limits.unitBytes, unitExtentsMax },
+    );
     const shown: Mode =
       mode.kind === "delta"
         ? { kind: "Delta", reason: mode.unshared ? "Unshared" : "CommonBase" }

@@ -3,6 +3,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { unitBytesMax } from "../domain/plan.ts";
 import type { StorageBackend } from "../storage/backend.ts";
 import type { LaneDialer, LaneServer } from "../transfer/lane.ts";
 import type { PeerApi } from "../wire/peer.ts";
@@ -21,6 +22,8 @@ export interface EngineLimits {
   /** Jobs at once to one location, unless the location says otherwise. */
   readonly jobsPerLocationMax: number;
   readonly lanesPerJob: number;
+  /** Data of one unit at most, a multiple of 4096: what a broken connection costs, and what is stored at once. */
+  readonly unitBytes: number;
   /** Bytes of one job that may be on their way, sent and not yet acknowledged as stored. */
   readonly windowBytes: number;
   /** A term ends this long after its coordinator was last heard. */
@@ -46,6 +49,7 @@ export const defaultLimits: EngineLimits = {
   jobsMax: 8,
   jobsPerLocationMax: 4,
   lanesPerJob: 1,
+  unitBytes: unitBytesMax,
   windowBytes: 64 << 20,
   leaseMs: 30_000,
   attemptsMax: 10,

@@ -1,5 +1,6 @@
 // Storage clusters of one engine each, in this process: real journals and real storage in temporary folders, and between
 // them direct calls in place of HTTP, with switches for what a network does.
+import { existsSync, rmSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +15,7 @@ import type { StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
 import type { LocationSpec } from "../../src/wire/schemas.ts";
+import { onInterrupt } from "../interrupt.ts";
 import { FakeLanes } from "./fake-lanes.ts";
 
 export interface Cluster {
@@ -24,9 +26,15 @@ export interface Cluster {
   /** Called before each call of the protocol that reaches this cluster; may throw, or wait. */
   onCall: (method: keyof PeerApi, args: readonly unknown[]) => void | Promise<void>;
   /** Called after it was carried out; throwing loses the reply. */
-  onReply: (method: keyof PeerApi) => void | Promise<void>;
+  onReply: (method: keyof PeerApi, args: readonly unknown[], result: unknown) => void | Promise<void>;
+  /** Called before and after each call of this cluster's storage, staging images included; may throw. */
+  onStorage: (step: string, when: "before" | "after") => void | Promise<void>;
   engine: Engine;
   storage: StorageBackend;
+  /** Aborted as soon as the present engine is being closed. */
+  stopping: AbortSignal;
+  /** Resolves while or as soon as an engine is open. */
+  running: Promise<void>;
   /** Closes the engine, as at the end of its process. */
   stop(): Promise<void>;
   /** Opens it again on what its folder holds. */
@@ -38,7 +46,7 @@ const quickLimits: EngineLimits = {
   leaseMs: 2_000,
   retryDelayMs: 5,
   retryDelayMsMax: 50,
-  probeIntervalMs: 60_000,
+  probeIntervalMs: 3_600_000,
   reserveBytes: 0,
 };
 
@@ -47,19 +55,26 @@ export interface Clusters {
   close(): Promise<void>;
 }
 
-/** Opens clusters by name, each with the `copy` backend unless another is given for its folder. */
-export async function openClusters(
-  names: readonly string[],
-  options: { limits?: Partial<EngineLimits>; clock?: Clock } = {},
-): Promise<Clusters> {
-  const root = await mkdtemp(join(tmpdir(), "longshore-engines-"));
+export interface ClustersOptions {
+  readonly limits?: Partial<EngineLimits>;
+  readonly clock?: Clock;
+  /** Keeps the folders in memory where the machine can: fsync costs nothing there, so hundreds of runs are quick. */
+  readonly inMemory?: boolean;
+}
+
+/** Opens clusters by name, each with the `copy` backend. */
+export async function openClusters(names: readonly string[], options: ClustersOptions = {}): Promise<Clusters> {
+  const { inMemory, ...rest } = options;
+  const root = await mkdtemp(join(inMemory && existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "longshore-engines-"));
+  const forget = onInterrupt(() => rmSync(root, { recursive: true, force: true }));
   const all: Cluster[] = [];
-  for (const name of names) all.push(await openCluster(all, { root, name, ...options }));
+  for (const name of names) all.push(await openCluster(all, { root, name, ...rest }));
   return {
     all,
     async close() {
       for (const cluster of all) await cluster.stop();
       await rm(root, { recursive: true, force: true });
+      forget();
     },
   };
 }
@@ -72,8 +87,11 @@ async function openCluster(
   const folder = join(options.root, name);
   await mkdir(folder);
   const uid = `uid-${name}`;
+  let ending = new AbortController();
+  let up = Promise.withResolvers<void>();
   const open = async () => {
-    cluster.storage = await openBackend({ kind: "copy", root: join(folder, "store") });
+    const backend = await openBackend({ kind: "copy", root: join(folder, "store") });
+    cluster.storage = observed(backend, (step, when) => cluster.onStorage(step, when));
     cluster.engine = await openEngine({
       dataDir: folder,
       cluster: { uid, name },
@@ -89,7 +107,9 @@ async function openCluster(
       metrics: openMetrics(),
       limits: { ...quickLimits, ...options.limits },
     });
-    cluster.lanes.onLaneError = (owner, lane, error) => cluster.engine.laneFailed(owner, lane, error);
+    ending = new AbortController();
+    cluster.stopping = ending.signal;
+    up.resolve();
   };
   const cluster = {
     name,
@@ -98,14 +118,46 @@ async function openCluster(
     lanes: new FakeLanes(),
     onCall: () => undefined,
     onReply: () => undefined,
+    onStorage: () => undefined,
     stop: async () => {
+      up = Promise.withResolvers<void>();
+      cluster.running = up.promise;
+      ending.abort();
       await cluster.engine.close();
       await cluster.storage.close();
     },
     start: open,
+    running: up.promise,
   } as unknown as Cluster;
   await open();
   return cluster;
+}
+
+const unobserved = new Set(["kind", "livePath", "close", "fd", "sizeBytes", "then"]);
+
+/** The same storage, with a word before and after each call; the staging images and readers it opens are observed too. */
+function observed<T extends object>(
+  real: T,
+  tell: (step: string, when: "before" | "after") => void | Promise<void>,
+  prefix = "",
+): T {
+  return new Proxy(real, {
+    get(_, name: string) {
+      const value = (real as Record<string, unknown>)[name];
+      if (typeof value !== "function" || unobserved.has(name)) return value;
+      return async (...args: unknown[]) => {
+        await tell(prefix + name, "before");
+        const result: unknown = await value.apply(real, args);
+        try {
+          await tell(prefix + name, "after");
+        } catch (error) {
+          if (name.startsWith("open")) await (result as { close(): Promise<void> }).close();
+          throw error;
+        }
+        return name.startsWith("open") ? observed(result as object, tell, `${name}.`) : result;
+      };
+    },
+  });
 }
 
 /** A connection by direct calls: the seed's host is the cluster's name, and its CA bundle stands for itself. */
@@ -123,11 +175,19 @@ function connect(peers: readonly Cluster[], callerUid: string, location: Locatio
       async (...args: unknown[]) => {
         const cluster = peer();
         await cluster.onCall(method, args);
-        const sources = cluster.engine.consents().map((consent) => consent.name);
-        const call = cluster.engine.peer(callerUid, sources)[method] as (...values: unknown[]) => Promise<unknown>;
-        const result = await call(...structuredClone(args));
-        await cluster.onReply(method);
-        return structuredClone(result);
+        const { stopping } = cluster;
+        const died = () => new LongshoreError("Unreachable", `${cluster.name} does not answer`);
+        if (stopping.aborted) throw died();
+        try {
+          const sources = cluster.engine.consents().map((consent) => consent.name);
+          const call = cluster.engine.peer(callerUid, sources)[method] as (...values: unknown[]) => Promise<unknown>;
+          const result = await call(...structuredClone(args));
+          await cluster.onReply(method, args, result);
+          return structuredClone(result);
+        } catch (error) {
+          // What a process says while it ends never gets out.
+          throw stopping.aborted ? died() : error;
+        }
       },
   });
   return { api, lanes: { open: (to) => peer().lanes.open(to) }, close: async () => undefined };

@@ -11,17 +11,22 @@ export interface LaneFaults {
 
 interface OpenLane {
   readonly binding: LaneBinding;
-  readonly destroy: (reason: Error) => void;
+  /** Closes it on purpose: the sink is not told. */
+  readonly shut: () => void;
   readonly inFlight: Set<Promise<void>>;
 }
 
 export class FakeLanes implements LaneServer, LaneDialer {
   readonly address = "fake.lanes:1";
   readonly faults: LaneFaults = {};
-  onLaneError: (owner: string, lane: number, error: Error) => void = () => undefined;
   private readonly tickets = new Map<string, { binding: LaneBinding; sink: LaneSink }>();
   private readonly open_ = new Set<OpenLane>();
   private issued = 0;
+
+  /** Lanes that neither side has closed. */
+  get openLanes(): number {
+    return this.open_.size;
+  }
 
   issue(binding: LaneBinding, sink: LaneSink): string {
     this.issued += 1;
@@ -34,7 +39,7 @@ export class FakeLanes implements LaneServer, LaneDialer {
     for (const [ticket, { binding }] of this.tickets) if (binding.owner === owner) this.tickets.delete(ticket);
     const lanes = [...this.open_].filter((lane) => lane.binding.owner === owner);
     for (const lane of lanes) {
-      lane.destroy(new Error("closed by the target"));
+      lane.shut();
       await Promise.allSettled(lane.inFlight);
     }
   }
@@ -51,12 +56,15 @@ export class FakeLanes implements LaneServer, LaneDialer {
     let failure: Error | undefined;
     let bytesSent = 0;
     const inFlight = new Set<Promise<void>>();
-    const destroy = (reason: Error) => {
-      if (failure === undefined) this.onLaneError(binding.owner, binding.lane, reason);
+    const end = (reason: Error) => {
       failure ??= new LongshoreError("StreamTorn", reason.message);
       this.open_.delete(entry);
     };
-    const entry: OpenLane = { binding, destroy, inFlight };
+    const destroy = (reason: Error) => {
+      if (failure === undefined) sink.broken?.(reason);
+      end(reason);
+    };
+    const entry: OpenLane = { binding, inFlight, shut: () => end(new Error("closed by the target")) };
     this.open_.add(entry);
     const deliver = async (frame: Frame, payload: Uint8Array) => {
       const arriving = (await this.faults.onFrame?.(frame, payload)) ?? payload;
