@@ -1,7 +1,8 @@
 import { once } from "node:events";
-import { connect as connectTcp, createServer as createTcpServer } from "node:net";
+import { connect as connectTcp, createServer as createTcpServer, type Socket } from "node:net";
 import { connect, createServer, type TLSSocket } from "node:tls";
 import { afterEach, describe, expect, test } from "@jest/globals";
+import fc from "fast-check";
 import { type LaneWorldOptions, laneContract } from "../../test/contract/lane.ts";
 import { authorizeBy, type TestCluster, testCluster } from "../../test/contract/lane-pki.ts";
 import { systemClock } from "../base/clock.ts";
@@ -190,7 +191,7 @@ describe("a tls lane server", () => {
   });
 
   test("survives clients that speak no TLS at all, or hang up", async () => {
-    const { server, open, laneErrors } = await world({ limits: { openingMs: 500 } });
+    const { server, open, laneErrors } = await world({ limits: { openingMs: 1000 } });
     for (const bytes of ["GET / HTTP/1.1\r\n\r\n", Buffer.alloc(4096, 0x16), ""]) {
       const socket = connectTcp(parseAddress(server.address));
       socket.on("error", () => {});
@@ -332,6 +333,84 @@ describe("a tls lane dialer", () => {
     await lane.send({ unit: 0, offset: 0, length: 1 }, Buffer.alloc(1)).catch(() => {});
     expect(taken).toEqual([24, 65_536, 34_464, 24, 1]);
     await expect(lane.close()).rejects.toMatchObject({ code: "StreamTorn", cause: { message: "no more" } });
+  });
+});
+
+/** Forwards to the address; `spoil` sees what goes there, and returns what arrives. */
+async function proxyTo(address: string, spoil: (chunk: Buffer, to: Socket) => Buffer): Promise<string> {
+  const proxy = createTcpServer((from) => {
+    const to = connectTcp(parseAddress(address));
+    for (const [one, other] of [
+      [from, to],
+      [to, from],
+    ] as const) {
+      one.on("error", () => {});
+      one.on("close", () => other.destroy());
+    }
+    from.on("data", (chunk: Buffer) => to.write(spoil(chunk, to)));
+    to.pipe(from);
+  }).listen(loopback);
+  cleanups.push(async () => proxy.close());
+  await once(proxy, "listening");
+  return `127.0.0.1:${(proxy.address() as { port: number }).port}`;
+}
+
+describe("a tls lane on a bad network", () => {
+  const frame = { unit: 0, offset: 0, length: 1024 * 1024 };
+  const payload = Buffer.alloc(frame.length);
+  for (let at = 0; at < payload.length; at += 4) payload.writeUInt32LE(at, at);
+
+  test.each<[string, (spoilAt: number) => (chunk: Buffer, to: Socket) => Buffer]>([
+    [
+      "flips a bit",
+      (spoilAt) => {
+        let passed = 0;
+        return (chunk) => {
+          const index = spoilAt - passed;
+          passed += chunk.length;
+          if (index >= 0 && index < chunk.length) chunk[index] = (chunk[index] ?? 0) ^ 1;
+          return chunk;
+        };
+      },
+    ],
+    [
+      "cuts the stream",
+      (spoilAt) => {
+        let passed = 0;
+        return (chunk, to) => {
+          passed += chunk.length;
+          if (passed > spoilAt) to.end();
+          return chunk.subarray(0, Math.max(0, chunk.length - Math.max(0, passed - spoilAt)));
+        };
+      },
+    ],
+  ])("that %s anywhere writes nothing that was not sent, and no close resolves", async (_what, spoiler) => {
+    // A damaged length makes either side wait for bytes that never come.
+    const limits = { openingMs: 300, idleMs: 300 };
+    const { server } = await world({ limits });
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 0, max: frame.length }), async (spoilAt) => {
+        const image = Buffer.alloc(frame.length);
+        let written = 0;
+        const write = async (_unit: number, offset: number, data: Uint8Array) => {
+          image.set(data, offset);
+          written += data.length;
+        };
+        const binding = { owner: "volume", epoch: 1, lane: 0, peerClusterUid: "source-uid" };
+        const ticket = server.issue(binding, { accept: () => {}, write });
+        const address = await proxyTo(server.address, spoiler(spoilAt));
+        const outcome = (async () => {
+          const lane = await dialer({ limits }).open({ address, ticket, peerClusterUid: "target-uid" }, nobody);
+          await lane.send(frame, payload);
+          await lane.close();
+        })();
+        await expect(outcome).rejects.toMatchObject({ code: expect.stringMatching(/^(StreamTorn|Unreachable)$/) });
+        await server.closeLanes("volume");
+        expect(written).toBeLessThan(frame.length);
+        expect(image.subarray(0, written).equals(payload.subarray(0, written))).toBe(true);
+      }),
+      { numRuns: 15 },
+    );
   });
 });
 

@@ -146,7 +146,7 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
         const at = await world();
         const sizes = fc.oneof(
           fc.integer({ min: 1, max: 64 }).map((blocks) => blocks * block),
-          fc.integer({ min: 1, max: 3 * 1024 * 1024 }),
+          fc.integer({ min: 1, max: 1024 * 1024 }),
         );
         await fc.assert(
           fc.asyncProperty(fc.array(sizes, { minLength: 1, maxLength: 8 }), async (lengths) => {
@@ -164,7 +164,7 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
             expect(sink.frames).toEqual(frames);
             expect(lane.bytesSent).toBe(preambleBytes + (frames.length + 1) * frameHeaderBytes + total);
           }),
-          { numRuns: 40 },
+          { numRuns: 20 },
         );
         expect(at.laneErrors).toEqual([]);
       });
@@ -383,7 +383,7 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
       });
 
       test("when nothing moves for the idle time in the middle of a frame, but not while the disk is slow", async () => {
-        const at = await world({ serverLimits: { idleMs: 40 } });
+        const at = await world({ serverLimits: { idleMs: 400 } });
         const [slow, stalled] = [new ImageSink(), new ImageSink()];
         const { promise: gate, resolve: open } = Promise.withResolvers<void>();
         slow.gate = () => gate;
@@ -405,7 +405,7 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
       });
 
       test("when the preamble does not come in time", async () => {
-        const at = await world({ serverLimits: { openingMs: 40 } });
+        const at = await world({ serverLimits: { openingMs: 1000 } });
         const stream = await at.dialRaw();
         stream.on("error", () => {});
         stream.resume();
@@ -418,31 +418,39 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
     describe("with a slow sink", () => {
       test("holds no more than the window, and holds the sender back", async () => {
         const at = await world({ serverLimits: { windowBytesMax } });
-        const total = 64 * 1024 * 1024;
-        const sink = new ImageSink(total);
+        const frame = { unit: 0, offset: 0, length: 1024 * 1024 };
+        const sink = new ImageSink(frame.length);
         const { promise: gate, resolve: open } = Promise.withResolvers<void>();
         sink.gate = () => gate;
         const lane = await openLane(at, sink);
-        let sent = 0;
+        let framesSent = 0;
         const sending = (async () => {
-          for (let index = 0; index < 64; index++) {
-            const frame = { unit: 0, offset: index * 1024 * 1024, length: 1024 * 1024 };
-            await lane.send(frame, Buffer.alloc(frame.length, index + 1));
-            sent += frame.length;
-          }
-          await lane.close();
+          for (; framesSent < 512; framesSent++) await lane.send(frame, pattern(frame));
         })();
+        const outcome = sending.catch((error) => error);
         await sink.until(() => sink.bytesInFlight >= windowBytesMax);
         // Both would run on in these turns, were there no window.
         await turns(500);
         expect(sink.bytesInFlight).toBeLessThan(windowBytesMax + gatherBytes);
-        // Both windows, and what the kernel's socket buffers take.
-        expect(sent).toBeLessThan(32 * 1024 * 1024);
+        // Both windows, and what the kernel's socket buffers take: a few MiB as a rule, 64 where they are tuned.
+        expect(framesSent).toBeLessThan(256);
+        lane.destroy(new Error("seen enough"));
+        expect(await outcome).toMatchObject({ code: "StreamTorn" });
         open();
-        await sending;
-        expect(sink.bytesWritten).toBe(total);
-        for (let index = 0; index < 64; index++) expect(sink.image[(index + 1) * 1024 * 1024 - 1]).toBe(index + 1);
+        await at.server.closeLanes("volume-1");
         expect(sink.bytesInFlightMax).toBeLessThan(windowBytesMax + gatherBytes);
+      });
+
+      test("loses nothing of what it was held back with", async () => {
+        const at = await world({ serverLimits: { windowBytesMax: 8 * block } });
+        const frame = { unit: 0, offset: 0, length: 8 * 1024 * 1024 };
+        const sink = new ImageSink(frame.length);
+        sink.gate = () => turns(1);
+        const lane = await openLane(at, sink);
+        await lane.send(frame, pattern(frame));
+        await lane.close();
+        expect(sink.image.equals(pattern(frame))).toBe(true);
+        expect(sink.bytesInFlightMax).toBeLessThan(8 * block + gatherBytes);
       });
 
       test("has only so many writes in flight, however small the frames are", async () => {
@@ -634,7 +642,7 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
               expect(within).toHaveLength(1);
             }
           }),
-          { numRuns: 60 },
+          { numRuns: 40 },
         );
         await expectAlive(at);
       });
