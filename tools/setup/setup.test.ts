@@ -222,6 +222,18 @@ describe("where the archives can be reached", () => {
     expect(readdirSync(store()).sort()).toEqual(["crds", "download.log", ...programs].sort());
   });
 
+  test("nothing is asked of them twice when they do not answer, and everything is built", async () => {
+    let asked = 0;
+    const server = createServer((request) => {
+      asked += 1;
+      request.destroy();
+    });
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const { status } = await setUpFrom(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    server.close();
+    expect({ status, asked, built: notes().length }).toEqual({ status: 0, asked: 1, built: programs.length });
+  });
+
   test("an archive with another checksum is thrown away, and everything is built", async () => {
     const bytes = archive();
     await serving({ [archivePath]: bytes }, async (base) => {
