@@ -54,6 +54,11 @@ test("two maps are compared to the end of the next point", async () => {
   expect(await compare(mapper(["abcdef"]), mapper(["axcd"]), 4)).toBe("data 1+1");
 });
 
+test("what is mapped past the base's end does not count as the base's", async () => {
+  expect(await compare(mapper(["abcd"]), mapper(["abcd"]), 4, fakeClock(), 2)).toBe("data 2+2");
+  expect(await compare(mapper(["abcd"]), mapper(["ab"]), 4, fakeClock(), 2)).toBe("");
+});
+
 test("a base that moves once is mapped again", async () => {
   const clock = fakeClock();
   // Before and after the next point's map the base's second block lay elsewhere; then it stays.

@@ -72,7 +72,7 @@ async function comparePart(comparison: MapComparison, start: number) {
   return undefined;
 }
 
-async function compareOnce({ base, next, nextBytes }: MapComparison, start: number) {
+async function compareOnce({ base, next, baseBytes, nextBytes }: MapComparison, start: number) {
   const before = await base(start, nextBytes);
   const middle = await next(start, before.end);
   const after = await base(start, middle.end);
@@ -81,7 +81,9 @@ async function compareOnce({ base, next, nextBytes }: MapComparison, start: numb
   // The base had each of these places before and after the next point's were read, so it had them then: equal places
   // held one content at one moment, and sealed content stays.
   if (!sameRuns(baseRuns, clipRuns(after.runs, window))) return undefined;
-  return { extents: diffRuns(baseRuns, clipRuns(middle.runs, window)), end: window.end };
+  // What a file system keeps past the base's end is nothing the base holds.
+  const inBase = clipRuns(baseRuns, { start, end: baseBytes });
+  return { extents: diffRuns(inBase, clipRuns(middle.runs, window)), end: window.end };
 }
 
 /** Everything allocated in a file of `sizeBytes`, as data. */

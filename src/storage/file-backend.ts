@@ -94,7 +94,7 @@ async function isMade({ layout }: Parts, volume: string, sizeBytes: number): Pro
 
 async function expand(layout: Layout, volume: string, sizeBytes: number): Promise<void> {
   requireSize(volume, sizeBytes);
-  await withLive(layout, volume, "write", async (live) => {
+  await withLive(layout, volume, { step: "grow", access: "write" }, async (live) => {
     const { size } = await live.stat();
     if (sizeBytes < size) throw shrinkRefused(volume, sizeBytes, size);
     if (sizeBytes > size) await live.truncate(sizeBytes);
@@ -129,7 +129,7 @@ async function snapshot(parts: Parts, volume: string, point: string) {
   // A sealed point is never taken again: somebody may hold its content already.
   if ((await imageState(path)) === "sealed") return { identity: await seal(parts, volume, point), stallMs: 0 };
   let stallMs = 0;
-  await withLive(layout, volume, "read", async (live) => {
+  await withLive(layout, volume, { step: "snapshot", access: "read" }, async (live) => {
     requireSize(`the live image of volume ${volume}`, (await live.stat()).size);
     await buildImage(path, "sealed", (image) =>
       mechanism.heldStill(volume, live, async (checkpoint) => {
@@ -204,7 +204,10 @@ async function seal({ layout, mechanism, stagings }: Parts, volume: string, poin
 
 async function openPoint(parts: Parts, volume: string, { point, identity }: SealedPoint): Promise<fs.FileHandle> {
   const name = `point ${point} of ${volume}`;
-  const image = await attempt(`open ${name}`, () => openImage(parts.layout.point(volume, point), "read"), "PointGone");
+  const path = parts.layout.point(volume, point);
+  const state = await imageState(path);
+  if (state !== "sealed") throw new LongshoreError("PointGone", `${name} is ${state}`);
+  const image = await attempt(`open ${name}`, () => openImage(path, "read"), "PointGone");
   try {
     await verifyIdentity(name, image, { recorded: identity, fsUuid: parts.mechanism.fsUuid(image) });
     return image;
@@ -233,7 +236,7 @@ async function withPoint<T>(
 async function withLive<T>(
   layout: Layout,
   volume: string,
-  access: "read" | "write",
+  { step, access }: { step: string; access: "read" | "write" },
   work: (live: fs.FileHandle) => Promise<T>,
 ): Promise<T> {
   const path = layout.live(volume);
@@ -241,7 +244,7 @@ async function withLive<T>(
   if (state !== "writable") throw new LongshoreError("VolumeGone", `the live image of volume ${volume} is ${state}`);
   const live = await attempt(`open volume ${volume}`, () => openImage(path, access), "VolumeGone");
   try {
-    return await attempt(`work on volume ${volume}`, () => work(live));
+    return await attempt(`${step} volume ${volume}`, () => work(live));
   } finally {
     await live.close();
   }

@@ -119,22 +119,20 @@ export async function identityOf(image: fs.FileHandle, fsUuid: string): Promise<
   return { inode: `${stat.ino}.${stat.birthtimeNs}`, fsUuid, sizeBytes: Number(stat.size) };
 }
 
-/** Throws `PointGone` unless the open file is sealed and answers to the identity recorded for it. */
+/** Throws `PointGone` unless the open file answers to the identity recorded for it. */
 export async function verifyIdentity(
   name: string,
   image: fs.FileHandle,
   { recorded, fsUuid }: { recorded: SealedIdentity; fsUuid: string },
 ): Promise<void> {
   const found = await identityOf(image, fsUuid);
-  const state = stateOf(await image.stat({ bigint: true }));
-  const complaint = identityComplaints.find(([isWrong]) => isWrong(found, recorded, state))?.[1];
+  const complaint = identityComplaints.find(([isWrong]) => isWrong(found, recorded))?.[1];
   if (complaint !== undefined) throw new LongshoreError("PointGone", `${name} ${complaint}`);
 }
 
-type Complaint = readonly [(found: SealedIdentity, recorded: SealedIdentity, state: ImageState) => boolean, string];
+type Complaint = readonly [(found: SealedIdentity, recorded: SealedIdentity) => boolean, string];
 const identityComplaints: readonly Complaint[] = [
   [(found, recorded) => found.fsUuid !== recorded.fsUuid, "lies on another file system than the one it was sealed on"],
   [(found, recorded) => found.inode !== recorded.inode, "is another file than the one that was sealed"],
   [(found, recorded) => found.sizeBytes !== recorded.sizeBytes, "has another size than when it was sealed"],
-  [(_found, _recorded, state) => state !== "sealed", "is no longer sealed: somebody made it writable"],
 ];

@@ -1,6 +1,7 @@
 // Opens the backend that an agent's configuration names, over one folder.
 
 import * as fs from "node:fs/promises";
+import { resolve } from "node:path";
 import { type Clock, systemClock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { StorageBackend } from "./backend.ts";
@@ -23,7 +24,7 @@ export interface BackendOptions {
  * for, or when the folder was laid out by another version.
  */
 export async function openBackend({ kind, root, clock = systemClock }: BackendOptions): Promise<StorageBackend> {
-  const layout = layoutOf(root);
+  const layout = layoutOf(resolve(root));
   await ensureLayout(layout);
   const complaint = kind === "copy" ? "copy was asked for" : reflinkComplaint(root, await fileSystemOf(layout));
   if (complaint === undefined) return fileBackend(layout, reflinkMechanism(clock), clock);

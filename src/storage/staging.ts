@@ -27,8 +27,11 @@ export function stagingRegister(): StagingRegister {
   const openImages = new Set<OpenStaging>();
   return {
     async open(path, name, { sizeBytes, isSealed }) {
-      const image = await openImage(path, isSealed ? "read" : "write");
       const direct = await openDirect(path);
+      const image = await openImage(path, isSealed ? "read" : "write").catch(async (error) => {
+        await direct?.close();
+        throw error;
+      });
       const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct }, () => openImages.delete(staging));
       openImages.add(staging);
       return staging;
@@ -129,8 +132,6 @@ async function readPastCache(
   offset: number,
   into: Uint8Array,
 ): Promise<"media" | "memory"> {
-  // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
-  if (direct !== undefined) dropCache(direct.fd, offset, into.length);
   const isDone = direct && (await unlessErrno(["EINVAL"], () => readDirect(direct, offset, into)));
   if (isDone) return "media";
   await readWhole(image, offset, into);
@@ -145,6 +146,8 @@ async function openDirect(path: string): Promise<fs.FileHandle | undefined> {
 async function readDirect(handle: fs.FileHandle, offset: number, into: Uint8Array): Promise<true> {
   const start = offset - (offset % blockBytes);
   const end = Math.ceil((offset + into.length) / blockBytes) * blockBytes;
+  // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
+  dropCache(handle.fd, start, end - start);
   const buffer = alignedBuffer(Math.min(chunkBytesMax, end - start));
   for (let at = start; at < end; at += buffer.length) {
     const chunk = buffer.subarray(0, Math.min(buffer.length, end - at));

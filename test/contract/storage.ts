@@ -443,6 +443,7 @@ function points(it: It): void {
       await fs.chmod(path, 0o444);
     },
     "was made writable": (path) => fs.chmod(path, 0o644),
+    "is being made anew": (path) => fs.chmod(path, 0),
     "was replaced by a link to somewhere": async (path) => {
       await fs.rename(path, `${path}.away`);
       await fs.symlink(`${path}.away`, path);
