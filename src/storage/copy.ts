@@ -4,6 +4,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { LongshoreError } from "../domain/errors.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+import { chunksOf, differingBlocks } from "./differing-blocks.ts";
 import { changeList, diffRuns } from "./extent-diff.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
 import { errnoOf, hasReadLease, releaseLease, seek, takeReadLease } from "./native.ts";
@@ -93,51 +94,15 @@ export function dataOf(fd: number, sizeBytes: number): Extent[] {
   return changes.extents.map(({ offset, length }) => ({ offset, length }));
 }
 
-function* chunksOf({ offset, length }: Extent): Generator<Extent> {
-  for (let done = 0; done < length; done += chunkBytesMax) {
-    yield { offset: offset + done, length: Math.min(chunkBytesMax, length - done) };
-  }
-}
-
 /** Candidates first, by where data lies; then, block by block, only those that really differ. */
 async function compareBytes(
   base: OpenPoint,
   next: OpenPoint,
   signal: AbortSignal | undefined,
 ): Promise<ChangedExtent[]> {
-  const changes = changeList();
   const inBase = dataOf(base.image.fd, Math.min(base.sizeBytes, next.sizeBytes));
-  const buffers = { base: Buffer.alloc(chunkBytesMax), next: Buffer.alloc(chunkBytesMax) };
-  for (const candidate of diffRuns(inBase, dataOf(next.image.fd, next.sizeBytes))) {
-    for (const chunk of chunksOf(candidate)) {
-      signal?.throwIfAborted();
-      await fill(base, chunk, buffers.base);
-      await fill(next, chunk, buffers.next);
-      for (const { offset, length } of differingBlocks(chunk, buffers, base.sizeBytes)) {
-        changes.add(candidate.kind, offset, offset + length);
-      }
-    }
-  }
-  return changes.extents;
-}
-
-/** Reads a chunk to the front of `into`; what lies past the image's end reads as zeros. */
-async function fill(point: OpenPoint, { offset, length }: Extent, into: Buffer): Promise<void> {
-  const present = Math.max(0, Math.min(length, point.sizeBytes - offset));
-  await readWhole(point.image, offset, into.subarray(0, present));
-  into.fill(0, present, length);
-}
-
-function* differingBlocks(
-  { offset, length }: Extent,
-  { base, next }: { base: Buffer; next: Buffer },
-  baseBytes: number,
-): Generator<Extent> {
-  for (let at = 0; at < length; at += blockBytes) {
-    const isNew = offset + at >= baseBytes;
-    const isEqual = base.compare(next, at, at + blockBytes, at, at + blockBytes) === 0;
-    if (isNew || !isEqual) yield { offset: offset + at, length: blockBytes };
-  }
+  const candidates = diffRuns(inBase, dataOf(next.image.fd, next.sizeBytes));
+  return (await differingBlocks(base, next, candidates, signal)).extents;
 }
 
 function floorBlock(offset: number): number {

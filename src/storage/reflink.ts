@@ -1,14 +1,14 @@
-// Images on XFS or btrfs that share their extents: a snapshot is a FICLONE, and what changed between two snapshots is
-// read from the file system's extent maps, without reading the data.
+// Images on XFS or btrfs that share their extents: a snapshot is a FICLONE, and what may have changed between two
+// snapshots is read from the file system's extent maps; only that is then read and compared.
 
 import type { FileHandle } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Changes } from "./backend.ts";
 import { allocatedByMap, changesByMaps, fileMapper } from "./changed-extents.ts";
+import { differingBlocks } from "./differing-blocks.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
 import { cloneWhole, errnoOf, setExtentSizeHint, sharingFileSystem } from "./native.ts";
-import { isUnshared } from "./sharing-sample.ts";
 
 /** First writes into holes allocate in pieces of this size on XFS, so that scattered ones do not each make an extent. */
 const liveExtentBytes = 64 * 1024;
@@ -64,5 +64,6 @@ async function changed(
     signal,
   });
   if (mode.kind === "allocated") return { mode, extents };
-  return { mode: { kind: "delta", unshared: await isUnshared(base, next, extents, signal) }, extents };
+  const differing = await differingBlocks(base, next, extents, signal);
+  return { mode: { kind: "delta", unshared: differing.isUnshared }, extents: differing.extents };
 }
