@@ -8,6 +8,7 @@ import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseAllowedSkips, type Summary, summarize, verdict } from "./test-summary.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -31,16 +32,17 @@ let running: ChildProcess | undefined;
 let interruptedBy: NodeJS.Signals | undefined;
 const graceMs = 10_000;
 
-/** Passes the signal to all of the running step, waits for its clean-up, and is blunt after {@link graceMs}. */
+/** Passes the signal to all of the running step, which {@link run} then waits for. A second one is blunt. */
 function interrupt(signal: NodeJS.Signals): void {
-  interruptedBy = signal;
   const group = running?.pid;
   if (group === undefined) process.exit(130);
-  process.kill(-group, signal);
-  setTimeout(() => process.kill(-group, "SIGKILL"), graceMs).unref();
+  signalGroup(group, interruptedBy === undefined ? signal : "SIGKILL");
+  interruptedBy = signal;
+  // Jest itself may hang as well.
+  setTimeout(() => signalGroup(group, "SIGKILL"), graceMs).unref();
 }
 
-/** Runs one step in a process group of its own and returns its exit status. */
+/** Runs one step in a process group of its own and returns its exit status. Nothing of the group is left then. */
 async function run(command: string, options: readonly string[]): Promise<number> {
   running = spawn(command, options, {
     cwd: root,
@@ -48,10 +50,48 @@ async function run(command: string, options: readonly string[]): Promise<number>
     env: { ...process.env, TMPDIR: scratch, ...(isForPeople ? {} : { NO_COLOR: "1" }) },
     detached: true,
   });
+  const group = running.pid ?? 0;
   const [status] = (await once(running, "exit")) as [number | null];
+  await endGroup(group);
   running = undefined;
   if (interruptedBy !== undefined) process.exit(130);
   return status ?? 1;
+}
+
+/** Jest's workers undo what they made for a moment longer than Jest lives; whatever stays longer is ended and named. */
+async function endGroup(group: number): Promise<void> {
+  const deadline = performance.now() + graceMs;
+  while (processesOf(group).length > 0 && performance.now() < deadline) await sleep(100);
+  const left = processesOf(group);
+  if (left.length === 0) return;
+  console.log(`\nprocesses left behind, ended now: ${left.join(", ")}`);
+  signalGroup(group, "SIGKILL");
+}
+
+/** The names of the processes of a group, without those that have ended and only wait to be collected. */
+function processesOf(group: number): string[] {
+  return readdirSync("/proc").flatMap((pid) => {
+    const stat = /^\d+$/.test(pid) ? readText(`/proc/${pid}/stat`) : undefined;
+    const [, name = "", state, processGroup] = /^\d+ \((.*)\) (\S) \d+ (\d+) /s.exec(stat ?? "") ?? [];
+    return Number(processGroup) === group && state !== "Z" ? [name] : [];
+  });
+}
+
+function signalGroup(group: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-group, signal);
+  } catch (error) {
+    // It ended meanwhile.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
 }
 
 async function runChecks(): Promise<Summary> {
@@ -68,15 +108,8 @@ async function runJest(paths: readonly string[]): Promise<Summary> {
   mkdirSync(join(results, ".."), { recursive: true });
   const options = ["--maxWorkers=2", "--json", `--outputFile=${relative(root, results)}`];
   const status = await run("node", [...jest, ...options, ...paths]);
-  return summarize(readResults(), { root, status });
-}
-
-function readResults(): string | undefined {
-  try {
-    return readFileSync(results, "utf8");
-  } catch {
-    return undefined; // Jest ended before it could write them; its exit status counts as a failure.
-  }
+  // Without results Jest ended before it could write them; its exit status says how.
+  return summarize(readText(results), { root, status });
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, interrupt);

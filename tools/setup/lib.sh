@@ -47,7 +47,7 @@ with_progress() {
   set +m
   while kill -0 "$child" 2>/dev/null; do
     # The timer is waited for together with the command: whichever ends first wakes us.
-    sleep 10 9>&- &
+    sleep 10 >/dev/null 2>&1 9>&- &
     local timer=$!
     wait -n "$child" "$timer" || true
     kill "$timer" 2>/dev/null || true
