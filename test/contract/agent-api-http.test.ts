@@ -1,17 +1,23 @@
 import { afterAll, beforeAll } from "@jest/globals";
 import { fakeWorld } from "../fakes/fake-world.ts";
-import { secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
+import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 import { agentApiContract } from "./agent-api.ts";
 
 let pki: TestPki;
+let agent: SecureAgent;
 
 beforeAll(async () => {
   pki = await testPki("east");
+  agent = await secureAgent(pki);
 });
 
-afterAll(() => pki.remove());
+afterAll(async () => {
+  await agent.close();
+  await pki.remove();
+});
 
 agentApiContract("over HTTP with mutual TLS", async () => {
-  const agent = await secureAgent(pki);
-  return fakeWorld(agent.fake, await agent.client("operator"), () => agent.close());
+  agent.reset();
+  const client = await agent.client("operator");
+  return fakeWorld(agent.fake, client, () => client.close());
 });

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { openLog } from "../../src/base/log.ts";
 import { errorTable, LongshoreError } from "../../src/domain/errors.ts";
 import { agentRoutes, bodyBytesMax, peerRoutes, type Route } from "../../src/wire/routes.ts";
-import { FakeAgent } from "../fakes/fake-agent.ts";
+import type { FakeAgent } from "../fakes/fake-agent.ts";
 import { type RawAnswer, type RawRequest, rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -18,19 +18,10 @@ let notReady: string | undefined;
 const lines: Record<string, unknown>[] = [];
 const json = { "content-type": "application/json" };
 
-/** Behaves like the fake of the test that runs, so that one server serves all tests. */
-const present = new Proxy({} as FakeAgent, {
-  get: (_, name) => {
-    const value: unknown = Reflect.get(fake, name, fake);
-    return typeof value === "function" ? value.bind(fake) : value;
-  },
-});
-
 beforeAll(async () => {
   [pki, west] = await Promise.all([testPki("east"), testPki("west")]);
-  fake = new FakeAgent();
   const log = openLog({ name: "agent", level: "debug" }, { write: (line) => void lines.push(JSON.parse(line)) });
-  agent = await secureAgent(pki, { fake: present, log, notReady: () => notReady });
+  agent = await secureAgent(pki, { log, notReady: () => notReady });
   show = pairOf((await pki.credentials("operator")).current());
   foreign = pairOf((await west.credentials("agent")).current());
 });
@@ -41,7 +32,8 @@ afterAll(async () => {
 });
 
 beforeEach(async () => {
-  fake = new FakeAgent();
+  agent.reset();
+  fake = agent.fake;
   notReady = undefined;
   lines.length = 0;
   await fake.putSource("west", { clusterName: "west", caBundle: west.caPem, clusterUid: west.clusterUid });

@@ -19,18 +19,19 @@ const closers: (() => unknown)[] = [];
 
 beforeAll(async () => {
   [east, west] = await Promise.all([testPki("east"), testPki("west")]);
-});
-
-beforeEach(async () => {
   agent = await secureAgent(east);
 });
 
+beforeEach(() => agent.reset());
+
 afterEach(async () => {
   for (const close of closers.splice(0)) await close();
-  await agent.close();
 });
 
-afterAll(() => Promise.all([east.remove(), west.remove()]));
+afterAll(async () => {
+  await agent.close();
+  await Promise.all([east.remove(), west.remove()]);
+});
 
 /** A request that every group has, and that a caller who may is answered with something else than 401, 403 or 404. */
 const samples: Record<RouteGroup, { method?: string; path: string; body?: string }> = {

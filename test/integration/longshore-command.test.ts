@@ -1,0 +1,237 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
+import { parse } from "yaml";
+import { runLongshore } from "../../src/bin/longshore.ts";
+import type { Streams } from "../../src/bin/streams.ts";
+import { LongshoreError } from "../../src/domain/errors.ts";
+import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
+import { onInterrupt } from "../interrupt.ts";
+
+let pki: TestPki;
+let agent: SecureAgent;
+let folder: string;
+
+beforeAll(async () => {
+  pki = await testPki("east");
+  await pki.credentials("admin");
+  agent = await secureAgent(pki);
+});
+
+beforeEach(async () => {
+  agent.reset();
+  folder = await mkdtemp(join(tmpdir(), "longshore-command-"));
+});
+
+afterEach(() => rm(folder, { recursive: true }));
+
+afterAll(async () => {
+  await agent.close();
+  await pki.remove();
+});
+
+/** Runs a command line in this process, as a person without a terminal. */
+async function run(line: string | readonly string[], input = "") {
+  const said = { out: "", err: "" };
+  const streams: Streams = {
+    out(text) {
+      said.out += text;
+    },
+    err(text) {
+      said.err += text;
+    },
+    input: async () => input,
+    isColoured: false,
+    env: { LONGSHORE_PKI: pki.dir, LONGSHORE_AGENT: agent.server.address },
+    stop: new AbortController().signal,
+    exitCode: 0,
+  };
+  const status = await runLongshore(typeof line === "string" ? line.split(" ") : line, streams);
+  return { status, ...said };
+}
+
+async function aMigration(): Promise<void> {
+  const { fake } = agent;
+  await fake.putVolume("data", { sizeBytes: 2 ** 30, migrationEnabled: true });
+  await fake.putSnapshot("data", "s1");
+  await fake.putLocation("west", { clusterName: "west", seeds: ["10.0.0.1:7420"], caBundle: pki.caPem });
+  await fake.putJob("job-1", { volume: "data", location: "west", snapshot: "s1" });
+}
+
+describe("what an agent has", () => {
+  test("as tables and as JSON", async () => {
+    await aMigration();
+    agent.fake.progressJob("job-1", { barrier: "Frozen", bytesTotal: 1000, bytesStored: 250 });
+    const table = await run("job list");
+    expect(table.status).toBe(0);
+    const [titles, row] = table.out.split("\n");
+    expect(titles).toMatch(/^NAME +VOLUME +LOCATION +MODE +STATE +BARRIER/);
+    expect(row).toMatch(/^job-1 +data +west +- +Running +Frozen +25%/);
+    const json = await run("job list --output json");
+    expect(JSON.parse(json.out)).toEqual((await agent.fake.listJobs()).items);
+    expect((await run("hold list")).out).toMatch(/data +s1 +job +job-1 +1(\.00)? ?Gi/);
+    expect((await run("volume show data")).out).toMatch(/s1 +1 +sealed +no +job:job-1/);
+    expect((await run("location list")).out).toMatch(/west +west +reachable/);
+  });
+
+  test.each(["volume", "location", "source", "migrated", "clone", "job", "hold"])(
+    "nothing of %s is said, not shown as an empty table",
+    async (noun) => {
+      expect(await run(`${noun} list`)).toMatchObject({
+        status: 0,
+        out: expect.stringMatching(/^(none|no jobs|no holds)\n$/),
+      });
+      expect(JSON.parse((await run(`${noun} list -o json`)).out)).toEqual([]);
+    },
+  );
+
+  test("one of each", async () => {
+    await aMigration();
+    agent.fake.arrive("mv", { source: "east" });
+    agent.fake.freeze("mv");
+    const { pointId } = agent.fake.commit("mv");
+    await agent.fake.putClone("copy", { migratedVolume: "mv", point: "latest" });
+    await agent.fake.putSource("north", { clusterName: "north", caBundle: pki.caPem, quotaBytes: 2 ** 30 });
+    expect((await run("migrated show mv")).out).toContain(pointId);
+    expect((await run("clone show copy")).out).toMatch(/path +\/fake\/copy/);
+    expect((await run("source show north")).out).toMatch(/quota +1(\.00)? ?Gi/);
+    expect((await run("location show west")).out).toContain("10.0.0.1:7420");
+    expect((await run("job show job-1")).out).toMatch(/from +nothing/);
+    for (const noun of ["volume", "location", "source", "migrated", "clone"])
+      expect((await run(`${noun} list`)).out.split("\n").length).toBeGreaterThan(2);
+  });
+
+  test("a hold is put and dropped", async () => {
+    await aMigration();
+    expect((await run("hold put data s1 ann")).status).toBe(0);
+    expect((await run("hold list")).out).toMatch(/user +ann/);
+    expect((await run("hold drop data s1 ann")).status).toBe(0);
+    expect((await run("hold list")).out).not.toMatch(/ann/);
+    expect(await run("hold drop data s1 job-1 --reason job")).toMatchObject({ status: 2 });
+  });
+});
+
+describe("following a job", () => {
+  test("shows it as it goes, and succeeds as it does", async () => {
+    await aMigration();
+    const followed = run("job follow job-1");
+    agent.fake.progressJob("job-1", { barrier: "Frozen", bytesTotal: 2 ** 20, bytesStored: 2 ** 19 });
+    agent.fake.succeedJob("job-1");
+    const { status, out } = await followed;
+    expect(status).toBe(0);
+    expect(out.trimEnd().split("\n").at(-1)).toMatch(/^Succeeded {2}Released/);
+  });
+
+  test("fails as it does, and says why and what next", async () => {
+    await aMigration();
+    agent.fake.failJob("job-1", new LongshoreError("DiskFull", "the target is full"));
+    const { status, err, out } = await run("job follow job-1 -o json");
+    expect(status).toBe(1);
+    expect(err).toContain("longshore: the target is full\n  next: Free space");
+    expect(JSON.parse(out)).toMatchObject({ state: "Failed" });
+  });
+});
+
+describe("failures have a status that scripts can tell apart, and a next step", () => {
+  test.each([
+    // command line, status, part of what is said
+    ["volume show nothing", 1, "no volume nothing\n  next: Check the name"],
+    ["volume list --agent 127.0.0.1:1", 3, "next: Check that the agent runs"],
+    ["volume list --role operator --pki /nowhere", 2, "cannot read /nowhere/"],
+    ["volume list -o yaml", 2, "--output yaml: use table or json"],
+    ["volume", 2, "Usage"],
+    ["volume lst", 2, "unknown command"],
+    ["job show", 2, "missing required argument"],
+    ["sail", 2, "unknown command"],
+    ["agent", 2, "--config"],
+    ["agent --config /nowhere.yaml", 2, "cannot read /nowhere.yaml"],
+    ["pki init --dir /tmp/x --cluster-name Not_OK", 2, "--cluster-name Not_OK"],
+    ["pki issue --dir /nowhere --role agent", 1, "longshore pki init --dir /nowhere"],
+    ["pki issue --dir /nowhere --role king", 2, "use agent, operator, csi, admin"],
+    ["pki issue --dir /nowhere --role agent --days 0", 2, "--days 0"],
+    ["pki issue --dir /nowhere --role agent --name ../ca", 2, "--name ../ca"],
+    ["pair import west --as friend", 2, "whole pairing"],
+  ])("%s", async (line, status, text) => {
+    const result = await run(line);
+    expect(result.err).toContain(text);
+    expect(result.status).toBe(status);
+  });
+
+  test("help and version are no failures", async () => {
+    expect(await run("--help")).toMatchObject({ status: 0, out: expect.stringContaining("Exit status: 0 done") });
+    expect(await run("--version")).toMatchObject({ status: 0 });
+  });
+});
+
+test("two clusters are paired by two pastes, and the YAML holds what the other side said", async () => {
+  for (const name of ["one", "two"])
+    expect((await run(`pki init --dir ${folder}/${name} --cluster-name ${name}`)).status).toBe(0);
+  const exported = await run(`pair export --dir ${folder}/one --seeds 10.0.0.1:7420,10.0.0.2:7420`);
+  const location = await run("pair import far --as location", `pasted:\n${exported.out}`);
+  expect(parse(location.out)).toMatchObject({
+    kind: "MigrationLocation",
+    metadata: { name: "far" },
+    spec: { clusterName: "one", seeds: ["10.0.0.1:7420", "10.0.0.2:7420"] },
+  });
+  expect(location.err).toMatch(/SHA-256 ([0-9A-F]{2}:){31}/);
+  const source = await run("pair import far --as source --quota 1Ti", exported.out);
+  expect(parse(source.out)).toMatchObject({ kind: "MigrationSource", spec: { quota: { bytes: "1Ti" } } });
+  expect(parse(source.out).spec.caBundle).toBe(parse(location.out).spec.caBundle);
+  expect((await run("pair import far --as source --quota much", exported.out)).status).toBe(2);
+  expect((await run("pair export --dir /nowhere")).status).toBe(1);
+  expect((await run(`pair export --dir ${folder}/one --seeds nowhere`)).status).toBe(2);
+});
+
+describe("longshore agent as a process", () => {
+  test("says when it is ready, and ends with status 0 when told to", async () => {
+    const { child, ready } = start(await configFile({}));
+    expect(await ready).toMatch(/is ready: API 127\.0\.0\.1:\d+, lanes 127\.0\.0\.1:\d+, backend copy/);
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
+  });
+
+  test("names each mistake of its configuration by line, and ends with status 2", async () => {
+    const { child, said } = start(await configFile({ node: "", sail: true }));
+    expect(await once(child, "close")).toEqual([2, null]);
+    expect(said()).toMatch(
+      /agent\.yaml needs correction:\n {2}line \d+: sail is not a field.*\n {2}line 2: node is ""/,
+    );
+  });
+});
+
+async function configFile(more: object): Promise<string> {
+  const fields = {
+    clusterName: "east",
+    node: "node-1",
+    listen: "127.0.0.1:0",
+    laneListen: "127.0.0.1:0",
+    dataDir: join(folder, "data"),
+    backend: "copy",
+    tls: pki.files("agent"),
+    ...more,
+  };
+  const file = join(folder, "agent.yaml");
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${JSON.stringify(value)}\n`);
+  await writeFile(file, lines.join(""));
+  return file;
+}
+
+function start(config: string): { child: ChildProcess; ready: Promise<string>; said: () => string } {
+  const program = join(import.meta.dirname, "..", "..", "src", "bin", "longshore.ts");
+  const child = spawn("node", [program, "agent", "--config", config], { stdio: ["ignore", "ignore", "pipe"] });
+  const forget = onInterrupt(() => child.kill("SIGKILL"));
+  child.once("exit", forget);
+  let text = "";
+  const ready = new Promise<string>((resolve, reject) => {
+    child.stderr?.on("data", (part: Buffer) => {
+      text += part.toString("utf8");
+      if (text.includes("is ready")) resolve(text);
+    });
+    child.once("exit", (code) => reject(new Error(`ended with ${code}: ${text}`)));
+  });
+  ready.catch(() => {});
+  return { child, ready, said: () => text };
+}
