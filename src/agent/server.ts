@@ -112,6 +112,8 @@ function openApp(context: Context): FastifyInstance {
     requestTimeout: limits.requestMs,
     keepAliveTimeout: limits.keepAliveMs,
     return503OnClosing: false,
+    // A HEAD of an event stream would never end.
+    exposeHeadRoutes: false,
     forceCloseConnections: "idle",
     genReqId: () => context.dice.hex(8),
     routerOptions: { maxParamLength: limits.parameterCharactersMax },
@@ -283,7 +285,7 @@ async function stream(
   answered: Extract<Answer<Route>, { kind: "events" }>,
   request: FastifyRequest,
   reply: FastifyReply,
-  { clock, log }: Context,
+  { clock }: Context,
   signal: AbortSignal,
 ): Promise<FastifyReply> {
   reply.hijack();
@@ -293,7 +295,6 @@ async function stream(
   } catch (error) {
     request.failure = error;
   }
-  logRequest(log, request, reply);
   return reply;
 }
 
@@ -317,7 +318,7 @@ function logRequest(log: Log, request: FastifyRequest, reply: FastifyReply): voi
     ms: Math.round(reply.elapsedTime),
     caller: caller === undefined ? "none" : callerText(caller),
     requestId: request.id,
-    reconcileId: request.headers["x-reconcile-id"],
+    reconcileId: String(request.headers["x-reconcile-id"] ?? "").slice(0, 64) || undefined,
     ...(failure !== undefined && { err: failure }),
   };
   if (status >= 500 && status !== 503) log.error(fields, "request failed");

@@ -34,7 +34,7 @@ export function rawRequest(
       response.on("end", () => {
         const text = Buffer.concat(parts).toString("utf8");
         const type = String(response.headers["content-type"] ?? "");
-        const json = type.includes("json") ? JSON.parse(text) : undefined;
+        const json = type.includes("json") && text !== "" ? JSON.parse(text) : undefined;
         resolve({ status: response.statusCode ?? 0, type, headers: response.headers, text, json });
       });
     });

@@ -180,6 +180,10 @@ describe("what cannot be understood is refused by name", () => {
     expect(problem(answer, "BadRequest").detail).toContain("v2 in the body, v1 in the path");
   });
 
+  test("a HEAD, of a stream above all", async () => {
+    expect((await ask({ method: "HEAD", path: "/v1/changes?since=0" })).status).toBe(404);
+  });
+
   test("what is no HTTP at all", async () => {
     const text = await spoken("EHLO mail.example.org\r\n\r\n");
     expect(text).toContain("HTTP/1.1 400 Bad Request");
@@ -238,7 +242,15 @@ test("every request is one line in the log, with the caller and the id of the re
   expect(line).toMatchObject({ method: "GET", path: "/v1/volumes", status: 200, caller: "operator", msg: "request" });
   await ask({ path: "/v1/peer/hello", show: foreign });
   expect(await logged((one) => one.path === "/v1/peer/hello")).toMatchObject({ caller: "agent of west" });
-  expect(lines.filter((one) => one.msg !== undefined)).toHaveLength(2);
+  fake.changes = async function* () {
+    yield { sequence: 1, kind: "volume", name: "x" };
+    throw new LongshoreError("DiskFull", "no room");
+  };
+  const streamed = await ask({ path: "/v1/changes" });
+  expect(streamed.text).toContain("event: problem");
+  const line3 = await logged((one) => one.path === "/v1/changes");
+  expect(line3).toMatchObject({ status: 200, msg: "request refused", err: { message: "no room" } });
+  expect(lines.filter((one) => one.msg !== undefined)).toHaveLength(3);
 });
 
 function ask(request: RawRequest): Promise<RawAnswer> {
