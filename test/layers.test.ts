@@ -79,6 +79,7 @@ describe("the checker refuses", () => {
       'const f = createRequire(import.meta.url)("fastify");',
       "imported in agent only",
     ],
+    ["a library by a require of its own", "src/kube/a.ts", 'const a = require("fastify");', "imported in agent only"],
     ["require outside kube", "src/wire/a.ts", "const require = createRequire(import.meta.url);", "belongs in kube"],
     ["a library nobody owns", "src/wire/a.ts", 'import x from "left-pad";', "left-pad has no owner"],
     ["SQLite elsewhere", "src/agent/a.ts", 'import { DatabaseSync } from "node:sqlite";', "imported in engine only"],
@@ -134,6 +135,7 @@ describe("the checker allows", () => {
       "src/kube/a.ts",
       'export const a = 1; export type { B } from "@dot-i/k8s-operator";',
     ],
+    ["a method named require", "src/engine/a.ts", 'class A { require(b: B) { return fail("NotFound"); } }'],
     ["an export that has a property from", "src/domain/a.ts", 'export const range = { from: "a" };'],
     ["a word inside a longer name", "src/domain/utilization.ts", "export const utilsTotal = 1;"],
   ])("%s", (_, path, text) => {

@@ -204,9 +204,9 @@ function moduleAfter(found: readonly Token[], index: number): string | undefined
 
 /** The module of `require("x")` or `createRequire(…)("x")`. */
 function requiredAfter(found: readonly Token[], index: number): string | undefined {
-  const line = found[index]?.line ?? 0;
-  const call = found.findIndex(
-    (token, at) => at > index && token.kind === "string" && found[at - 1]?.text === "(" && token.line - line < 3,
-  );
-  return call === -1 ? undefined : found[call]?.text;
+  const isFactory = found[index]?.text === "createRequire";
+  const call = isFactory ? 1 + found.findIndex(({ text }, at) => at > index && text === ")") : index + 1;
+  // import.meta.url holds no parenthesis, so the first that closes is the factory's.
+  const module = found[call]?.text === "(" ? found[call + 1] : undefined;
+  return module?.kind === "string" ? module.text : undefined;
 }
