@@ -78,6 +78,8 @@ describe("a mistake is named by its field, with what it has to be:", () => {
     ["limits: { lease: 30 }", "limits.lease is 30, but has to be a duration such as 30s"],
     ["limits: { lease: 0s }", "limits.lease is"],
     ["limits: { window: much }", 'limits.window is "much", but has to be a size such as 64Mi'],
+    ["limits: { unit: 5000 }", "limits.unit is 5000, but has to be a size such as 64Mi (a multiple of 4Ki, up to 8Mi)"],
+    ["limits: { unit: 16Mi }", "a multiple of 4Ki, up to 8Mi"],
     ["limits: { leaseMs: 5 }", "limits.leaseMs is not a field"],
     ["tls: nothing", "tls has to hold fields: certFile, keyFile, caFile"],
     ["tls: { certFile: a, keyFile: b }", "tls.caFile is missing"],

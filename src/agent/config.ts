@@ -4,8 +4,10 @@ import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.ts";
 import { parseDuration } from "../domain/duration.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
+import { unitBytesMax } from "../domain/plan.ts";
 import { parseQuantity } from "../domain/quantity.ts";
 import { defaultLimits, type EngineLimits } from "../engine/engine-options.ts";
+import { blockBytes } from "../storage/backend.ts";
 
 export interface HostPort {
   readonly host: string;
@@ -91,6 +93,7 @@ function limitParsers() {
     jobsMax: ["jobsMax", wholeNumber],
     jobsPerLocationMax: ["jobsPerLocationMax", wholeNumber],
     lanesPerJob: ["lanesPerJob", wholeNumber],
+    unit: ["unitBytes", unitSize],
     window: ["windowBytes", quantity],
     lease: ["leaseMs", duration],
     attemptsMax: ["attemptsMax", wholeNumber],
@@ -225,6 +228,13 @@ function duration(value: unknown): number {
 function quantity(value: unknown): number {
   const bytes = quantityOrNone(value);
   if (bytes === 0) throw wrong("it has to be more than nothing");
+  return bytes;
+}
+
+/** What one message about a unit can hold is bounded, and blocks are not divided. */
+function unitSize(value: unknown): number {
+  const bytes = quantity(value);
+  if (bytes % blockBytes !== 0 || bytes > unitBytesMax) throw wrong("a multiple of 4Ki, up to 8Mi");
   return bytes;
 }
 
