@@ -14,6 +14,8 @@ const thing = (name: string, resourceVersion: string) => ({
   metadata: { name, uid: name, resourceVersion, creationTimestamp: "2026-01-01T00:00:00Z" },
 });
 
+const requestsMax = 10_000;
+
 /** An API server that answers as each test says, and counts. */
 class ScriptedApi implements Api {
   lists = 0;
@@ -21,13 +23,20 @@ class ScriptedApi implements Api {
   list: () => unknown = () => ({ metadata: { resourceVersion: "10" }, items: [thing("a", "5")] });
   watchLines: (resourceVersion: string, signal: AbortSignal) => AsyncGenerator<WatchLine> = quietWatch;
 
+  /** An informer that storms must fail its test, not hang it. */
+  #count(): void {
+    if (this.lists + this.watches.length > requestsMax) stop.abort(new Error("a storm"));
+  }
+
   async request(): Promise<unknown> {
     this.lists++;
+    this.#count();
     return this.list();
   }
 
   async *watch({ query = {}, signal }: Parameters<Api["watch"]>[0]): AsyncGenerator<WatchLine> {
     this.watches.push(query.resourceVersion ?? "none");
+    this.#count();
     yield* this.watchLines(query.resourceVersion ?? "", signal ?? new AbortController().signal);
   }
 
