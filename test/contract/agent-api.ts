@@ -218,9 +218,14 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       const during = await api.getVolume("data");
       expect(during.snapshots.map((one) => one.holds.map((hold) => hold.reason))).toEqual([["base"], ["job"]]);
       await world.succeedJob("job-2");
-      expect((await api.getVolume("data")).snapshots).toMatchObject([
-        { name: "s2", holds: [{ reason: "base", owner: "west" }] },
-      ]);
+      // The file goes behind the job's back, so the row of the old base may be seen as `deleting` for a moment.
+      const { snapshots } = await settled(
+        "volume",
+        "data",
+        () => api.getVolume("data"),
+        (volume) => volume.snapshots.length === 1,
+      );
+      expect(snapshots).toMatchObject([{ name: "s2", holds: [{ reason: "base", owner: "west" }] }]);
     });
 
     test("the same put is the same job, another volume or snapshot is refused", async () => {
@@ -348,7 +353,7 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
     test("a clone of what does not exist is refused", async () => {
       const name = await available();
       await fails("NotFound", api.putClone("copy", { migratedVolume: "nothing", point: "latest" }));
-      await fails("NotFound", api.putClone("copy", { migratedVolume: name, point: "f".repeat(32) }));
+      await fails("PointGone", api.putClone("copy", { migratedVolume: name, point: "f".repeat(32) }));
     });
 
     test("a clone goes with its volume, a waiting one is withdrawn, and both twice", async () => {

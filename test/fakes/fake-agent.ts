@@ -200,7 +200,7 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
 function pointOf(from: MigratedVolumeView, spec: CloneSpec): MigratedPoint | undefined {
   if (spec.point === "latest") return from.points.at(-1);
   const found = from.points.find((point) => point.pointId === spec.point);
-  if (found === undefined) throw new LongshoreError("NotFound", `no point ${spec.point} of ${from.name}`);
+  if (found === undefined) throw new LongshoreError("PointGone", `no point ${spec.point} of ${from.name}`);
   return found;
 }
 
