@@ -19,7 +19,7 @@ interface Parts {
   readonly stagings: StagingRegister;
 }
 
-/** A backend over a root that {@link ensureLayout} has prepared. Callers run one change at a time on one image. */
+/** A backend over a root that {@link ensureLayout} has prepared. Changes to one volume must not overlap: see one-at-a-time.ts. */
 export function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock): StorageBackend {
   const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister() };
   return {

@@ -9,6 +9,7 @@ import { copyMechanism } from "./copy.ts";
 import { fileBackend } from "./file-backend.ts";
 import { ensureLayout, type Layout, layoutOf } from "./layout.ts";
 import { type SharingFileSystem, sharingFileSystem } from "./native.ts";
+import { oneAtATime } from "./one-at-a-time.ts";
 import { reflinkMechanism } from "./reflink.ts";
 
 export interface BackendOptions {
@@ -27,9 +28,9 @@ export async function openBackend({ kind, root, clock = systemClock }: BackendOp
   const layout = layoutOf(resolve(root));
   await ensureLayout(layout);
   const complaint = kind === "copy" ? "copy was asked for" : reflinkComplaint(root, await fileSystemOf(layout));
-  if (complaint === undefined) return fileBackend(layout, reflinkMechanism(clock), clock);
+  if (complaint === undefined) return oneAtATime(fileBackend(layout, reflinkMechanism(clock), clock));
   if (kind === "reflink") throw new LongshoreError("Unsupported", complaint);
-  return fileBackend(layout, copyMechanism(await folderId(layout)), clock);
+  return oneAtATime(fileBackend(layout, copyMechanism(await folderId(layout)), clock));
 }
 
 async function fileSystemOf(layout: Layout): Promise<SharingFileSystem | undefined> {

@@ -64,6 +64,7 @@ export function storageContract(implementation: string, { it, open }: StorageCon
     describe("sealing", () => sealing(it));
     describe("a clone", () => clones(it));
     describe("the inventory", () => inventory(it));
+    describe("requests at once", () => atOnce(it));
   });
 }
 
@@ -919,6 +920,49 @@ function inventory(it: It): void {
     const { freeBytes, totalBytes } = await backend.space();
     expect(freeBytes).toBeGreaterThan(size);
     expect(totalBytes).toBeGreaterThan(freeBytes);
+  });
+}
+
+/** A request is repeated when its answer was lost, while the first may still be running. */
+function atOnce(it: It): void {
+  it("for one snapshot take one", async () => {
+    await makeVolume();
+    const taken = await Promise.all(Array.from({ length: 8 }, () => backend.snapshot("vol", "p")));
+    expect(new Set(taken.map(({ identity }) => JSON.stringify(identity))).size).toBe(1);
+    const point = await snap("vol", "p");
+    expect((await contentOf("vol", point)).equals(await fs.readFile(backend.livePath("vol")))).toBe(true);
+  });
+
+  it("for one volume or clone make one", async () => {
+    await makeVolume();
+    const from = { volume: "vol", ...(await snap("vol", "p")) };
+    const made = Array.from({ length: 6 }, () => [
+      backend.create("other", size),
+      backend.clone(from, { volume: "clone", sizeBytes: size }),
+    ]);
+    await Promise.all(made.flat());
+    expect((await backend.list()).map(({ volume, kind }) => `${volume} ${kind}`)).toEqual([
+      "clone live",
+      "other live",
+      "vol live",
+      "vol point",
+    ]);
+    expect((await fs.readFile(backend.livePath("clone"))).equals(await contentOf("vol", from))).toBe(true);
+  });
+
+  it("to make and to delete points leave those that were made last", async () => {
+    await makeVolume();
+    for (let round = 0; round < 5; round++) {
+      const names = ["a", "b", "c", "d"];
+      const made = names.map((name) => backend.stage("migrated", name, undefined, size));
+      const removed = [backend.deletePoint("migrated", "a"), backend.remove("migrated")];
+      const again = [backend.stage("migrated", "a", undefined, size), backend.deletePoint("migrated", "b")];
+      await Promise.all([...made, ...removed, ...again]);
+      const left = (await backend.list()).filter(({ volume }) => volume === "migrated").map(({ point }) => point);
+      expect(left).toEqual(["a", "c", "d"]);
+      for (const name of left) await backend.deletePoint("migrated", name ?? "");
+      await backend.remove("migrated");
+    }
   });
 }
 
