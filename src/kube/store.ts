@@ -35,8 +35,9 @@ class ObjectStore implements Store {
   readonly #listeners: ChangeListener[] = [];
   /** UIDs of objects that we saw deleted before the watch told so; what it still tells of them is old. */
   readonly #gone = new Set<string>();
-  /** The names of all objects in order, kept so that a list after each of many changes need not sort. */
+  /** The names of all objects in order, and the objects beside them, so that a list after each of many changes need not sort. */
   readonly #names: string[] = [];
+  readonly #ordered: KubeObject[] = [];
   #sorted: readonly KubeObject[] | undefined;
   #reached = "0";
 
@@ -45,7 +46,7 @@ class ObjectStore implements Store {
   }
 
   list(filter: ListFilter = {}): readonly KubeObject[] {
-    this.#sorted ??= Object.freeze(this.#names.flatMap((name) => this.#objects.get(name) ?? []));
+    this.#sorted ??= Object.freeze(this.#ordered.slice());
     const { namespace, labels = {} } = filter;
     const wanted = Object.entries(labels);
     if (namespace === undefined && wanted.length === 0) return this.#sorted;
@@ -112,14 +113,25 @@ class ObjectStore implements Store {
 
   #set(name: string, after: KubeObject | undefined): void {
     const before = this.#objects.get(name);
-    if (after === undefined) this.#objects.delete(name);
-    else this.#objects.set(name, after);
-    if (before === undefined) this.#names.splice(placeOf(this.#names, name), 0, name);
-    if (after === undefined) this.#names.splice(placeOf(this.#names, name), 1);
-    this.#sorted = undefined;
+    this.#put(name, before, after);
     for (const [index, filed] of this.#filed) refile(index, filed, { name, before, after });
     const change = { ...(before && { before }), ...(after && { after }) };
     for (const listener of this.#listeners) listener(change);
+  }
+
+  #put(name: string, before: KubeObject | undefined, after: KubeObject | undefined): void {
+    const place = placeOf(this.#names, name);
+    const replaced = before === undefined ? 0 : 1;
+    if (after === undefined) {
+      this.#objects.delete(name);
+      this.#names.splice(place, replaced);
+      this.#ordered.splice(place, replaced);
+    } else {
+      this.#objects.set(name, after);
+      this.#names.splice(place, replaced, name);
+      this.#ordered.splice(place, replaced, after);
+    }
+    this.#sorted = undefined;
   }
 
   #index(index: Index): Map<string, Map<string, KubeObject>> {
