@@ -1,21 +1,23 @@
 import * as fs from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { copyMechanism, dataOf } from "./copy.ts";
 
 const block = 4096;
 const mechanism = copyMechanism("folder");
+let temporary: TemporaryFolder;
 let folder: string;
 let live: fs.FileHandle;
 beforeEach(async () => {
-  folder = await fs.mkdtemp(join(tmpdir(), "longshore-copy-"));
+  temporary = await temporaryFolder("copy");
+  folder = temporary.path;
   await fs.writeFile(join(folder, "live"), Buffer.alloc(8 * block, 1));
   live = await fs.open(join(folder, "live"), "r");
 });
 afterEach(async () => {
   await live.close();
-  await fs.rm(folder, { recursive: true });
+  await temporary.remove();
 });
 
 test("a writer who comes while the image is held still stops the work, and then gets in", async () => {

@@ -1,8 +1,8 @@
 import * as fs from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
+import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
 import { extentFlags } from "./extent-diff.ts";
 import {
@@ -25,12 +25,14 @@ import {
 } from "./native.ts";
 
 const block = 4096;
+let temporary: TemporaryFolder;
 let folder: string;
 beforeAll(async () => {
-  folder = await fs.mkdtemp(join(tmpdir(), "longshore-native-"));
+  temporary = await temporaryFolder("native");
+  folder = temporary.path;
 });
 afterAll(async () => {
-  await fs.rm(folder, { recursive: true });
+  await temporary.remove();
 });
 
 /** Opens a file of 64 blocks with data in blocks 0..3 and 32..33, on disk. */

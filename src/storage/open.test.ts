@@ -1,18 +1,20 @@
 import * as fs from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { mountLoop } from "../../test/fakes/loop-fs.ts";
+import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
 import { sharingFileSystem } from "./native.ts";
 import { openBackend } from "./open.ts";
 
+let temporary: TemporaryFolder;
 let folder: string;
 beforeEach(async () => {
-  folder = await fs.mkdtemp(join(tmpdir(), "longshore-open-"));
+  temporary = await temporaryFolder("open");
+  folder = temporary.path;
 });
 afterEach(async () => {
-  await fs.rm(folder, { recursive: true });
+  await temporary.remove();
 });
 
 async function canShare(path: string): Promise<boolean> {

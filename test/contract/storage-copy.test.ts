@@ -1,16 +1,13 @@
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "@jest/globals";
 import { mountLoop } from "../fakes/loop-fs.ts";
+import { temporaryFolder } from "../fakes/temporary-folder.ts";
 import { needs } from "../needs.ts";
 import { diskFullContract, storageContract } from "./storage.ts";
 
 storageContract("copy, in a temporary folder", {
   it: test,
   async open() {
-    const path = await mkdtemp(join(tmpdir(), "longshore-copy-"));
-    return { kind: "copy", path, remove: () => rm(path, { recursive: true }) };
+    return { kind: "copy", ...(await temporaryFolder("copy")) };
   },
 });
 
