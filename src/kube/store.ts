@@ -70,7 +70,8 @@ class ObjectStore implements Store {
       if (isRestored || !(listed.has(name) || isWrittenSince)) this.#set(name, undefined);
     }
     this.#gone.clear();
-    for (const object of objects) this.#take(object);
+    // In order, so that each one is added at the end and not into the middle of a long list.
+    for (const object of sorted(listed)) this.#take(object);
     this.#reached = resourceVersion;
   }
 
