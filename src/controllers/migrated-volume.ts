@@ -38,6 +38,7 @@ import {
 import {
   applyPublicationStep,
   decidePublicationStep,
+  migratedVolumeOf,
   observePublication,
   type PublicationFacts,
 } from "./publication.ts";
@@ -52,7 +53,11 @@ export function migratedVolumeController(deps: ControllerDeps): Controller {
       watching<MigrationSource>(MigrationSources, ({ metadata }) =>
         cluster.find(migratedBySource, metadata.name).map(keyOf),
       ),
-      watching<VolumeSnapshot>(VolumeSnapshots, ownerOf(MigratedVolumes)),
+      // By what it publishes: a tenant may take labels and owners off.
+      watching<VolumeSnapshot>(VolumeSnapshots, ({ spec }) => {
+        const name = migratedVolumeOf(spec.source.volumeSnapshotContentName);
+        return name === undefined ? [] : [{ name }];
+      }),
       watching<VolumeSnapshotContent>(VolumeSnapshotContents, ownerOf(MigratedVolumes)),
     ],
     reconcile: (key, context) => reconcile(key, deps, context),

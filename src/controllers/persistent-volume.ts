@@ -11,7 +11,6 @@ import {
   type EventNote,
   type Key,
   type Outcome,
-  ownerOf,
   settled,
   watching,
 } from "../kube/cluster.ts";
@@ -38,7 +37,8 @@ export function persistentVolumeController(deps: ControllerDeps): Controller {
       watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
         spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
       ),
-      watching(VolumeMigrations, ownerOf(PersistentVolumes)),
+      // By name: one that lost its owner is a volume's all the same.
+      watching<VolumeMigration>(VolumeMigrations, ({ metadata }) => [{ name: metadata.name }]),
     ],
     reconcile: (key, { signal }) => reconcile(key, deps, signal),
   };

@@ -17,8 +17,15 @@ export function latestHandle(migratedVolume: string): string {
   return `${migratedVolume}@latest`;
 }
 
+const contentPrefix = "longshore-";
+
 export function contentNameOf(migratedVolume: string): string {
-  return `longshore-${migratedVolume}`;
+  return contentPrefix + migratedVolume;
+}
+
+/** The migrated volume that a content of this name publishes, if it is one of ours. */
+export function migratedVolumeOf(contentName: string | undefined): string | undefined {
+  return contentName?.startsWith(contentPrefix) ? contentName.slice(contentPrefix.length) : undefined;
 }
 
 export interface PublicationFacts {

@@ -1,0 +1,403 @@
+// The operator's reconcilers against a real API server, as the ServiceAccount and with the rights of manifests/operator, and
+// an agent in memory: that what they write is what the schemas accept, that they may do what they do, and that they may
+// do nothing else.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect } from "@jest/globals";
+import { parseAllDocuments } from "yaml";
+import { systemClock } from "../../src/base/clock.ts";
+import { systemDice } from "../../src/base/dice.ts";
+import { silentLog } from "../../src/base/log.ts";
+import { openMetrics } from "../../src/base/metrics.ts";
+import { AgentFleet } from "../../src/controllers/agent-fleet.ts";
+import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
+import type { Cluster } from "../../src/kube/cluster.ts";
+import { runOperator } from "../../src/kube/operator.ts";
+import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
+import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { FakeAgent } from "../fakes/fake-agent.ts";
+import { openRecordingProxy, type RecordingProxy } from "../fakes/recording-proxy.ts";
+import { missing, needs } from "../needs.ts";
+
+const root = join(import.meta.dirname, "../..");
+const pem = "-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n";
+
+let plane: ControlPlane;
+let proxy: RecordingProxy;
+const agent = new FakeAgent({ nowMs: () => Date.now() });
+let isSucceeding = true;
+
+/** Jobs succeed as soon as they are given to the agent. */
+const push = agent.feed.push.bind(agent.feed);
+agent.feed.push = (kind, name) => {
+  push(kind, name);
+  const job = kind === "job" ? agent.jobs.get(name) : undefined;
+  if (!isSucceeding || job?.state !== "Pending") return;
+  const result = {
+    mode: { kind: "Delta", reason: "CommonBase" },
+    bytesTotal: 4096,
+    bytesSent: 4200,
+    verified: "media",
+  } as const;
+  queueMicrotask(() => agent.jobs.get(name)?.state === "Pending" && agent.succeedJob(name, result));
+};
+
+interface Running {
+  stop(): Promise<void>;
+}
+
+function startOperator(): Running {
+  const stop = new AbortController();
+  const base = { clock: systemClock, dice: systemDice, log: silentLog, metrics: openMetrics() };
+  let fleet: AgentFleet | undefined;
+  const controllers = (cluster: Cluster) => {
+    const connect = () => Object.assign(agent, { close: async () => undefined });
+    fleet = new AgentFleet({ ...base, seeds: ["127.0.0.1:7420"], connect, route: routeNews(cluster) });
+    return openControllers({ ...base, cluster, agents: fleet });
+  };
+  const running = runOperator({
+    ...base,
+    kubeconfig: { kind: "text", yaml: kubeconfig(proxy.server) },
+    controllers,
+    sources: () => (fleet === undefined ? [] : [fleet]),
+    leaderElection: {
+      lease: { namespace: "longshore-system", name: "longshore-operator" },
+      identity: systemDice.uuid(),
+      timing: { durationMs: 3_000, renewDeadlineMs: 2_000, retryMs: 200 },
+    },
+    limits: { events: { foldMs: 100 } },
+    signal: stop.signal,
+  });
+  return {
+    async stop() {
+      stop.abort();
+      expect(await running).toBe("stopped");
+    },
+  };
+}
+
+function kubeconfig(server: string): string {
+  return JSON.stringify({
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": "test",
+    contexts: [{ name: "test", context: { cluster: "test", user: "test" } }],
+    // The client library takes plain HTTP only with this.
+    clusters: [{ name: "test", cluster: { server, "insecure-skip-tls-verify": true } }],
+    users: [{ name: "test", user: {} }],
+  });
+}
+
+/** Applied as a GitOps tool does it. */
+async function apply(yaml: string): Promise<void> {
+  await plane.kubectl(["apply", "--server-side", "--field-manager=argocd-controller", "-f", "-"], { input: yaml });
+}
+
+interface Read {
+  readonly metadata: {
+    readonly finalizers?: readonly string[];
+    readonly uid: string;
+    readonly deletionTimestamp?: string;
+  };
+  readonly spec: Readonly<Record<string, unknown>>;
+  readonly status?: {
+    readonly phase?: string;
+    readonly conditions?: readonly { readonly type: string; readonly status: string; readonly reason: string }[];
+    readonly [field: string]: unknown;
+  };
+}
+
+async function get(...args: string[]): Promise<Read | undefined> {
+  const { stdout } = await plane.kubectl(["get", ...args, "--ignore-not-found", "-o", "json"]);
+  return stdout === "" ? undefined : (JSON.parse(stdout) as Read);
+}
+
+/** Asks until it holds; fails with what it saw last. */
+async function until<T>(what: string, probe: () => Promise<T>, holds: (seen: T) => boolean): Promise<T> {
+  const endMs = performance.now() + 45_000;
+  for (;;) {
+    const seen = await probe();
+    if (holds(seen)) return seen;
+    if (performance.now() > endMs) throw new Error(`not within 45 s: ${what}; last seen: ${JSON.stringify(seen)}`);
+    await sleep(100);
+  }
+}
+
+const condition = (object: Read | undefined, type: string) => {
+  const found = object?.status?.conditions?.find((each) => each.type === type);
+  return found && `${found.status} ${found.reason}`;
+};
+
+const storageClass = `
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: fast}
+provisioner: csi.longshore.dev
+parameters: {migrationEnable: "true", migrationLocations: berlin, schedulePolicy: quick}
+`;
+const schedule = `
+apiVersion: longshore.dev/v1
+kind: SnapshotSchedule
+metadata: {name: quick}
+spec: {interval: 2s, retention: {age: 4s}, successfulJobsHistoryLimit: 1}
+`;
+const location = `
+apiVersion: longshore.dev/v1
+kind: MigrationLocation
+metadata: {name: berlin}
+spec:
+  clusterName: berlin
+  seeds: ["agent.berlin.example:7420"]
+  caBundle: "${pem}"
+  limits: {jobs: 2}
+  bandwidth: {limit: 100M, timeZone: Europe/Berlin, windows: [{start: "08:00", end: "18:00", limit: 10M}]}
+`;
+const volumes = `
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv1}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: fast
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: shop, name: db}
+  csi: {driver: csi.longshore.dev, volumeHandle: vol-1, fsType: ext4}
+`;
+const claim = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec:
+  storageClassName: fast
+  volumeName: pv1
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Mi}}
+`;
+const source = `
+apiVersion: longshore.dev/v1
+kind: MigrationSource
+metadata: {name: east}
+spec:
+  clusterName: east
+  caBundle: "${pem}"
+  quota: {bytes: 1Ti}
+  publications: [{namespace: restore, name: "{claim}-copy"}]
+`;
+const everything = [storageClass, schedule, location, volumes, claim, source].join("---");
+
+describe("on a real API server", () => {
+  let operator: Running | undefined;
+
+  beforeAll(async () => {
+    if (missing("controlplane") !== undefined) return;
+    plane = await startControlPlane({ name: "operator" });
+    const kubectl = plane.kubectl.bind(plane);
+    await kubectl(["apply", "--server-side", "-f", join(root, "crds"), "-f", join(controlPlaneAssets, "crds")]);
+    await kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+    await kubectl(["apply", "--server-side", "-k", join(root, "manifests/operator")]);
+    const { stdout } = await kubectl(["create", "token", "longshore-operator", "--namespace", "longshore-system"]);
+    proxy = await openRecordingProxy({ server: plane.server, caFile: plane.caFile, token: stdout.trim() });
+    await agent.putVolume("vol-1", { sizeBytes: 2 ** 20 });
+    operator = startOperator();
+  }, 120_000);
+
+  afterAll(async () => {
+    await operator?.stop();
+    await proxy?.close();
+    await plane?.stop();
+  }, 30_000);
+
+  const check = needs("controlplane");
+
+  check(
+    "what is applied is snapshotted on schedule, and what expires is migrated",
+    async () => {
+      await apply(everything);
+      const seen = await until(
+        "two migrations",
+        () => get("volumemigration", "pv1"),
+        (each) =>
+          condition(each, "Ready") === "True Ok" && Number(agent.volumes.get("vol-1")?.bases[0]?.generation) >= 2,
+      );
+      expect(seen?.spec).toMatchObject({ claim: { namespace: "shop", name: "db" }, policy: { locations: ["berlin"] } });
+      expect(condition(await get("snapshotschedule", "quick"), "Ready")).toBe("True Ok");
+      expect(condition(await get("migrationlocation", "berlin"), "Consented")).toBe("True Ok");
+    },
+    60_000,
+  );
+
+  check(
+    "a user's job runs at once",
+    async () => {
+      const spec = "{volumeName: pv1, location: berlin}";
+      await apply(`apiVersion: longshore.dev/v1\nkind: MigrationJob\nmetadata: {name: now}\nspec: ${spec}\n`);
+      const ended = await until(
+        "the job",
+        () => get("migrationjob", "now"),
+        (each) => each?.status?.phase === "Succeeded",
+      );
+      expect(ended?.status).toMatchObject({ mode: "Delta", bytesSent: 4200, verified: "media" });
+      await until(
+        "the finalizer",
+        () => get("migrationjob", "now"),
+        (each) => (each?.metadata.finalizers ?? []).length === 0,
+      );
+    },
+    60_000,
+  );
+
+  check(
+    "what arrives is published in a namespace as soon as that is there",
+    async () => {
+      const metadata = { "pvc.namespace": "shop", "pvc.name": "db", volumeMode: "Filesystem" };
+      agent.arrive("east-vol-1", {
+        source: "east",
+        sourceClusterUid: "6f2c1a58-0000-4000-8000-000000000001",
+        metadata,
+      });
+      agent.freeze("east-vol-1", { bytesTotal: 100, bytesStored: 10 });
+      await until(
+        "progress",
+        () => get("migratedvolume", "east-vol-1"),
+        (each) => each?.status?.state === "Frozen",
+      );
+      agent.commit("east-vol-1");
+      const refused = (each: Read | undefined) => condition(each, "Published") === "False NamespaceMissing";
+      await until("the missing namespace", () => get("migratedvolume", "east-vol-1"), refused);
+      await plane.kubectl(["create", "namespace", "restore"]);
+      agent.freeze("east-vol-1");
+      agent.commit("east-vol-1");
+      const snapshot = () => get("volumesnapshot", "-n", "restore", "db-copy");
+      const made = await until("the VolumeSnapshot", snapshot, (each) => each !== undefined);
+      await plane.kubectl(["delete", "volumesnapshot", "-n", "restore", "db-copy"]);
+      await until(
+        "another VolumeSnapshot",
+        snapshot,
+        (each) => each !== undefined && each.metadata.uid !== made?.metadata.uid,
+      );
+    },
+    90_000,
+  );
+
+  check("users' objects are as they were applied, with no difference seen", async () => {
+    await plane.kubectl(["diff", "--server-side", "--field-manager=argocd-controller", "-f", "-"], {
+      input: everything,
+    });
+  });
+
+  check(
+    "a job that is deleted while it runs is cancelled first; ended ones are pruned",
+    async () => {
+      isSucceeding = false;
+      const spec = "{volumeName: pv1, location: berlin}";
+      await apply(`apiVersion: longshore.dev/v1\nkind: MigrationJob\nmetadata: {name: late}\nspec: ${spec}\n`);
+      await until(
+        "the job",
+        () => get("migrationjob", "late"),
+        (each) => each?.status?.startTime !== undefined,
+      );
+      await plane.kubectl(["delete", "migrationjob", "late", "--timeout=30s"]);
+      isSucceeding = true;
+      for (const { name, state } of agent.jobs.values()) if (state === "Pending") agent.succeedJob(name);
+      const listed = async () => {
+        const { stdout } = await plane.kubectl([
+          "get",
+          "migrationjobs",
+          "-l",
+          "longshore.dev/volume=pv1",
+          "-o",
+          "name",
+        ]);
+        return stdout.trim().split("\n");
+      };
+      await until("pruning", listed, (names) => names.length <= 2);
+    },
+    60_000,
+  );
+
+  check(
+    "after a restart, and another volume under the old name, everything goes on",
+    async () => {
+      await operator?.stop();
+      // The claim goes with its volume; what is left behind is the VolumeMigration of a volume that is no more.
+      await plane.kubectl(["delete", "namespace", "shop", "--wait=false"]);
+      await plane.kubectl(["delete", "pvc", "-n", "shop", "db", "--wait=false"]);
+      await plane.kubectl(["delete", "pv", "pv1", "--cascade=orphan", "--timeout=30s"]);
+      await until(
+        "the claim's end",
+        () => get("pvc", "-n", "shop", "db"),
+        (each) => each === undefined,
+      );
+      const before = await get("volumemigration", "pv1");
+      expect(before).toBeDefined();
+      await apply(volumes);
+      await plane.kubectl(["annotate", "pv", "pv1", "longshore.dev/migrationLocations=berlin,oslo"]);
+      operator = startOperator();
+      const missingOslo = (each: Read | undefined) => condition(each, "Ready") === "False LocationMissing";
+      const after = await until("the new volume", () => get("volumemigration", "pv1"), missingOslo);
+      expect(after?.metadata.uid).not.toBe(before?.metadata.uid);
+      await operator.stop();
+      // The same event again, by another process: it counts on.
+      operator = startOperator();
+      await plane.kubectl(["label", "pv", "pv1", "touched=yes"]);
+      const reads = async () => proxy.seen.has("get core events");
+      await until("the event that exists", reads, (isRead) => isRead);
+    },
+    90_000,
+  );
+
+  check(
+    "what is deleted goes, once nothing needs it",
+    async () => {
+      await plane.kubectl(["delete", "migratedvolume", "east-vol-1", "--timeout=30s"]);
+      expect(agent.migratedVolumes.size).toBe(0);
+      await plane.kubectl(["delete", "migrationsource", "east", "--timeout=30s"]);
+      expect(agent.sources.size).toBe(0);
+      await plane.kubectl(["delete", "migrationlocation", "berlin", "--wait=false"]);
+      const inUse = (each: Read | undefined) => condition(each, "Deletable") === "False InUse";
+      await until("the reason why not", () => get("migrationlocation", "berlin"), inUse);
+      await plane.kubectl(["annotate", "pv", "pv1", "longshore.dev/migrationEnable=false"]);
+      await plane.kubectl(["annotate", "migrationlocation", "berlin", "longshore.dev/release-holds=true"]);
+      await until(
+        "the end",
+        () => get("migrationlocation", "berlin"),
+        (each) => each === undefined,
+      );
+    },
+    60_000,
+  );
+
+  check("the API server refused nothing, and no right went unused", async () => {
+    expect([...proxy.forbidden].filter((each) => !each.includes("being terminated"))).toEqual([]);
+    expect([...proxy.invalid]).toEqual([]);
+    const unused = [...rights()].filter((right) => !proxy.seen.has(right));
+    expect(unused).toEqual([]);
+  });
+});
+
+interface Rule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+/** Every right of manifests/operator, as the proxy records what is done. */
+function rights(): Set<string> {
+  const found = new Set<string>();
+  for (const file of ["cluster-role.yaml", "role.yaml"]) {
+    const documents = parseAllDocuments(readFileSync(join(root, "manifests/operator", file), "utf8"));
+    const rules = documents.flatMap((document) => (document.toJS() as { rules?: Rule[] }).rules ?? []);
+    for (const { apiGroups, resources, verbs } of rules) {
+      for (const group of apiGroups) {
+        for (const resource of resources) for (const verb of verbs) found.add(`${verb} ${group || "core"} ${resource}`);
+      }
+    }
+  }
+  return found;
+}
