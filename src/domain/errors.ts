@@ -46,6 +46,7 @@ export const errorTable = {
     http: 410,
     advice: "The point's file is missing or replaced; the next job makes a new one.",
   },
+  PointBehind: { retry: "never", http: 409, advice: "The target has a newer point already; nothing has to be sent." },
   VolumeGone: { retry: "never", http: 410, advice: "The volume's image is missing; restore it, or delete the volume." },
   ChecksumMismatch: {
     retry: "backoff",

@@ -1,17 +1,17 @@
 // Clones: how a migrated volume is consumed. A request made while the newest point is closed is kept durably, and served by
 // the commit (or by the thaw after an abort) before the next freeze. A clone is a volume of its own once it is ready.
-import { assert } from "../base/assert.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
-import { type Core, timeText } from "./core.ts";
+import { type Core, guarded, timeText } from "./core.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
-import { dropHold, markLost, type PointRow, pointOf, sealedPoint, sweep, takeHold } from "./points.ts";
-import type { Volumes } from "./volumes.ts";
+import { dropHold, isPresent, markLost, type PointRow, pointOf, sealedPoint, sweep, takeHold } from "./points.ts";
+import { type Volumes, volumeLockKey } from "./volumes.ts";
 
 interface CloneRow {
   readonly name: string;
   readonly spec: CloneSpec;
-  readonly state: "Waiting" | "Creating" | "Ready" | "Deleting";
+  /** `Creating`: bound to a point, which it holds. */
+  readonly state: "Waiting" | "Creating" | "Ready";
   readonly migrated: string;
   readonly pointId: string | null;
   readonly sourceTime: number | null;
@@ -26,6 +26,7 @@ export class Clones {
   private readonly core: Core;
   private readonly migrated: MigratedVolumes;
   private readonly volumes: Volumes;
+  private readonly expiring = new Set<string>();
 
   constructor(core: Core, parts: { migrated: MigratedVolumes; volumes: Volumes }) {
     this.core = core;
@@ -34,25 +35,23 @@ export class Clones {
   }
 
   list(): CloneView[] {
-    return this.rows()
-      .filter((row) => row.state !== "Deleting")
-      .map((row) => this.view(row));
+    return this.rows("SELECT * FROM clones ORDER BY name").map((row) => this.view(row));
   }
 
   get(name: string): CloneView {
     const row = this.find(name);
-    if (row === undefined || row.state === "Deleting")
-      throw new LongshoreError("NotFound", `clone ${name} does not exist`);
+    if (row === undefined) throw new LongshoreError("NotFound", `clone ${name} does not exist`);
     return this.view(row);
   }
 
   /** See AgentApi.putClone. */
   async put(name: string, spec: CloneSpec): Promise<CloneView> {
     const known = this.find(name);
-    if (known?.state === "Ready") return this.same(known, spec);
+    if (known?.state === "Ready") return this.view(this.same(known, spec));
     const source = this.migrated.row(spec.migratedVolume);
     return this.core.lock.run(migratedLockKey(source), async () => {
-      this.ask(name, spec, source);
+      const now = this.migrated.row(spec.migratedVolume);
+      this.ask(name, spec, now);
       await this.serve(name);
       return this.get(name);
     });
@@ -62,10 +61,7 @@ export class Clones {
   async remove(name: string): Promise<void> {
     const row = this.find(name);
     if (row === undefined) return;
-    const source = this.migrated.byUid(row.migrated);
-    const key = source === undefined ? `clone ${name}` : migratedLockKey(source);
-    await this.core.lock.run(key, () => this.finishRemoval(name));
-    this.core.feed.publish("clone", name);
+    await this.underLock(row, () => this.finishRemoval(name));
   }
 
   /** Serves what waits for a migrated volume, ahead of whoever asks for its lock from now on. */
@@ -73,61 +69,78 @@ export class Clones {
     const source = this.migrated.byUid(uid);
     if (source === undefined) return;
     const served = this.core.lock.run(migratedLockKey(source), async () => {
-      const waiting = this.rows().filter((row) => row.migrated === uid && row.state === "Waiting");
-      for (const row of waiting) await this.serveOne(row.name);
+      const waiting = this.rows(
+        "SELECT * FROM clones WHERE migrated = ? AND state <> 'Ready' ORDER BY requestedAt",
+        uid,
+      );
+      for (const { name } of waiting) await this.serveOne(name);
     });
     this.core.tasks.spawn("serve waiting clones", () => served);
   }
 
-  /** Drops requests that were not repeated, and finishes what a crash interrupted. */
-  async expire(): Promise<void> {
-    const { clock, limits, journal, feed } = this.core;
-    for (const row of this.rows()) {
-      if (row.state !== "Waiting" || clock.nowMs() - row.askedAt < limits.cloneWaitMs) continue;
-      journal.transaction(() => journal.run("DELETE FROM clones WHERE name = ? AND state = 'Waiting'", row.name));
-      feed.publish("clone", row.name);
+  /** Drops requests that nobody repeats: waiting ones, and those that failed half-way. */
+  expire(): void {
+    const before = this.core.clock.nowMs() - this.core.limits.cloneWaitMs;
+    for (const row of this.unserved()) {
+      if (row.askedAt > before || this.expiring.has(row.name)) continue;
+      this.expiring.add(row.name);
+      const drop = () =>
+        this.underLock(row, async () => {
+          const now = this.find(row.name);
+          if (now !== undefined && now.state !== "Ready" && now.askedAt <= before) await this.finishRemoval(row.name);
+        });
+      this.core.tasks.spawn(`drop clone ${row.name}`, () => drop().finally(() => this.expiring.delete(row.name)));
     }
   }
 
-  async recover(): Promise<void> {
-    for (const row of this.rows()) {
-      if (row.state === "Deleting") await this.remove(row.name);
-      if (row.state !== "Creating") continue;
-      const source = this.migrated.byUid(row.migrated);
-      if (source !== undefined) await this.core.lock.run(migratedLockKey(source), () => this.serveOne(row.name));
+  /** After a start: goes on with those that were being made. */
+  recover(): void {
+    for (const row of this.unserved().filter(({ state }) => state === "Creating")) {
+      const served = this.underLock(row, () => this.serveOne(row.name));
+      this.core.tasks.spawn(`clone ${row.name}`, () => served);
     }
   }
 
-  private rows(): CloneRow[] {
+  private underLock(row: CloneRow, work: () => Promise<void>): Promise<void> {
+    const source = this.migrated.byUid(row.migrated);
+    return this.core.lock.run(source === undefined ? `clone ${row.name}` : migratedLockKey(source), work);
+  }
+
+  private unserved(): CloneRow[] {
+    return this.rows("SELECT * FROM clones WHERE state <> 'Ready'");
+  }
+
+  private rows(sql: string, ...values: string[]): CloneRow[] {
     return this.core.journal
-      .all<Omit<CloneRow, "spec"> & { specJson: string }>("SELECT * FROM clones ORDER BY requestedAt, name")
+      .all<Omit<CloneRow, "spec"> & { specJson: string }>(sql, ...values)
       .map(({ specJson, ...row }) => ({ ...row, spec: JSON.parse(specJson) as CloneSpec }));
   }
 
   private find(name: string): CloneRow | undefined {
-    return this.rows().find((row) => row.name === name);
+    return this.rows("SELECT * FROM clones WHERE name = ?", name)[0];
   }
 
-  /** The same name asks for the same clone; metadata and size may only be left out, not differ. */
-  private same(row: CloneRow, spec: CloneSpec): CloneView {
+  /** The same name asks for the same clone; a size may only be left out, not differ. */
+  private same(row: CloneRow, spec: CloneSpec): CloneRow {
     const isSame =
       row.spec.migratedVolume === spec.migratedVolume &&
       row.spec.point === spec.point &&
       (spec.sizeBytes ?? row.spec.sizeBytes) === row.spec.sizeBytes;
-    if (isSame) return this.view(row);
+    if (isSame) return row;
     throw new LongshoreError("NameTaken", `clone ${row.name} exists with other parameters`);
   }
 
   /** Makes the request durable, or notes that it was asked for again. */
   private ask(name: string, spec: CloneSpec, source: MigratedRow): void {
-    const { journal, clock } = this.core;
+    const { journal, clock, feed } = this.core;
     const known = this.find(name);
-    if (known?.state === "Deleting")
-      throw new LongshoreError("InUse", `clone ${name} is being deleted; ask again later`);
     if (known !== undefined) this.same(known, spec);
-    if (spec.point !== "latest") this.requirePoint(source, spec.point);
+    else if (this.volumes.find(name) !== undefined) {
+      throw new LongshoreError("NameTaken", `volume ${name} exists already; choose another name for the clone`);
+    }
+    if (spec.point !== "latest" && known?.state !== "Creating") this.requirePoint(source, spec.point);
     const nowMs = clock.nowMs();
-    journal.transaction(() =>
+    journal.transaction(() => {
       journal.run(
         `INSERT INTO clones (name, specJson, state, migrated, requestedAt, askedAt, revision) VALUES (?,?,'Waiting',?,?,?,1)
          ON CONFLICT (name) DO UPDATE SET askedAt = excluded.askedAt`,
@@ -136,37 +149,48 @@ export class Clones {
         source.uid,
         nowMs,
         nowMs,
-      ),
-    );
+      );
+      if (known === undefined) this.migrated.touch(source.uid);
+    });
+    if (known !== undefined) return;
+    feed.publish("clone", name);
+    this.migrated.published(source.uid);
   }
 
   /** Under the volume's lock; a failure is logged, and the request stays for the next time it is asked for. */
-  private async serveOne(name: string): Promise<void> {
-    try {
-      await this.serve(name);
-    } catch (error) {
-      this.core.log.error({ clone: name, err: error }, "clone not served");
-    }
+  private serveOne(name: string): Promise<void> {
+    return guarded(this.core, `clone ${name}`, () => this.serve(name));
   }
 
-  /** Under the volume's lock: makes the clone if its point is open. Repeating it goes on where it was. */
+  /** Under the migrated volume's lock: makes the clone if its point is open. Repeating it goes on where it was. */
   private async serve(name: string): Promise<void> {
-    const row = this.find(name);
-    if (row === undefined || row.state === "Ready" || row.state === "Deleting") return;
-    const source = this.migrated.byUid(row.migrated);
-    if (source === undefined) return;
-    const point = row.state === "Creating" ? this.chosen(row) : this.choose(row, source);
-    if (point === undefined) return;
-    const volume = this.intend(row, point, source);
+    await this.core.lock.run(volumeLockKey(name), async () => {
+      const row = this.find(name);
+      const source = row && this.migrated.byUid(row.migrated);
+      if (row === undefined || source === undefined || row.state === "Ready") return;
+      const bound = await this.bound(row);
+      // Nobody clones the newest point while it is closed, not even those that had begun before.
+      if (bound !== undefined && !this.isOpen(bound, source)) return;
+      const point = bound ?? this.choose(row, source);
+      if (point !== undefined) await this.make(row, source, point);
+    });
+  }
+
+  private async make(row: CloneRow, source: MigratedRow, point: PointRow): Promise<void> {
+    const { storage, log } = this.core;
     const sizeBytes = Math.max(point.sizeBytes, row.spec.sizeBytes ?? 0);
+    const volume = this.intend(row, { point, source, sizeBytes });
     try {
-      await this.core.storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });
+      await storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });
     } catch (error) {
-      if (codeOf(error) === "PointGone") markLost(this.core, point);
+      if (codeOf(error) === "PointGone") {
+        markLost(this.core, point);
+        await this.unbind(row);
+      }
       throw error;
     }
     this.finish(row, point, { volume, sizeBytes });
-    this.core.log.info({ clone: name, migratedVolume: source.name, point: point.pointId }, "clone served");
+    log.info({ clone: row.name, migratedVolume: source.name, point: point.pointId }, "clone served");
     await sweep(this.core, point.owner);
   }
 
@@ -175,14 +199,29 @@ export class Clones {
     const points = this.migrated.points(source.uid);
     const newest = points.at(-1);
     const wanted = row.spec.point === "latest" ? newest : points.find((point) => point.pointId === row.spec.point);
-    if (wanted === undefined) return undefined;
-    return source.frozenSince !== null && wanted === newest ? undefined : wanted;
+    return wanted !== undefined && this.isOpen(wanted, source) ? wanted : undefined;
   }
 
-  private chosen(row: CloneRow): PointRow {
-    const point = row.pointId === null ? undefined : pointOf(this.core.journal, row.migrated, row.pointId);
-    if (point?.state === "sealed") return point;
-    throw new LongshoreError("PointGone", `the point that clone ${row.name} was made from is gone; delete the clone`);
+  private isOpen(point: PointRow, source: MigratedRow): boolean {
+    return source.frozenSince === null || point.pointId !== this.migrated.points(source.uid).at(-1)?.pointId;
+  }
+
+  /** The point an earlier try was bound to. When that is gone the request is free again: nobody got anything of it. */
+  private async bound(row: CloneRow): Promise<PointRow | undefined> {
+    if (row.state !== "Creating" || row.pointId === null) return undefined;
+    const point = pointOf(this.core.journal, row.migrated, row.pointId);
+    if (point !== undefined && (await isPresent(this.core, point))) return point;
+    await this.unbind(row);
+    return undefined;
+  }
+
+  private async unbind(row: CloneRow): Promise<void> {
+    const { journal } = this.core;
+    await this.volumes.dropClone(row.name);
+    journal.transaction(() => {
+      this.unhold(row.name);
+      journal.run("UPDATE clones SET state = 'Waiting', pointId = NULL, sourceTime = NULL WHERE name = ?", row.name);
+    });
   }
 
   private requirePoint(source: MigratedRow, pointId: string): void {
@@ -191,9 +230,11 @@ export class Clones {
   }
 
   /** Binds the request to its point and holds it, so that the point stays whatever is committed meanwhile. */
-  private intend(row: CloneRow, point: PointRow, source: MigratedRow): string {
+  private intend(
+    row: CloneRow,
+    { point, source, sizeBytes }: { point: PointRow; source: MigratedRow; sizeBytes: number },
+  ): string {
     const { journal } = this.core;
-    const sizeBytes = Math.max(point.sizeBytes, row.spec.sizeBytes ?? 0);
     if (row.spec.sizeBytes !== undefined && row.spec.sizeBytes < point.sizeBytes) {
       throw new LongshoreError(
         "ShrinkRefused",
@@ -202,8 +243,8 @@ export class Clones {
     }
     const lineage: Lineage = { clusterUid: source.clusterUid, volumeUid: source.volumeUid, pointId: point.pointId };
     const metadata = row.spec.metadata ?? (JSON.parse(source.metadataJson) as Record<string, string>);
-    const volume = this.volumes.intendClone(row.name, { sizeBytes, metadata }, lineage);
-    journal.transaction(() => {
+    return journal.transaction(() => {
+      const volume = this.volumes.intendClone(row.name, { sizeBytes, metadata }, lineage);
       takeHold(this.core, { owner: point.owner, pointId: point.pointId, reason: "clone", holder: row.name });
       journal.run(
         "UPDATE clones SET state = 'Creating', pointId = ?, sourceTime = ? WHERE name = ?",
@@ -211,8 +252,8 @@ export class Clones {
         point.sourceTime,
         row.name,
       );
+      return volume;
     });
-    return volume;
   }
 
   private finish(row: CloneRow, point: PointRow, made: { volume: string; sizeBytes: number }): void {
@@ -226,31 +267,37 @@ export class Clones {
         clock.nowMs(),
         row.name,
       );
+      this.migrated.touch(row.migrated);
     });
     feed.publish("clone", row.name);
     feed.publish("volume", row.name);
+    this.migrated.published(row.migrated);
   }
 
+  /** The volume takes its clone along; what is left is a request. Throws `InUse` when the volume is, and changes nothing. */
   private async finishRemoval(name: string): Promise<void> {
     const row = this.find(name);
     if (row === undefined) return;
-    const { journal } = this.core;
-    journal.transaction(() => journal.run("UPDATE clones SET state = 'Deleting' WHERE name = ?", name));
     if (row.state !== "Waiting") await this.volumes.remove(name);
+    const { journal } = this.core;
     journal.transaction(() => {
-      if (row.pointId !== null) {
-        dropHold(journal, { owner: row.migrated, pointId: row.pointId, reason: "clone", holder: name });
-      }
+      this.unhold(name);
       journal.run("DELETE FROM clones WHERE name = ?", name);
+      this.migrated.touch(row.migrated);
     });
+    this.core.feed.publish("clone", name);
+    this.migrated.published(row.migrated);
     await sweep(this.core, row.migrated);
   }
 
+  private unhold(name: string): void {
+    this.core.journal.run("DELETE FROM holds WHERE reason = 'clone' AND holder = ?", name);
+  }
+
   private view(row: CloneRow): CloneView {
-    const source = this.migrated.byUid(row.migrated);
-    const transfer = source === undefined || row.state === "Ready" ? null : this.migrated.view(source).transfer;
+    const source = row.state === "Ready" ? undefined : this.migrated.byUid(row.migrated);
+    const transfer = source && this.migrated.transfer(source);
     const volume = row.volume === null ? undefined : this.volumes.find(row.volume);
-    assert(row.state !== "Deleting", "a clone on its way out has no view");
     return {
       name: row.name,
       spec: row.spec,

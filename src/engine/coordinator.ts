@@ -1,44 +1,17 @@
 // One attempt at a job: from the claim of a term through the five barriers to Released. Every attempt starts from what the
 // participants report now; the job's row only remembers what must not be forgotten. See docs/ARCHITECTURE.md.
-import { chooseBase } from "../domain/coordinate.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import { indexesIn, type Plan, planUnits, type Unit, unitDataBytes, unitExtentsMax } from "../domain/plan.ts";
-import type { Changes } from "../storage/backend.ts";
-import type { Grant, PeerTarget, PlanHeader, PlanPage, Report } from "../wire/peer.ts";
-import type { JobSpec, Mode, PointRef } from "../wire/schemas.ts";
+import { indexesIn, type Unit, unitDataBytes } from "../domain/plan.ts";
+import type { Grant, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
+import type { JobSpec, PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
-import type { JobRow, JobRows } from "./job-rows.ts";
+import type { JobRows } from "./job-rows.ts";
 import type { Locations } from "./locations.ts";
-import {
-  dropHold,
-  type HoldKey,
-  type PointRow,
-  pointOf,
-  pointRef,
-  presentPoints,
-  sealedPoint,
-  takeHold,
-} from "./points.ts";
+import { type Planned, Planning, pagesOf, type Subject } from "./planning.ts";
+import { dropHold, type HoldKey, pointOf, pointRef, sealedPoint, takeHold } from "./points.ts";
 import { sendUnits } from "./units-sender.ts";
 import type { VolumeRow, Volumes } from "./volumes.ts";
-
-const pageExtentsMax = 16_384;
-const pageUnitsMax = 1024;
-
-/** What a job is about, read afresh for each attempt. */
-interface Subject {
-  readonly row: JobRow;
-  readonly volume: VolumeRow;
-  readonly to: PointRow;
-}
-
-interface Planned {
-  readonly base: PointRow | undefined;
-  readonly mode: Mode;
-  readonly plan: Plan;
-  readonly diverged: boolean;
-}
 
 export type AttemptResult = "committed" | "dryRun";
 
@@ -47,12 +20,14 @@ export class Coordinator {
   private readonly rows: JobRows;
   private readonly volumes: Volumes;
   private readonly locations: Locations;
+  private readonly planning: Planning;
 
   constructor(core: Core, parts: { rows: JobRows; volumes: Volumes; locations: Locations }) {
     this.core = core;
     this.rows = parts.rows;
     this.volumes = parts.volumes;
     this.locations = parts.locations;
+    this.planning = new Planning(core, parts);
   }
 
   /** Drives the job as far as it goes. Resolves when the target has committed and the base has moved; throws otherwise. */
@@ -63,40 +38,41 @@ export class Coordinator {
       await this.dryRun(subject, connection, signal);
       return "dryRun";
     }
-    const hello = await connection.api.hello();
+    const clusterUid = await this.identify(subject, connection);
     const grant = await this.claim(subject, connection);
     const target: PeerTarget = { volume: subject.volume.uid, term: grant.term };
     await this.whileRenewing({ connection, target, leaseMs: grant.leaseMs, signal }, (running) =>
-      this.drive({ subject, connection, target, grant, clusterUid: hello.clusterUid, signal: running }),
+      this.drive({ subject, connection, target, grant, clusterUid, signal: running }),
     );
     return "committed";
   }
 
   /** Asks, under a new term that fences off every earlier request, whether the job's point is committed. */
-  async outcome(
-    name: string,
-    connection: PeerConnection,
-  ): Promise<{ isCommitted: boolean; target: PeerTarget; clusterUid: string }> {
+  async outcome(name: string, connection: PeerConnection): Promise<Outcome> {
     const subject = this.subject(name);
-    const hello = await connection.api.hello();
+    const clusterUid = await this.identify(subject, connection);
     const grant = await this.claim(subject, connection);
-    return {
-      isCommitted: isCommitted(grant.report, subject.row.toId),
-      target: { volume: subject.volume.uid, term: grant.term },
-      clusterUid: hello.clusterUid,
-    };
+    const target = { volume: subject.volume.uid, term: grant.term };
+    return { isCommitted: isCommitted(grant.report, subject.row.toId), report: grant.report, target, clusterUid };
   }
 
   /** The target has the point: move the base, drop what the old base held, and end the term. */
   async finishForward(
     name: string,
     connection: PeerConnection,
-    at: { target: PeerTarget; clusterUid: string },
+    at: { target: PeerTarget; clusterUid: string; report?: Report },
   ): Promise<void> {
     const subject = this.subject(name);
-    this.moveBase(subject, at.clusterUid);
+    this.moveBase(subject, { clusterUid: at.clusterUid, baseId: this.baseAfter(subject, at.report) });
     await connection.api.release(at.target);
     this.rows.save(name, { barrier: "Released" });
+  }
+
+  /** The cluster that answers; throws `Untrusted` unless it may be the location's. */
+  private async identify({ row }: Subject, connection: PeerConnection): Promise<string> {
+    const { clusterUid } = await connection.api.hello();
+    this.locations.checkIdentity(row.location, clusterUid);
+    return clusterUid;
   }
 
   private subject(name: string): Subject {
@@ -149,13 +125,17 @@ export class Coordinator {
     { connection, target, leaseMs }: { connection: PeerConnection; target: PeerTarget; leaseMs: number },
     signal: AbortSignal,
   ): Promise<void> {
+    const { clock } = this.core;
+    let heardMs = clock.monotonicMs();
     for (;;) {
-      await this.core.clock.sleep(leaseMs / 3, signal);
+      await clock.sleep(leaseMs / 3, signal);
       try {
         await connection.api.renew(target);
+        heardMs = clock.monotonicMs();
       } catch (error) {
-        // One lost renewal is not a lost term; the next call under it tells.
-        if (codeOf(error) === "TermLost") throw error;
+        // One lost renewal is not a lost term. When none gets through for a whole lease, the target has taken it away.
+        const isOver = clock.monotonicMs() - heardMs >= leaseMs;
+        if (codeOf(error) === "TermLost" || isOver) throw error;
       }
     }
   }
@@ -164,12 +144,11 @@ export class Coordinator {
     const { subject, grant, connection, target, signal } = run;
     const { name } = subject.row;
     if (isCommitted(grant.report, subject.row.toId)) {
-      this.rows.save(name, { barrier: "Committed" });
-      return this.finishForward(name, connection, run);
+      return this.finishForward(name, connection, { ...run, report: grant.report });
     }
     // The new term fences off every earlier request: what was asked for and is not there will not come any more.
     this.rows.save(name, { commitAsked: 0 });
-    const planned = await this.plan(subject, grant.report, signal);
+    const planned = await this.planning.plan(subject, grant.report, signal);
     await this.join(run, planned);
     signal.throwIfAborted();
     const { stored } = await connection.api.freeze(target);
@@ -180,83 +159,10 @@ export class Coordinator {
     this.rows.save(name, { barrier: "Stored", commitAsked: 1 });
     const baseId = planned.base?.pointId ?? null;
     await connection.api.commit(target, { baseId, toId: subject.row.toId, planDigest: planned.plan.digest });
-    this.rows.save(name, { barrier: "Committed" });
     await this.finishForward(name, connection, run);
   }
 
   // ---- Joined ------------------------------------------------------------------------------------------------------
-
-  private async plan(subject: Subject, report: Report, signal: AbortSignal): Promise<Planned> {
-    const { row, to, volume } = subject;
-    const points = await presentPoints(this.core, row.owner);
-    const choice = chooseBase({
-      sourcePoints: points.map((point) => point.pointId),
-      targetPoints: report.points.map((point) => point.pointId),
-      to: row.toId,
-    });
-    this.keepGenerationAhead(volume, report);
-    switch (choice.kind) {
-      case "gone":
-        throw new LongshoreError(
-          "SnapshotGone",
-          `the file of snapshot ${to.name} vanished; the next snapshot carries its changes`,
-        );
-      case "behind":
-        throw new LongshoreError("PlanMismatch", `the target holds point ${choice.newest}, newer than ${row.toId}`);
-      case "done":
-        throw new LongshoreError("PlanMismatch", `point ${row.toId} was committed meanwhile`);
-      case "none":
-        return { ...(await this.allocated(subject, choice.reason, signal)), diverged: choice.diverged };
-      case "base": {
-        const base = this.holdBase(row, choice.pointId);
-        return { ...(await this.changedSince(subject, base, signal)), diverged: choice.diverged };
-      }
-    }
-  }
-
-  /** After a restore from an old disk, people should still see numbers that grow: the next one is above both sides'. */
-  private keepGenerationAhead(volume: VolumeRow, report: Report): void {
-    if (report.generationMax < volume.generation) return;
-    this.core.journal.transaction(() => {
-      this.core.journal.run("UPDATE volumes SET generation = ? WHERE uid = ?", report.generationMax + 1, volume.uid);
-      this.volumes.touch(volume.uid);
-    });
-  }
-
-  private holdBase(row: JobRow, pointId: string): PointRow {
-    this.core.journal.transaction(() =>
-      takeHold(this.core, { owner: row.owner, pointId, reason: "job", holder: row.name }),
-    );
-    const base = pointOf(this.core.journal, row.owner, pointId);
-    if (base === undefined) throw new LongshoreError("SnapshotGone", `base ${pointId} of job ${row.name} is gone`);
-    return base;
-  }
-
-  private async changedSince(subject: Subject, base: PointRow, signal: AbortSignal) {
-    const { to, row } = subject;
-    const changes = await this.core.storage.changed(row.owner, sealedPoint(base), sealedPoint(to), signal);
-    // Without a sound difference the target starts from nothing: what the base has and `to` has not must not stay.
-    if (changes.mode.kind === "allocated") return this.planned(subject, undefined, changes);
-    return this.planned(subject, base, changes);
-  }
-
-  private async allocated(subject: Subject, reason: string, signal: AbortSignal) {
-    const { to, row } = subject;
-    const { extents } = await this.core.storage.allocated(row.owner, sealedPoint(to), signal);
-    return this.planned(subject, undefined, { extents, mode: { kind: "allocated", reason } });
-  }
-
-  private planned({ to }: Subject, base: PointRow | undefined, { extents, mode }: Changes): Omit<Planned, "diverged"> {
-    const plan = planUnits(
-      { baseId: base?.pointId ?? null, toId: to.pointId, sizeBytes: to.sizeBytes, extents },
-      { unitBytesMax: this.core.limits.unitBytes, unitExtentsMax },
-    );
-    const shown: Mode =
-      mode.kind === "delta"
-        ? { kind: "Delta", reason: mode.unshared ? "Unshared" : "CommonBase" }
-        : { kind: "Allocated", reason: mode.reason };
-    return { base, plan, mode: shown };
-  }
 
   private async join({ subject, connection, target }: Run, { base, mode, plan, diverged }: Planned): Promise<void> {
     const { row, to } = subject;
@@ -289,8 +195,11 @@ export class Coordinator {
   }
 
   private async dryRun(subject: Subject, connection: PeerConnection, signal: AbortSignal): Promise<void> {
-    const report = await connection.api.report(subject.volume.uid);
-    const { base, mode, plan } = await this.plan(subject, report ?? emptyReport, signal);
+    await this.identify(subject, connection);
+    const report = (await connection.api.report(subject.volume.uid)) ?? emptyReport;
+    // Nothing to move is an answer as well.
+    if (isCommitted(report, subject.row.toId)) return;
+    const { base, mode, plan } = await this.planning.plan(subject, report, signal);
     this.rows.save(subject.row.name, {
       fromJson: base === undefined ? null : JSON.stringify(pointRef(base)),
       modeJson: JSON.stringify(mode),
@@ -342,19 +251,29 @@ export class Coordinator {
 
   // ---- Committed ---------------------------------------------------------------------------------------------------
 
-  private moveBase({ row, to }: Subject, clusterUid: string): void {
+  /** The newest point both sides have: the job's own, unless the target had it already and has gone further since. */
+  private baseAfter({ row }: Subject, report: Report | undefined): string {
+    const isHere = ({ pointId }: PointRef) => pointOf(this.core.journal, row.owner, pointId)?.state === "sealed";
+    return report?.points.findLast(isHere)?.pointId ?? row.toId;
+  }
+
+  /** Moves the base and notes the commit, in one transaction. */
+  private moveBase({ row, to }: Subject, { clusterUid, baseId }: { clusterUid: string; baseId: string }): void {
     const { journal, clock } = this.core;
     const hold = (pointId: string): HoldKey => ({ owner: row.owner, pointId, reason: "base", holder: row.location });
+    const point = pointOf(journal, row.owner, baseId) ?? to;
     journal.transaction(() => {
+      if (this.rows.row(row.name).finishedAt !== null) {
+        throw new LongshoreError("Cancelled", `job ${row.name} was given up with its location`);
+      }
       const old = journal.get<{ pointId: string }>(
         "SELECT pointId FROM bases WHERE owner = ? AND location = ?",
         row.owner,
         row.location,
       );
-      if (old?.pointId === to.pointId) return;
-      // A snapshot whose file vanished after it was sent cannot be a base; the next job finds an older one or none.
-      if (to.state === "sealed") takeHold(this.core, hold(to.pointId));
       if (old !== undefined) dropHold(journal, hold(old.pointId));
+      // A snapshot whose file vanished after it was sent cannot be a base; the next job finds an older one or none.
+      if (point.state === "sealed") takeHold(this.core, hold(point.pointId));
       journal.run(
         `INSERT INTO bases (owner, location, clusterUid, pointId, generation, sourceTime, movedAt) VALUES (?,?,?,?,?,?,?)
          ON CONFLICT (owner, location) DO UPDATE SET clusterUid = excluded.clusterUid, pointId = excluded.pointId,
@@ -362,15 +281,24 @@ export class Coordinator {
         row.owner,
         row.location,
         clusterUid,
-        to.pointId,
-        to.generation,
-        to.sourceTime,
+        point.pointId,
+        point.generation,
+        point.sourceTime,
         clock.nowMs(),
       );
+      this.rows.change(row.name, { barrier: "Committed" });
       this.volumes.touch(row.owner);
     });
+    this.rows.publish(row.name);
     this.volumes.published(row.owner);
   }
+}
+
+export interface Outcome {
+  readonly isCommitted: boolean;
+  readonly report: Report;
+  readonly target: PeerTarget;
+  readonly clusterUid: string;
 }
 
 interface Run {
@@ -400,22 +328,4 @@ function progressAt(units: readonly Unit[], stored: readonly (readonly [number, 
   const indexes = [...indexesIn(stored)];
   const bytesStored = indexes.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
   return { unitsStored: indexes.length, bytesStored };
-}
-
-/** Pages small enough for one request each. */
-function* pagesOf(units: readonly Unit[]): Generator<PlanPage> {
-  let first = 0;
-  while (first < units.length) {
-    let end = first;
-    let extents = 0;
-    while (end < units.length && end - first < pageUnitsMax && (end === first || extents < pageExtentsMax)) {
-      extents += units[end]?.length ?? 0;
-      end += 1;
-    }
-    yield {
-      first,
-      units: units.slice(first, end).map((unit) => unit.map(([offset, length, data]) => [offset, length, data])),
-    };
-    first = end;
-  }
 }

@@ -40,3 +40,12 @@ export function checkRevision(what: string, present: number, ifMatch: number | u
   if (ifMatch === undefined || ifMatch === present) return;
   throw new LongshoreError("PreconditionFailed", `${what} is at revision ${present}, not ${ifMatch}`);
 }
+
+/** Runs one piece of what a start has to do; a failure is logged, and does not keep the agent from starting. */
+export async function guarded(core: Core, what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    core.log.error({ err: error, what }, "left as it is until it is asked for again");
+  }
+}

@@ -36,7 +36,7 @@ export interface Engine {
   }[];
   /** Calls back when {@link Engine.consents} changed. Returns the unsubscriber. */
   onConsentChange(listener: () => void): () => void;
-  /** Tells whoever waits for units of a lane that it failed; `owner` and `lane` are those of its ticket. */
+  /** A lane failed; `owner` and `lane` are those of its ticket. For the log: whoever waits for its units is told by it. */
   laneFailed(owner: string, lane: number, error: Error): void;
   /** Stops background work and jobs where they are (they go on after the next start), and closes the journal. */
   close(): Promise<void>;
@@ -74,8 +74,8 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   await recover(core, { volumes, migrated, clones });
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
-      await target.expire();
-      await clones.expire();
+      target.expire();
+      clones.expire();
       jobs.expire();
       jobs.admit();
     }),
@@ -84,8 +84,8 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   return {
     api: agentApi(core, { volumes, migrated, sources, locations, clones, jobs }),
     peer: (clusterUid, verifiedUnder) => {
-      sources.admit(clusterUid, verifiedUnder);
-      return target.for({ clusterUid });
+      const source = sources.admit(clusterUid, verifiedUnder);
+      return target.for({ clusterUid, source: source.name });
     },
     consents: () =>
       sources.rows().map(({ name, clusterUid, spec: { clusterName, caBundle } }) => ({
@@ -95,7 +95,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
         caBundle,
       })),
     onConsentChange: (listener) => sources.onChange(listener),
-    laneFailed: (owner, lane, error) => target.laneFailed(owner, lane, error),
+    laneFailed: (owner, lane, error) => core.log.info({ migratedVolume: owner, lane, err: error }, "lane failed"),
     async close() {
       await Promise.all([core.tasks.close(), locations.close()]);
       await target.close();
@@ -158,7 +158,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     listLocations: () => list(locations.list()),
     getLocation: async (name) => locations.get(name),
     putLocation: (name, spec, precondition = {}) => locations.put(name, spec, precondition),
-    removeLocation: (name, removal = {}) => locations.remove(name, removal),
+    removeLocation: (name, removal = {}) => locations.remove(name, removal, () => jobs.abandon(name)),
     listJobs: () => list(jobs.list()),
     getJob: async (name) => jobs.get(name),
     putJob: async (name, spec, precondition = {}) => jobs.put(name, spec, precondition),

@@ -87,12 +87,17 @@ export class Locations {
     return this.get(name);
   }
 
-  /** See AgentApi.removeLocation. */
-  async remove(name: string, options: Precondition & { force?: boolean | undefined }): Promise<void> {
+  /** See AgentApi.removeLocation. With `force`, `abandon` ends the jobs there first. */
+  async remove(
+    name: string,
+    options: Precondition & { force?: boolean | undefined },
+    abandon: () => void,
+  ): Promise<void> {
     const { journal, feed } = this.core;
     const row = this.find(name);
     if (row === undefined) return;
     checkRevision(`location ${name}`, row.revision, options.ifMatch);
+    if (options.force === true) abandon();
     const bases = journal.all<{ owner: string; pointId: string }>(
       "SELECT owner, pointId FROM bases WHERE location = ?",
       name,
@@ -127,6 +132,16 @@ export class Locations {
     return connection;
   }
 
+  /** Throws `Untrusted` when what answers for a location is this cluster itself, or not the one its spec names. */
+  checkIdentity(name: string, clusterUid: string): void {
+    const named = this.spec(name).clusterUid;
+    if (clusterUid === this.core.cluster.uid) {
+      throw new LongshoreError("Untrusted", `the seeds of location ${name} lead to this cluster itself`);
+    }
+    if (named === undefined || named === clusterUid) return;
+    throw new LongshoreError("Untrusted", `at location ${name} cluster ${clusterUid} answers, not ${named}`);
+  }
+
   /** Waits until `bytes` more may be sent there; a changed limit holds at once, for running jobs as well. */
   async pace(name: string, bytes: number, signal: AbortSignal): Promise<void> {
     const known = this.buckets.get(name);
@@ -155,12 +170,11 @@ export class Locations {
   }
 
   private async ask(name: string): Promise<Probe> {
-    const { clock, cluster } = this.core;
+    const { clock } = this.core;
     const startMs = clock.monotonicMs();
     try {
       const hello = await this.connection(name).api.hello();
-      if (hello.clusterUid === cluster.uid)
-        throw new LongshoreError("Untrusted", "the seeds lead to this cluster itself");
+      this.checkIdentity(name, hello.clusterUid);
       return {
         state: "reachable",
         message: `${hello.members.length} agent(s) of ${hello.clusterName} answer`,

@@ -1,5 +1,5 @@
 // Migrated volumes as rows: what has arrived from other clusters, and how the API shows it. Changes of state are made in
-// target.ts (the migration) and clones.ts; this file reads, and deletes a whole migrated volume on request.
+// decisions.ts (the migration) and clones.ts; this file reads, and deletes a whole migrated volume on request.
 import { LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { PlanHeader } from "../wire/peer.ts";
@@ -88,6 +88,37 @@ export class MigratedVolumes {
     return this.core.journal.get<{ n: number }>("SELECT count(*) AS n FROM storedUnits WHERE owner = ?", uid)?.n ?? 0;
   }
 
+  storedIndexes(uid: string): number[] {
+    return this.core.journal
+      .all<{ unit: number }>("SELECT unit FROM storedUnits WHERE owner = ? ORDER BY unit", uid)
+      .map(({ unit }) => unit);
+  }
+
+  /** Those a coordinator holds a term of. */
+  inTerm(): MigratedRow[] {
+    return this.core.journal.all<MigratedRow>("SELECT * FROM migrated WHERE isTermLive = 1");
+  }
+
+  /** Those with a staging image, or with the plan of one. */
+  staged(): { row: MigratedRow; staging: StagingRow }[] {
+    return this.core.journal.all<StagingRow>("SELECT * FROM staging").flatMap((staging) => {
+      const row = this.byUid(staging.owner);
+      return row === undefined ? [] : [{ row, staging }];
+    });
+  }
+
+  /** Throws `NotFound`. */
+  require(uid: string): MigratedRow {
+    const row = this.byUid(uid);
+    if (row === undefined) throw new LongshoreError("NotFound", `migrated volume ${uid} does not exist`);
+    return row;
+  }
+
+  published(uid: string): void {
+    const row = this.byUid(uid);
+    if (row !== undefined) this.core.feed.publish("migratedVolume", row.name);
+  }
+
   /** Committed points that were not found missing, oldest first. */
   points(uid: string): PointRow[] {
     return pointsOf(this.core.journal, uid).filter((point) => point.state === "sealed" && point.released === 0);
@@ -117,7 +148,13 @@ export class MigratedVolumes {
       const row = this.byUid(found.uid);
       if (row === undefined) return;
       checkRevision(`migrated volume ${name}`, row.revision, ifMatch);
+      const waiting = core.journal.all<{ name: string }>(
+        "SELECT name FROM clones WHERE migrated = ? AND state = 'Waiting'",
+        row.uid,
+      );
       core.journal.transaction(() => this.markDeleting(row));
+      for (const clone of waiting) core.feed.publish("clone", clone.name);
+      core.feed.publish("migratedVolume", name);
       await this.finishRemoval(row);
       core.feed.publish("migratedVolume", name);
     });
@@ -195,7 +232,8 @@ export class MigratedVolumes {
     };
   }
 
-  private transfer(row: MigratedRow): MigratedVolumeView["transfer"] {
+  /** What is arriving now; null unless frozen. */
+  transfer(row: MigratedRow): MigratedVolumeView["transfer"] {
     const staging = this.staging(row.uid);
     if (row.frozenSince === null || staging === undefined) return null;
     const header = JSON.parse(staging.headerJson) as PlanHeader;

@@ -63,12 +63,14 @@ export function holdsOf(journal: Journal, owner: string, pointId: string): Hold[
     .map(({ reason, holder, since }) => ({ reason, owner: holder, since: timeText(since) }));
 }
 
+const holdRefusals = { creating: "Conflict", deleting: "SnapshotDeleting", lost: "PointGone" } as const;
+
 /** Within a transaction. Taking a hold that is held already changes nothing; a point on its way out cannot be held. */
 export function takeHold(core: Pick<Core, "journal" | "clock">, hold: HoldKey): void {
   const point = pointOf(core.journal, hold.owner, hold.pointId);
   if (point === undefined) throw new LongshoreError("SnapshotGone", `point ${hold.pointId} does not exist`);
   if (point.state !== "sealed") {
-    const code = point.state === "lost" ? "PointGone" : "SnapshotDeleting";
+    const code = holdRefusals[point.state];
     throw new LongshoreError(code, `point ${hold.pointId} is ${point.state}; it cannot be held`);
   }
   core.journal.run(
@@ -127,37 +129,60 @@ export async function sweep(core: Core, owner: string): Promise<void> {
 }
 
 /**
- * The points of an owner whose file is there and is the one that was sealed, oldest first. One whose file is gone is
- * marked `lost`: it is shown, never read, and never a base.
+ * The points of an owner whose file is there and is the one that was sealed, oldest first; only those in `among`, if
+ * given. One whose file is gone is marked `lost`: it is shown, never read, and never a base. One that is back (a disk
+ * that was not mounted at the start) counts again.
  */
-export async function presentPoints(core: Core, owner: string): Promise<PointRow[]> {
+export async function presentPoints(core: Core, owner: string, among?: ReadonlySet<string>): Promise<PointRow[]> {
   const present: PointRow[] = [];
   for (const row of pointsOf(core.journal, owner)) {
-    if (row.state === "sealed" && (await isPresent(core, row))) present.push(row);
+    const isAsked = among === undefined || among.has(row.pointId);
+    if (isAsked && (await isPresent(core, row))) present.push(row);
   }
   return present;
 }
 
-async function isPresent(core: Core, row: PointRow): Promise<boolean> {
+/** Whether a point is sealed and its file answers to its identity; `lost` is recorded, and taken back, accordingly. */
+export async function isPresent(core: Core, row: PointRow): Promise<boolean> {
+  if (row.state !== "sealed" && row.state !== "lost") return false;
   try {
     const reader = await core.storage.openPoint(row.owner, sealedPoint(row));
     await reader.close();
-    return true;
   } catch (error) {
     if (codeOf(error) !== "PointGone") throw error;
     markLost(core, row);
     return false;
   }
+  if (row.state === "lost") setState(core, row, { from: "lost", to: "sealed" });
+  return true;
 }
 
 /** Records that a point's file is missing or replaced. */
 export function markLost(core: Core, row: PointRow): void {
-  core.journal.transaction(() =>
-    core.journal.run(
-      "UPDATE points SET state = 'lost' WHERE owner = ? AND pointId = ? AND state = 'sealed'",
-      row.owner,
-      row.pointId,
-    ),
-  );
-  core.log.error({ owner: row.owner, point: row.pointId }, "the point's file is missing or replaced");
+  setState(core, row, { from: "sealed", to: "lost" });
+}
+
+function setState(core: Core, row: PointRow, { from, to }: { from: PointRow["state"]; to: PointRow["state"] }): void {
+  const { journal } = core;
+  const isChanged = journal.transaction(() => {
+    const sql = "UPDATE points SET state = ? WHERE owner = ? AND pointId = ? AND state = ?";
+    if (journal.run(sql, to, row.owner, row.pointId, from) === 0) return false;
+    for (const table of ["volumes", "migrated"]) {
+      journal.run(`UPDATE ${table} SET revision = revision + 1 WHERE uid = ?`, row.owner);
+    }
+    return true;
+  });
+  if (!isChanged) return;
+  tellOwner(core, row.owner);
+  const about = { owner: row.owner, point: row.pointId };
+  if (to === "lost") core.log.error(about, "the point's file is missing or replaced");
+  else core.log.warn(about, "the point's file is back");
+}
+
+function tellOwner({ journal, feed }: Core, owner: string): void {
+  const name = (table: string) => journal.get<{ name: string }>(`SELECT name FROM ${table} WHERE uid = ?`, owner)?.name;
+  const volume = name("volumes");
+  const migrated = name("migrated");
+  if (volume !== undefined) feed.publish("volume", volume);
+  if (migrated !== undefined) feed.publish("migratedVolume", migrated);
 }

@@ -2,7 +2,7 @@
 // files no row knows are quarantined (never deleted), and rows whose file is gone are marked, so that people see it.
 import type { FoundImage } from "../storage/backend.ts";
 import type { Clones } from "./clones.ts";
-import type { Core } from "./core.ts";
+import { type Core, guarded } from "./core.ts";
 import type { MigratedVolumes } from "./migrated.ts";
 import { pointsOf, presentPoints, sweep } from "./points.ts";
 import type { Volumes } from "./volumes.ts";
@@ -13,12 +13,13 @@ export async function recover(
 ): Promise<void> {
   await parts.volumes.recover();
   for (const row of parts.migrated.rows()) {
-    if (row.deleting === 1) await parts.migrated.finishRemoval(row);
-    else await sweep(core, row.uid);
+    await guarded(core, `migrated volume ${row.name}`, () =>
+      row.deleting === 1 ? parts.migrated.finishRemoval(row) : sweep(core, row.uid),
+    );
   }
   await quarantineUnknown(core, parts);
   await noteMissing(core, parts);
-  await parts.clones.recover();
+  parts.clones.recover();
 }
 
 async function quarantineUnknown(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {

@@ -55,7 +55,8 @@ CREATE TABLE migrated (
 CREATE TABLE staging (
   owner TEXT PRIMARY KEY, toId TEXT NOT NULL, baseId TEXT, planDigest TEXT NOT NULL, headerJson TEXT NOT NULL,
   isPlanned INTEGER NOT NULL, isMade INTEGER NOT NULL, sizeBytes INTEGER NOT NULL, touchedAt INTEGER NOT NULL) STRICT;
-CREATE TABLE planPages (owner TEXT NOT NULL, first INTEGER NOT NULL, unitsJson TEXT NOT NULL, PRIMARY KEY (owner, first)) STRICT;
+CREATE TABLE planPages (
+  owner TEXT NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL, unitsJson TEXT NOT NULL, PRIMARY KEY (owner, first)) STRICT;
 CREATE TABLE storedUnits (
   owner TEXT NOT NULL, unit INTEGER NOT NULL, digest TEXT NOT NULL, verified TEXT NOT NULL, PRIMARY KEY (owner, unit)) STRICT, WITHOUT ROWID;
 
@@ -64,7 +65,8 @@ CREATE TABLE commits (
   committedAt INTEGER NOT NULL, PRIMARY KEY (owner, toId)) STRICT;
 
 CREATE TABLE clones (
-  name TEXT PRIMARY KEY, specJson TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('Waiting','Creating','Ready','Deleting')),
+  name TEXT PRIMARY KEY, specJson TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('Waiting','Creating','Ready')),
   migrated TEXT NOT NULL, pointId TEXT, sourceTime INTEGER, volume TEXT, requestedAt INTEGER NOT NULL, askedAt INTEGER NOT NULL, servedAt INTEGER,
   revision INTEGER NOT NULL) STRICT;
+CREATE INDEX clonesOf ON clones (migrated);
 `;

@@ -13,21 +13,30 @@ export interface SourceRow {
   readonly revision: number;
 }
 
+/** A foreign cluster as its certificate says, and the source whose CA bundle that was verified with. */
+export interface Caller {
+  readonly clusterUid: string;
+  readonly source: string;
+}
+
 /** `lastSeenAt` is written at most this often; it is for people. */
 const seenIntervalMs = 60_000;
 
 export class Sources {
   private readonly core: Core;
   private readonly listeners = new Set<() => void>();
+  private cached: readonly SourceRow[] | undefined;
 
   constructor(core: Core) {
     this.core = core;
   }
 
-  rows(): SourceRow[] {
-    return this.core.journal
+  /** Asked for with every call of the protocol, so kept in memory. */
+  rows(): readonly SourceRow[] {
+    this.cached ??= this.core.journal
       .all<Omit<SourceRow, "spec"> & { specJson: string }>("SELECT * FROM sources ORDER BY name")
       .map(({ specJson, ...row }) => ({ ...row, spec: JSON.parse(specJson) as SourceSpec }));
+    return this.cached;
   }
 
   byName(name: string): SourceRow | undefined {
@@ -46,7 +55,7 @@ export class Sources {
 
   /** See AgentApi.putSource. */
   put(name: string, spec: SourceSpec, { ifMatch }: Precondition): SourceView {
-    const { journal, cluster, feed } = this.core;
+    const { journal, cluster } = this.core;
     if (spec.clusterUid === cluster.uid) {
       throw new LongshoreError("BadRequest", `source ${name} names this cluster itself (${cluster.uid})`);
     }
@@ -67,7 +76,6 @@ export class Sources {
       ),
     );
     this.changed(name);
-    feed.publish("source", name);
     return this.get(name);
   }
 
@@ -87,6 +95,8 @@ export class Sources {
     const rows = this.rows().filter((row) => verifiedUnder.includes(row.name));
     const bound = rows.find((row) => row.clusterUid === clusterUid);
     if (bound !== undefined) return bound;
+    // A cluster known under one CA is not handed over to whoever claims its UID under another.
+    if (this.rows().some((row) => row.clusterUid === clusterUid)) throw notConsented(clusterUid);
     const free = rows.find((row) => row.clusterUid === null);
     if (free === undefined) throw notConsented(clusterUid);
     this.core.journal.transaction(() =>
@@ -100,15 +110,16 @@ export class Sources {
     return { ...free, clusterUid };
   }
 
-  /** The source of a cluster that was admitted; notes that it was heard of. Throws `NotConsented` once withdrawn. */
-  seen(clusterUid: string): SourceRow {
-    const row = this.rows().find((candidate) => candidate.clusterUid === clusterUid);
-    if (row === undefined) throw notConsented(clusterUid);
+  /** The source a caller was admitted under; notes that it was heard of. Throws `NotConsented` once withdrawn. */
+  seen({ clusterUid, source }: Caller): SourceRow {
+    const row = this.byName(source);
+    if (row?.clusterUid !== clusterUid) throw notConsented(clusterUid);
     const nowMs = this.core.clock.nowMs();
     if (row.lastSeenAt === null || Math.abs(nowMs - row.lastSeenAt) > seenIntervalMs) {
       this.core.journal.transaction(() =>
         this.core.journal.run("UPDATE sources SET lastSeenAt = ? WHERE name = ?", nowMs, row.name),
       );
+      this.cached = undefined;
       this.core.feed.publish("source", row.name);
     }
     return row;
@@ -130,6 +141,7 @@ export class Sources {
   }
 
   private changed(name: string): void {
+    this.cached = undefined;
     this.core.feed.publish("source", name);
     for (const listener of this.listeners) listener();
   }

@@ -24,6 +24,8 @@ export class StagingSession {
   private readonly staging: Staging;
   private readonly clock: Clock;
   private readonly intakes = new Map<number, LaneIntake>();
+  /** Recorded as stored and verified: nothing may be written there any more. */
+  private readonly kept = new Set<number>();
   private isOpen = true;
 
   constructor(staging: Staging, units: readonly Unit[], clock: Clock) {
@@ -40,8 +42,13 @@ export class StagingSession {
     return intake;
   }
 
-  laneFailed(lane: number, error: Error): void {
-    this.intakes.get(lane)?.fail(error);
+  /** These units are recorded as stored; frames of them are refused from now on. */
+  keep(units: Iterable<{ readonly unit: number }>): void {
+    for (const { unit } of units) this.kept.add(unit);
+  }
+
+  isKept(unit: number): boolean {
+    return this.kept.has(unit);
   }
 
   /** Resolves when every byte of these units has come in on the lane. Throws `StreamTorn`, or why the lane failed. */
@@ -124,7 +131,8 @@ class LaneIntake implements LaneSink {
   }
 
   accept(frame: Frame): void {
-    this.session.checkOpen();
+    this.checkUsable();
+    if (this.session.isKept(frame.unit)) throw new LongshoreError("BadRequest", `unit ${frame.unit} is stored already`);
     const unit = this.session.unit(frame.unit);
     const isPlanned = unit.some(
       ([offset, length, data]) =>
@@ -141,7 +149,7 @@ class LaneIntake implements LaneSink {
   }
 
   async write(unit: number, offset: number, data: Uint8Array): Promise<void> {
-    this.session.checkOpen();
+    this.checkUsable();
     try {
       await this.staging.write(offset, data);
     } catch (error) {
@@ -150,6 +158,11 @@ class LaneIntake implements LaneSink {
     }
     this.written.set(unit, (this.written.get(unit) ?? 0) + data.length);
     this.stir();
+  }
+
+  /** Told by the lane server about this very lane, whichever has its number by now. */
+  broken(error: Error): void {
+    this.fail(error);
   }
 
   fail(error: Error): void {
@@ -166,6 +179,11 @@ class LaneIntake implements LaneSink {
     }
     this.announced.delete(unit);
     this.written.delete(unit);
+  }
+
+  private checkUsable(): void {
+    this.session.checkOpen();
+    if (this.failure !== undefined) throw this.failure;
   }
 
   private async next(): Promise<void> {

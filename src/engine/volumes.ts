@@ -1,9 +1,9 @@
 // The volumes of this node and their snapshots: made, grown, snapshotted, released. The row tells the intent before the
 // file exists and after it is gone, so every step can be repeated after a crash.
-import { LongshoreError } from "../domain/errors.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { BaseView, Lineage, SnapshotView, VolumeSpec, VolumeView } from "../wire/schemas.ts";
-import { type Core, checkRevision, problemOf, timeText } from "./core.ts";
+import { type Core, checkRevision, guarded, problemOf, timeText } from "./core.ts";
 import { dropHold, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
 
 export interface VolumeRow {
@@ -21,6 +21,11 @@ export interface VolumeRow {
 }
 
 const metadataBytesMax = 4096;
+
+/** The lock under which a volume's image, row and snapshots are made and removed. Taken after a migrated volume's, never before. */
+export function volumeLockKey(name: string): string {
+  return `volume ${name}`;
+}
 
 export class Volumes {
   private readonly core: Core;
@@ -48,25 +53,34 @@ export class Volumes {
   /** See AgentApi.putVolume. */
   async put(name: string, spec: VolumeSpec, { ifMatch }: Precondition = {}): Promise<VolumeView> {
     checkMetadata(spec.metadata);
-    return this.core.lock.run(`volume ${name}`, async () => {
+    return this.core.lock.run(volumeLockKey(name), async () => {
       const row = this.find(name);
       if (row?.state === "deleting") throw new LongshoreError("InUse", `volume ${name} is being deleted; try again`);
       if (row === undefined) {
         if (ifMatch !== undefined) throw new LongshoreError("PreconditionFailed", `volume ${name} does not exist`);
         await this.checkReserve(0);
       } else checkRevision(`volume ${name}`, row.revision, ifMatch);
-      const uid = row?.uid ?? this.intend(name, spec, null);
+      const uid = row?.uid ?? this.core.journal.transaction(() => this.insert(name, spec, null));
       await this.settle(uid, name, spec);
       return this.get(name);
     });
   }
 
-  /** Adds the row of a clone that storage is about to make, or finds the one of an earlier try; returns its UID. */
+  /** Within a transaction: the row of a clone that storage is about to make, or of an earlier try at it; its UID. */
   intendClone(name: string, spec: VolumeSpec, lineage: Lineage): string {
     const row = this.find(name);
-    if (row === undefined) return this.intend(name, spec, lineage);
-    if (row.state !== "creating") throw new LongshoreError("NameTaken", `volume ${name} exists already`);
+    if (row === undefined) return this.insert(name, spec, lineage);
+    const isSame = row.state === "creating" && row.lineageJson === JSON.stringify(lineage);
+    if (!isSame) throw new LongshoreError("NameTaken", `volume ${name} exists already; choose another name`);
     return row.uid;
+  }
+
+  /** Undoes {@link intendClone}: nobody was told about the image. */
+  async dropClone(name: string): Promise<void> {
+    const row = this.find(name);
+    if (row?.state !== "creating") return;
+    await this.core.storage.remove(row.uid);
+    this.core.journal.transaction(() => this.core.journal.run("DELETE FROM volumes WHERE uid = ?", row.uid));
   }
 
   /** Within a transaction: the clone's image is complete. */
@@ -81,47 +95,61 @@ export class Volumes {
   /** See AgentApi.removeVolume. */
   async remove(name: string, { ifMatch }: Precondition = {}): Promise<void> {
     const { core } = this;
-    await core.lock.run(`volume ${name}`, async () => {
+    await core.lock.run(volumeLockKey(name), async () => {
       const row = this.find(name);
       if (row === undefined) return;
       if (row.state === "ready") checkRevision(`volume ${name}`, row.revision, ifMatch);
+      const clone = core.journal.get<{ migrated: string }>("SELECT migrated FROM clones WHERE name = ?", name);
       core.journal.transaction(() => this.markDeleting(row));
+      core.feed.publish("volume", name);
       await this.finishRemoval(row);
       core.feed.publish("volume", name);
+      if (row.lineageJson === null || clone === undefined) return;
+      core.feed.publish("clone", name);
+      await sweep(core, clone.migrated);
     });
   }
 
   /** See AgentApi.putSnapshot. */
   async snapshot(volume: string, name: string): Promise<SnapshotView> {
-    return this.core.lock.run(`volume ${volume}`, async () => {
+    return this.core.lock.run(volumeLockKey(volume), async () => {
       const row = this.row(volume);
       const existing = this.findSnapshot(row.uid, name);
-      if (existing !== undefined) return this.existingSnapshot(row, existing);
+      // Being made, under the lock that it is made under: an earlier try failed, and could not even be undone.
+      if (existing?.state === "creating") await this.undoSnapshot(row.uid, existing);
+      else if (existing !== undefined) return this.existingSnapshot(row, existing);
       await this.checkReserve(0);
       const point = this.intendSnapshot(row, name);
       try {
         await this.seal(row, point);
       } catch (error) {
+        if (codeOf(error) === "VolumeGone") this.setProblem(row, false);
         await this.undoSnapshot(row.uid, point);
         throw error;
       }
+      this.setProblem(this.row(volume), true);
       return this.snapshotView(volume, this.requireSnapshot(row.uid, volume, name));
     });
   }
 
   /** See AgentApi.removeSnapshot. */
-  async release(volume: string, name: string): Promise<SnapshotView | undefined> {
+  release(volume: string, name: string): Promise<SnapshotView | undefined> {
     const { core } = this;
-    const row = this.find(volume);
-    const point = row && this.findSnapshot(row.uid, name);
-    if (row === undefined || point === undefined) return undefined;
-    core.journal.transaction(() => {
-      core.journal.run("UPDATE points SET released = 1 WHERE owner = ? AND pointId = ?", row.uid, point.pointId);
-      this.touch(row.uid);
+    return core.lock.run(volumeLockKey(volume), async () => {
+      const row = this.find(volume);
+      const point = row && this.findSnapshot(row.uid, name);
+      if (row === undefined || point === undefined) return undefined;
+      if (point.state === "creating") await this.undoSnapshot(row.uid, point);
+      else if (point.released === 0) {
+        core.journal.transaction(() => {
+          core.journal.run("UPDATE points SET released = 1 WHERE owner = ? AND pointId = ?", row.uid, point.pointId);
+          this.touch(row.uid);
+        });
+      }
+      await this.sweep(row.uid);
+      const left = this.findSnapshot(row.uid, name);
+      return left && this.snapshotView(volume, left);
     });
-    await this.sweep(row.uid);
-    const left = this.findSnapshot(row.uid, name);
-    return left && this.snapshotView(volume, left);
   }
 
   putHold(volume: string, snapshot: string, holder: string): SnapshotView {
@@ -135,9 +163,12 @@ export class Volumes {
     return this.snapshotView(volume, this.requireSnapshot(uid, volume, snapshot));
   }
 
+  /** See AgentApi.removeHold; a hold whose snapshot or volume is gone is gone with it. */
   async removeHold(volume: string, snapshot: string, hold: { reason: "user" | "base"; owner: string }): Promise<void> {
-    const { uid } = this.row(volume);
-    const { pointId } = this.requireSnapshot(uid, volume, snapshot);
+    const uid = this.find(volume)?.uid;
+    const point = uid === undefined ? undefined : this.findSnapshot(uid, snapshot);
+    if (uid === undefined || point === undefined) return;
+    const { pointId } = point;
     this.core.journal.transaction(() => {
       dropHold(this.core.journal, { owner: uid, pointId, reason: hold.reason, holder: hold.owner });
       if (hold.reason === "base") {
@@ -153,11 +184,10 @@ export class Volumes {
     await this.sweep(uid);
   }
 
-  /** A snapshot by name; throws `SnapshotGone` when there is none. */
+  /** A snapshot by name; throws `NotFound` when there is none. */
   requireSnapshot(uid: string, volume: string, name: string): PointRow {
     const row = this.findSnapshot(uid, name);
-    if (row === undefined)
-      throw new LongshoreError("SnapshotGone", `snapshot ${name} of volume ${volume} does not exist`);
+    if (row === undefined) throw new LongshoreError("NotFound", `snapshot ${name} of volume ${volume} does not exist`);
     return row;
   }
 
@@ -188,9 +218,10 @@ export class Volumes {
   /** After a start: what was being made is removed, what was being deleted is deleted, and what is missing is told. */
   async recover(): Promise<void> {
     const { core } = this;
-    for (const row of core.journal.all<VolumeRow>("SELECT * FROM volumes")) {
-      if (row.state === "deleting") await this.finishRemoval(row);
-      else await this.recoverSnapshots(row);
+    for (const row of this.rows()) {
+      await guarded(core, `volume ${row.name}`, () =>
+        row.state === "deleting" ? this.finishRemoval(row) : this.recoverSnapshots(row),
+      );
     }
   }
 
@@ -210,6 +241,7 @@ export class Volumes {
       this.core.journal.run("UPDATE volumes SET problemJson = ? WHERE uid = ?", problem, row.uid);
       this.touch(row.uid);
     });
+    this.core.feed.publish("volume", row.name);
   }
 
   rows(): VolumeRow[] {
@@ -224,20 +256,18 @@ export class Volumes {
     return this.core.journal.get<PointRow>("SELECT * FROM points WHERE owner = ? AND name = ?", uid, name);
   }
 
-  private intend(name: string, spec: VolumeSpec, lineage: Lineage | null): string {
+  private insert(name: string, spec: VolumeSpec, lineage: Lineage | null): string {
     const uid = this.core.dice.uuid();
-    this.core.journal.transaction(() =>
-      this.core.journal.run(
-        `INSERT INTO volumes (name, uid, state, sizeBytes, metadataJson, migrationEnabled, createdAt, generation, lineageJson, revision)
-         VALUES (?,?,'creating',?,?,?,?,1,?,1)`,
-        name,
-        uid,
-        spec.sizeBytes,
-        JSON.stringify(spec.metadata ?? {}),
-        spec.migrationEnabled === true ? 1 : 0,
-        this.core.clock.nowMs(),
-        lineage === null ? null : JSON.stringify(lineage),
-      ),
+    this.core.journal.run(
+      `INSERT INTO volumes (name, uid, state, sizeBytes, metadataJson, migrationEnabled, createdAt, generation, lineageJson, revision)
+       VALUES (?,?,'creating',?,?,?,?,1,?,1)`,
+      name,
+      uid,
+      spec.sizeBytes,
+      JSON.stringify(spec.metadata ?? {}),
+      spec.migrationEnabled === true ? 1 : 0,
+      this.core.clock.nowMs(),
+      lineage === null ? null : JSON.stringify(lineage),
     );
     return uid;
   }
@@ -279,8 +309,8 @@ export class Volumes {
     if (row.lineageJson !== null) {
       throw new LongshoreError("NameTaken", `volume ${row.name} is being made as a clone; ask for the clone`);
     }
-    // An earlier try under another size left an image nobody was told about.
-    if (row.sizeBytes !== spec.sizeBytes) await this.core.storage.remove(row.uid);
+    // An earlier try, perhaps under another size, may have left an image; nobody was told about it.
+    await this.core.storage.remove(row.uid);
     await this.core.storage.create(row.uid, spec.sizeBytes);
   }
 
@@ -297,7 +327,10 @@ export class Volumes {
     journal.run("UPDATE volumes SET state = 'deleting', revision = revision + 1 WHERE uid = ?", row.uid);
     journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
     journal.run("DELETE FROM bases WHERE owner = ?", row.uid);
-    journal.run("DELETE FROM clones WHERE volume = ? AND state = 'Ready'", row.name);
+    if (row.lineageJson !== null) {
+      journal.run("DELETE FROM holds WHERE reason = 'clone' AND holder = ?", row.name);
+      journal.run("DELETE FROM clones WHERE name = ? AND state <> 'Waiting'", row.name);
+    }
     journal.run("UPDATE points SET released = 1 WHERE owner = ?", row.uid);
     journal.run("UPDATE points SET state = 'deleting' WHERE owner = ? AND state = 'creating'", row.uid);
   }

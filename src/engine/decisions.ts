@@ -1,0 +1,241 @@
+// The target as decider: the commit that makes staging a point, and the ends of a term without one. The decision is one
+// conditional write; everything before it can be undone, everything after it is finished forward.
+import { LongshoreError } from "../domain/errors.ts";
+import type { CommitRecord, CommitRequest, PeerTarget, PlanHeader } from "../wire/peer.ts";
+import type { Clones } from "./clones.ts";
+import { type Core, timeText } from "./core.ts";
+import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
+import { headerOf, type Plans } from "./plans.ts";
+import { isPresent, nextPosition, pointOf, pointsOf, sweep } from "./points.ts";
+import type { Caller, Sources } from "./sources.ts";
+import type { StagingArea } from "./staging-area.ts";
+import { checkTerm, type Terms } from "./terms.ts";
+
+/** Commit records kept of each volume, and told in a report. */
+const commitsKept = 16;
+const pointsKeptDefault = 3;
+
+interface SealedFile {
+  readonly file: string;
+  readonly inode: string | null;
+  readonly fsUuid: string | null;
+  readonly verified: "media" | "memory";
+}
+
+interface Parts {
+  readonly migrated: MigratedVolumes;
+  readonly sources: Sources;
+  readonly clones: Clones;
+  readonly plans: Plans;
+  readonly staging: StagingArea;
+  readonly terms: Terms;
+}
+
+export class Decisions {
+  private readonly core: Core;
+  private readonly parts: Parts;
+
+  constructor(core: Core, parts: Parts) {
+    this.core = core;
+    this.parts = parts;
+  }
+
+  commit(caller: Caller, target: PeerTarget, request: CommitRequest): Promise<CommitRecord> {
+    const { terms, plans, staging: area } = this.parts;
+    return terms.inTermOrEnded(caller, target, async (row) => {
+      const done = this.committed(row, request);
+      if (done !== undefined) return done;
+      checkTerm(row, target.term);
+      const staging = plans.require(row);
+      const header = this.checkCommit(row, staging, request);
+      await this.core.lanes.closeLanes(row.uid);
+      const point = plans.sharesBaseFile(row.uid, header)
+        ? await this.baseFile(row, header)
+        : await this.sealStaging(row, staging);
+      this.core.journal.transaction(() => this.decide(row, header, point));
+      await area.endSession(row.uid);
+      this.core.log.info(
+        { migratedVolume: row.name, job: row.job, epoch: row.epoch, point: header.to.pointId, mode: header.mode.kind },
+        "point committed",
+      );
+      this.thawed(row.uid);
+      return this.recordOf(row.uid, request.toId);
+    });
+  }
+
+  /** The newest commit records, oldest first. */
+  commits(uid: string): CommitRecord[] {
+    const rows = this.core.journal.all<Omit<CommitRecord, "committedAt"> & { committedAt: number }>(
+      `SELECT toId, job, epoch, baseId, planDigest, committedAt FROM commits WHERE owner = ? ORDER BY rowid DESC LIMIT ?`,
+      uid,
+      commitsKept,
+    );
+    return rows.reverse().map((row) => ({ ...row, committedAt: timeText(row.committedAt) }));
+  }
+
+  abort(caller: Caller, target: PeerTarget, { discard }: { discard: boolean }): Promise<void> {
+    return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
+      if (row.isTermLive === 1) await this.endTerm(row);
+      const staging = this.parts.migrated.staging(row.uid);
+      if (discard && staging !== undefined) await this.parts.staging.drop(row, staging);
+      this.thawed(row.uid);
+    });
+  }
+
+  /** Ends the term; points beyond the number kept are released. */
+  release(caller: Caller, target: PeerTarget): Promise<void> {
+    return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
+      if (row.isTermLive === 1) await this.endTerm(row);
+      await this.prune(row);
+      this.thawed(row.uid);
+    });
+  }
+
+  /** The coordinator is silent past its lease: the decider aborts under an epoch of its own, and thaws. */
+  async takeAway(stale: MigratedRow): Promise<void> {
+    const { terms, migrated, staging } = this.parts;
+    await this.core.lock.run(migratedLockKey(stale), async () => {
+      const row = migrated.byUid(stale.uid);
+      if (row === undefined || row.isTermLive === 0 || terms.isAlive(row.uid)) return;
+      await staging.endSession(row.uid);
+      this.core.journal.transaction(() => terms.takeAway(row));
+      const about = { migratedVolume: row.name, job: row.job, epoch: row.epoch };
+      this.core.log.warn(about, "term ended: coordinator silent past its lease");
+      await this.prune(row);
+      this.thawed(row.uid);
+    });
+  }
+
+  /** Waiting clones are queued before anything that asks for the volume later, so the next freeze cannot starve them. */
+  thawed(uid: string): void {
+    this.parts.migrated.published(uid);
+    this.parts.clones.serveWaiting(uid);
+  }
+
+  private async endTerm(row: MigratedRow): Promise<void> {
+    await this.parts.staging.endSession(row.uid);
+    this.core.journal.transaction(() => this.parts.terms.end(row));
+  }
+
+  /** What a repeated request to commit is answered with, also when its term ended meanwhile. */
+  private committed(row: MigratedRow, request: CommitRequest): CommitRecord | undefined {
+    const done = this.commits(row.uid).find((commit) => commit.toId === request.toId);
+    if (done === undefined || pointOf(this.core.journal, row.uid, done.toId)?.state !== "sealed") return undefined;
+    if (done.planDigest === request.planDigest) return done;
+    throw new LongshoreError("PlanMismatch", `point ${request.toId} was committed with another plan`);
+  }
+
+  private checkCommit(row: MigratedRow, staging: StagingRow, request: CommitRequest): PlanHeader {
+    const { plans, migrated } = this.parts;
+    const header = headerOf(staging);
+    const fits =
+      staging.planDigest === request.planDigest && staging.toId === request.toId && staging.baseId === request.baseId;
+    if (!fits) throw new LongshoreError("PlanMismatch", `${row.name} stages another plan than the one to be committed`);
+    const stored = migrated.storedUnits(row.uid);
+    const isStored = staging.isPlanned === 1 && row.frozenSince !== null && stored === header.unitCount;
+    if (!isStored)
+      throw new LongshoreError("PlanMismatch", `${row.name} has ${stored} of ${header.unitCount} units stored`);
+    const isImageMade = staging.isMade === 1 || plans.sharesBaseFile(row.uid, header);
+    if (!isImageMade) throw new LongshoreError("PlanMismatch", `${row.name} has no staging image`);
+    return header;
+  }
+
+  private async baseFile(row: MigratedRow, header: PlanHeader): Promise<SealedFile> {
+    const base = header.baseId === null ? undefined : pointOf(this.core.journal, row.uid, header.baseId);
+    const isThere = base?.state === "sealed" && (await isPresent(this.core, base));
+    if (!isThere) throw new LongshoreError("PlanMismatch", `the base of ${row.name} is gone`);
+    return { file: base.file, inode: base.inode, fsUuid: base.fsUuid, verified: base.verified ?? "memory" };
+  }
+
+  private async sealStaging(row: MigratedRow, staging: StagingRow): Promise<SealedFile> {
+    const session = this.parts.staging.session(row);
+    const identity = await this.core.storage.seal(row.uid, staging.toId);
+    session.checkOpen();
+    const memory = this.core.journal.get(
+      "SELECT 1 AS one FROM storedUnits WHERE owner = ? AND verified = 'memory' LIMIT 1",
+      row.uid,
+    );
+    return {
+      file: staging.toId,
+      inode: identity.inode,
+      fsUuid: identity.fsUuid,
+      verified: memory === undefined ? "media" : "memory",
+    };
+  }
+
+  /** The one conditional write: from here on the point exists. */
+  private decide(row: MigratedRow, header: PlanHeader, point: SealedFile): void {
+    const { journal, clock } = this.core;
+    checkTerm(this.parts.migrated.require(row.uid), row);
+    const nowMs = clock.nowMs();
+    // A point that was lost and is sent again has a record already; the newer one takes its place.
+    journal.run(
+      `INSERT OR REPLACE INTO commits (owner, toId, job, epoch, baseId, planDigest, committedAt) VALUES (?,?,?,?,?,?,?)`,
+      row.uid,
+      header.to.pointId,
+      row.job,
+      row.epoch,
+      header.baseId,
+      header.planDigest,
+      nowMs,
+    );
+    journal.run(
+      `DELETE FROM commits WHERE owner = ?1 AND rowid NOT IN
+       (SELECT rowid FROM commits WHERE owner = ?1 ORDER BY rowid DESC LIMIT ${commitsKept})`,
+      row.uid,
+    );
+    this.insertPoint(row, header, { ...point, committedAt: nowMs });
+    this.parts.staging.forget(row.uid);
+    journal.run(
+      `UPDATE migrated SET frozenSince = NULL, sizeBytes = ?, generationMax = max(generationMax, ?), revision = revision + 1
+       WHERE uid = ?`,
+      header.to.sizeBytes,
+      header.to.generation,
+      row.uid,
+    );
+  }
+
+  private insertPoint(row: MigratedRow, header: PlanHeader, point: SealedFile & { committedAt: number }): void {
+    const { journal } = this.core;
+    // A point that was lost and has now been sent again takes its row back.
+    journal.run("DELETE FROM holds WHERE owner = ? AND pointId = ?", row.uid, header.to.pointId);
+    journal.run("DELETE FROM points WHERE owner = ? AND pointId = ? AND state = 'lost'", row.uid, header.to.pointId);
+    journal.run(
+      `INSERT INTO points (owner, pointId, generation, state, file, sizeBytes, sourceTime, committedAt, inode, fsUuid, verified, position)
+       VALUES (?,?,?,'sealed',?,?,?,?,?,?,?,?)`,
+      row.uid,
+      header.to.pointId,
+      header.to.generation,
+      point.file,
+      header.to.sizeBytes,
+      Date.parse(header.to.sourceTime),
+      point.committedAt,
+      point.inode,
+      point.fsUuid,
+      point.verified,
+      nextPosition(journal, row.uid),
+    );
+  }
+
+  private recordOf(uid: string, toId: string): CommitRecord {
+    const record = this.commits(uid).find((commit) => commit.toId === toId);
+    if (record === undefined) throw new LongshoreError("PlanMismatch", `the commit of ${toId} was not recorded`);
+    return record;
+  }
+
+  private async prune(row: MigratedRow): Promise<void> {
+    const { journal } = this.core;
+    const kept = this.parts.sources.byName(row.source)?.spec.pointsKept ?? pointsKeptDefault;
+    const points = pointsOf(journal, row.uid).filter((point) => point.state !== "deleting");
+    const newestKept = points.filter((point) => point.state === "sealed").slice(-kept)[0];
+    const surplus = points.filter((point) => newestKept !== undefined && point.position < newestKept.position);
+    if (surplus.length > 0) {
+      journal.transaction(() => {
+        for (const { pointId } of surplus)
+          journal.run("UPDATE points SET released = 1 WHERE owner = ? AND pointId = ?", row.uid, pointId);
+        this.parts.migrated.touch(row.uid);
+      });
+    }
+    await sweep(this.core, row.uid);
+  }
+}

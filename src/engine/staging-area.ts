@@ -1,0 +1,253 @@
+// The target as participant: the image a plan is stored into, the session that writes it, and which units are durably
+// there. Everything here runs under the volume's lock and a checked term, but for the waiting for bytes.
+import { codeOf, LongshoreError } from "../domain/errors.ts";
+import { rangesOf, type Unit, unitDataBytes } from "../domain/plan.ts";
+import type { FreezeResult, LaneTicket, PeerTarget, PlanHeader, StoreRequest, StoreResult } from "../wire/peer.ts";
+import type { Core } from "./core.ts";
+import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
+import { headerOf, type Plans } from "./plans.ts";
+import { markLost, pointOf, pointsOf, sealedPoint } from "./points.ts";
+import type { Caller } from "./sources.ts";
+import { StagingSession, type StoredUnit } from "./staging-session.ts";
+import type { Terms } from "./terms.ts";
+
+export class StagingArea {
+  private readonly core: Core;
+  private readonly migrated: MigratedVolumes;
+  private readonly plans: Plans;
+  private readonly terms: Terms;
+  private readonly sessions = new Map<string, StagingSession>();
+  /** Images, by owner and plan, whose recorded units this very process stored; those of an earlier one are read again. */
+  private readonly trusted = new Set<string>();
+
+  constructor(core: Core, parts: { migrated: MigratedVolumes; plans: Plans; terms: Terms }) {
+    this.core = core;
+    this.migrated = parts.migrated;
+    this.plans = parts.plans;
+    this.terms = parts.terms;
+  }
+
+  /** Closes the newest point for clones, and opens the image; answers what is stored already. */
+  async freeze(row: MigratedRow): Promise<FreezeResult> {
+    const staging = this.plans.require(row);
+    if (staging.isPlanned === 0) throw new LongshoreError("PlanMismatch", `the plan for ${row.name} is not complete`);
+    const { journal, clock } = this.core;
+    journal.transaction(() => {
+      journal.run(
+        "UPDATE migrated SET frozenSince = coalesce(frozenSince, ?), revision = revision + 1 WHERE uid = ?",
+        clock.nowMs(),
+        row.uid,
+      );
+      journal.run("UPDATE staging SET touchedAt = ? WHERE owner = ?", clock.nowMs(), row.uid);
+    });
+    this.migrated.published(row.uid);
+    const header = headerOf(staging);
+    if (!this.plans.sharesBaseFile(row.uid, header)) await this.openSession(row, staging, header);
+    return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
+  }
+
+  laneTicket(row: MigratedRow, lane: number): LaneTicket {
+    const binding = { owner: row.uid, epoch: row.epoch, lane, peerClusterUid: row.clusterUid };
+    const ticket = this.core.lanes.issue(binding, this.session(row).openLane(lane));
+    return { ticket, laneAddress: this.core.addresses.laneAddress };
+  }
+
+  /** Waits for the bytes outside the lock (they come through it from nobody), and settles under it. */
+  async store(caller: Caller, target: PeerTarget, request: StoreRequest): Promise<StoreResult> {
+    const { session, missing } = await this.terms.inTerm(caller, target, async (row) => {
+      await this.checkReserve(0);
+      const stored = new Set(this.migrated.storedIndexes(row.uid));
+      return { session: this.session(row), missing: checkedUnits(request).filter(({ index }) => !stored.has(index)) };
+    });
+    await session.received(
+      request.lane,
+      missing.map(({ index }) => index),
+    );
+    return this.terms.inTerm(caller, target, async (row) => {
+      const { good, damaged } = await session.settle(missing);
+      this.recordStored(row, good);
+      session.keep(good);
+      const verified = good.some((unit) => unit.verified === "memory") ? "memory" : "media";
+      const done = request.units.map(({ index }) => index).filter((index) => !damaged.includes(index));
+      return { stored: done, damaged, verified };
+    });
+  }
+
+  /** The open session; throws `StreamTorn` before the freeze, or when it was closed. */
+  session(row: MigratedRow): StagingSession {
+    const session = this.sessions.get(row.uid);
+    if (session === undefined)
+      throw new LongshoreError("StreamTorn", `${row.name} is not open for storing; freeze it first`);
+    return session;
+  }
+
+  /** Lanes closed, writes joined, image closed: nothing of the old term can write any more. */
+  async endSession(uid: string): Promise<void> {
+    await this.core.lanes.closeLanes(uid);
+    const session = this.sessions.get(uid);
+    this.sessions.delete(uid);
+    await session?.close();
+  }
+
+  /** The image goes first: a row without image is made again, an image without row would be quarantined. */
+  async drop(row: MigratedRow, staging: StagingRow): Promise<void> {
+    const { journal, storage } = this.core;
+    await this.endSession(row.uid);
+    this.trusted.delete(trustKey(staging));
+    const isPointFile = pointsOf(journal, row.uid).some(
+      (point) => point.file === staging.toId && point.state !== "lost",
+    );
+    if (!isPointFile) await storage.deletePoint(row.uid, staging.toId);
+    journal.transaction(() => this.forget(row.uid));
+  }
+
+  /** Within a transaction: the rows of a plan that became a point, or was given up. */
+  forget(uid: string): void {
+    for (const table of ["storedUnits", "planPages", "staging"]) {
+      this.core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, uid);
+    }
+  }
+
+  /** Drops the staging of a volume without term when nobody went on with it for too long. */
+  async dropOld(stale: MigratedRow): Promise<void> {
+    await this.core.lock.run(migratedLockKey(stale), async () => {
+      const row = this.migrated.byUid(stale.uid);
+      const staging = this.migrated.staging(stale.uid);
+      if (row?.isTermLive !== 0 || staging === undefined || !this.isOld(staging)) return;
+      await this.drop(row, staging);
+      this.core.log.info({ migratedVolume: row.name, point: staging.toId }, "staging nobody went on with is dropped");
+    });
+  }
+
+  isOld(staging: StagingRow): boolean {
+    return this.core.clock.nowMs() - staging.touchedAt > this.core.limits.stagingAgeMs;
+  }
+
+  async close(): Promise<void> {
+    for (const uid of this.sessions.keys()) await this.endSession(uid);
+  }
+
+  // ---- the image ---------------------------------------------------------------------------------------------------
+
+  private async openSession(row: MigratedRow, staging: StagingRow, header: PlanHeader): Promise<void> {
+    if (this.sessions.has(row.uid)) return;
+    const units = this.plans.units(row.uid);
+    await this.checkReserve(this.bytesMissing(row, staging, { header, units }));
+    const session = await this.trustedSession(row, staging, units);
+    session.keep(this.storedUnits(row.uid));
+    this.trusted.add(trustKey(staging));
+    this.sessions.set(row.uid, session);
+  }
+
+  private bytesMissing(
+    row: MigratedRow,
+    staging: StagingRow,
+    { header, units }: { header: PlanHeader; units: readonly Unit[] },
+  ): number {
+    if (staging.isMade === 0) return header.bytesData;
+    const stored = this.migrated.storedIndexes(row.uid);
+    return stored.reduce((bytes, index) => bytes - unitDataBytes(units[index] ?? []), header.bytesData);
+  }
+
+  /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
+  private async trustedSession(row: MigratedRow, staging: StagingRow, units: readonly Unit[]): Promise<StagingSession> {
+    const open = async () => new StagingSession(await this.openImage(row, staging), units, this.core.clock);
+    const session = await open();
+    try {
+      if (this.trusted.has(trustKey(staging)) || (await this.isAsRecorded(row, session))) return session;
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+    await session.close();
+    this.core.log.error({ migratedVolume: row.name }, "stored units did not survive; the staging image is made again");
+    await this.makeImage(row, staging);
+    return open();
+  }
+
+  private async openImage(row: MigratedRow, staging: StagingRow) {
+    const { storage } = this.core;
+    if (staging.isMade === 1) {
+      try {
+        return await storage.openStaging(row.uid, staging.toId, staging.sizeBytes);
+      } catch (error) {
+        if (codeOf(error) !== "PointGone") throw error;
+        const about = { migratedVolume: row.name, point: staging.toId };
+        this.core.log.error(about, "the staging image vanished; it is made again");
+      }
+    }
+    await this.makeImage(row, staging);
+    return storage.openStaging(row.uid, staging.toId, staging.sizeBytes);
+  }
+
+  private async makeImage(row: MigratedRow, staging: StagingRow): Promise<void> {
+    const { journal, storage } = this.core;
+    // Rows of units go before the image they were stored in is replaced: they must never vouch for another one.
+    journal.transaction(() => {
+      journal.run("DELETE FROM storedUnits WHERE owner = ?", row.uid);
+      journal.run("UPDATE staging SET isMade = 0 WHERE owner = ?", row.uid);
+    });
+    const gone = (cause?: unknown) =>
+      new LongshoreError("PlanMismatch", `the base ${staging.baseId} of ${row.name} is gone`, { cause });
+    const base = staging.baseId === null ? undefined : pointOf(journal, row.uid, staging.baseId);
+    if (staging.baseId !== null && base?.state !== "sealed") throw gone();
+    try {
+      await storage.stage(row.uid, staging.toId, base && sealedPoint(base), staging.sizeBytes);
+    } catch (error) {
+      if (codeOf(error) !== "PointGone" || base === undefined) throw error;
+      markLost(this.core, base);
+      throw gone(error);
+    }
+    journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", row.uid));
+  }
+
+  private async isAsRecorded(row: MigratedRow, session: StagingSession): Promise<boolean> {
+    for (const { unit, digest } of this.storedUnits(row.uid)) {
+      if ((await session.digestOf(unit)).digest !== digest) return false;
+    }
+    return true;
+  }
+
+  private async checkReserve(bytes: number): Promise<void> {
+    const { freeBytes } = await this.core.storage.space();
+    const neededBytes = bytes + this.core.limits.reserveBytes;
+    if (freeBytes >= neededBytes) return;
+    throw new LongshoreError(
+      "DiskFull",
+      `the target has ${freeBytes} bytes free, and needs ${neededBytes} with its reserve`,
+    );
+  }
+
+  // ---- stored units ------------------------------------------------------------------------------------------------
+
+  private storedUnits(uid: string): StoredUnit[] {
+    return this.core.journal.all<StoredUnit>("SELECT unit, digest, verified FROM storedUnits WHERE owner = ?", uid);
+  }
+
+  private recordStored(row: MigratedRow, units: readonly StoredUnit[]): void {
+    const { journal } = this.core;
+    journal.transaction(() => {
+      for (const { unit, digest, verified } of units) {
+        journal.run(
+          "INSERT OR REPLACE INTO storedUnits (owner, unit, digest, verified) VALUES (?,?,?,?)",
+          row.uid,
+          unit,
+          digest,
+          verified,
+        );
+      }
+      journal.run("UPDATE staging SET touchedAt = ? WHERE owner = ?", this.core.clock.nowMs(), row.uid);
+      this.migrated.touch(row.uid);
+    });
+    this.migrated.published(row.uid);
+  }
+}
+
+function trustKey(staging: StagingRow): string {
+  return `${staging.owner} ${staging.planDigest}`;
+}
+
+function checkedUnits({ units }: StoreRequest): StoreRequest["units"] {
+  if (new Set(units.map(({ index }) => index)).size === units.length) return units;
+  throw new LongshoreError("BadRequest", "a unit is named twice in one request to store");
+}
