@@ -126,8 +126,8 @@ async function openLanes(
 /** What a job needs to reach the cluster of a location: control and lanes, both under the location's bundle alone. */
 function connectTo(location: LocationSpec, credentials: Credentials, clock: Clock): PeerConnection {
   const { seeds, caBundle, clusterUid } = location;
+  const bundle = bundleOf(location);
   const api = openPeerClient({ seeds, caBundle, expectedClusterUid: clusterUid, credentials });
-  const bundle = parseCertificates(caBundle, "caBundle");
   const lanes = tlsLaneDialer({
     credentials,
     trust: () => [caBundle],
@@ -135,6 +135,15 @@ function connectTo(location: LocationSpec, credentials: Credentials, clock: Cloc
     clock,
   });
   return { api, lanes, close: () => api.close() };
+}
+
+/** A bundle that cannot be read trusts nobody: that is how the location's state has to call it. */
+function bundleOf({ clusterName, caBundle }: LocationSpec): X509Certificate[] {
+  try {
+    return parseCertificates(caBundle, "caBundle");
+  } catch (cause) {
+    throw new LongshoreError("Untrusted", `nobody is trusted for cluster ${clusterName}`, { cause });
+  }
 }
 
 function agentOf(chain: readonly X509Certificate[], bundle: readonly X509Certificate[], nowMs: number) {

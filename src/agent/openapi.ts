@@ -55,8 +55,8 @@ function operation(id: string, route: Route): Json {
     parameters: [
       ...parameters("path", route.params),
       ...parameters("query", route.query),
-      ...(route.conditional ? [header("If-Match", "The ETag the change was decided on")] : []),
-      ...(route.events ? [header("Last-Event-ID", "Go on behind this event")] : []),
+      ...(route.conditional ? [header("If-Match", "The ETag the change was decided on", '^"\\d{1,15}"$')] : []),
+      ...(route.events ? [header("Last-Event-ID", "Go on behind this event", "^\\d{1,15}$")] : []),
     ],
     ...(route.body && {
       requestBody: { required: true, content: { "application/json": { schema: plain(route.body) } } },
@@ -103,8 +103,8 @@ function parameters(where: "path" | "query", schema: Schema | undefined): Json[]
   }));
 }
 
-function header(name: string, text: string): Json {
-  return { name, in: "header", required: false, description: text, schema: { type: "string" } };
+function header(name: string, text: string, pattern: string): Json {
+  return { name, in: "header", required: false, description: text, schema: { type: "string", pattern } };
 }
 
 /** A schema as JSON: named ones become references, except the one being defined; tuples as OpenAPI 3.1 writes them. */

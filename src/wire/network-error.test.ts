@@ -11,6 +11,8 @@ describe("a failed request is", () => {
     [failure("EHOSTUNREACH"), "Unreachable"],
     [failure("ENOTFOUND"), "Unreachable"],
     [failure("EAI_AGAIN"), "Unreachable"],
+    [failure("ERR_INVALID_URL"), "Unreachable"],
+    [failure("ERR_SOCKET_BAD_PORT"), "Unreachable"],
     [failure("UND_ERR_CONNECT_TIMEOUT"), "Unreachable"],
     [new AggregateError([failure("ECONNREFUSED"), failure("ENETUNREACH")]), "Unreachable"],
     [failure("UND_ERR_SOCKET", { cause: failure("ECONNREFUSED") }), "StreamTorn"],

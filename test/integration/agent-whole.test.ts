@@ -64,8 +64,16 @@ test("without consent the location says so, and the job goes on when it is given
 test("a location whose bundle is another cluster's is untrusted, one where nobody listens unreachable", async () => {
   await east.api.putLocation("west", { ...locationOf(west), caBundle: east.pki.caPem });
   expect((await settledLocation((location) => location.state !== "unknown")).state).toBe("untrusted");
+  await east.api.putLocation("west", { ...locationOf(west), caBundle: "not a certificate" });
+  const unread = await settledLocation((location) => location.message.includes("PEM"));
+  expect(unread.state).toBe("untrusted");
+  await east.api.putLocation("west", { ...locationOf(west), seeds: ["127.0.0.1:99999"] });
+  expect((await settledLocation((location) => location.state === "unreachable")).message).toContain(":99999");
   await east.api.putLocation("west", { ...locationOf(west), seeds: ["127.0.0.1:1"] });
-  expect((await settledLocation((location) => location.state === "unreachable")).message).toContain("127.0.0.1:1");
+  const silent = await settledLocation(
+    (location) => location.message.includes("127.0.0.1:1:") || location.message.endsWith("127.0.0.1:1"),
+  );
+  expect(silent.state).toBe("unreachable");
 });
 
 test("a restarted agent is the same one, with what it had; a second one on its data is refused", async () => {
