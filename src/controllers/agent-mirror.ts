@@ -33,6 +33,8 @@ export interface MirrorDeps {
 
 const retry = { baseMs: 250, maxMs: 15_000 };
 
+const gatherMs = 50;
+
 /** Past so many changes of one kind at once, one list is cheaper than asking for each. */
 const getsMax = 16;
 
@@ -150,6 +152,9 @@ export class AgentMirror implements SeenAgent {
   async #refresh({ dirty, wake, signal }: Pending): Promise<void> {
     while (!signal.aborted) {
       await wake.fired();
+      // Changes come in bursts: what is gathered for a moment is asked for at once.
+      await this.#deps.clock.sleep(gatherMs, signal).catch(() => undefined);
+      if (signal.aborted) return;
       const batch = [...dirty];
       dirty.clear();
       for (const [kind, names] of batch) await this.#refreshKind(kind, names);

@@ -1,0 +1,186 @@
+import { expect, test } from "@jest/globals";
+import { FakeAgent } from "../../test/fakes/fake-agent.ts";
+import { FakeClock, settledTasks } from "../../test/fakes/fake-clock.ts";
+import { seededDice } from "../base/dice.ts";
+import { silentLog } from "../base/log.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { AgentFleet } from "./agent-fleet.ts";
+import type { AgentNews } from "./agent-mirror.ts";
+import { agentsProblem, findOne } from "./agents.ts";
+
+interface Bench {
+  readonly clock: FakeClock;
+  readonly fleet: AgentFleet;
+  readonly agents: Map<string, FakeAgent>;
+  readonly news: AgentNews[];
+  /** How often each method was called, of all agents. */
+  readonly calls: Map<string, number>;
+  stop(): Promise<void>;
+}
+
+/** A fleet of agents `a`, `b`, …, reached at `a:1`, `b:1`, …; each names all of them. An address without agent refuses. */
+function bench(names: readonly string[], seeds: readonly string[], isUp = true): Bench {
+  const clock = new FakeClock();
+  const agents = new Map<string, FakeAgent>();
+  const news: AgentNews[] = [];
+  const calls = new Map<string, number>();
+  const members = names.map((name) => ({
+    agentId: name,
+    node: name,
+    address: `${name}:1`,
+    laneAddress: `${name}:2`,
+  }));
+  for (const name of names) {
+    const agent = new FakeAgent();
+    Object.assign(agent.view, { agentId: name, members });
+    if (isUp) agents.set(`${name}:1`, agent);
+  }
+  const connect = (address: string) => counted(() => agents.get(address), address, calls);
+  const route = (each: AgentNews) => {
+    news.push(each);
+    return [];
+  };
+  const fleet = new AgentFleet({ clock, dice: seededDice(1), log: silentLog, seeds, connect, route });
+  const stop = new AbortController();
+  const running = fleet.run(() => undefined, stop.signal);
+  return {
+    clock,
+    fleet,
+    agents,
+    news,
+    calls,
+    async stop() {
+      stop.abort();
+      await running;
+    },
+  };
+}
+
+type Client = FakeAgent & { close(): Promise<void> };
+
+/** The agent as its client sees it: there or not, from one call to the next. */
+function counted(find: () => FakeAgent | undefined, address: string, calls: Map<string, number>): Client {
+  const close = async () => void calls.set("close", (calls.get("close") ?? 0) + 1);
+  return new Proxy({ close } as Client, {
+    get(target, method) {
+      if (method === "close") return target.close;
+      return (...parts: unknown[]) => {
+        calls.set(String(method), (calls.get(String(method)) ?? 0) + 1);
+        const agent = find();
+        if (agent === undefined) throw new LongshoreError("Unreachable", `${address} refuses`);
+        const member = agent[method as keyof FakeAgent] as unknown as (...args: unknown[]) => unknown;
+        return member.apply(agent, parts);
+      };
+    },
+  });
+}
+
+test("one seed that answers yields all members, each mirrored", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["gone:1", "a:1"]);
+  await agents.get("b:1")?.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["a", "b"]);
+  expect(agentsProblem(fleet)).toBeUndefined();
+  expect(findOne(fleet, "volumes", "vol-1")?.agent.id).toBe("b");
+  await stop();
+});
+
+test("while no agent has answered, nothing is known, and that is said", async () => {
+  const { clock, fleet, agents, stop } = bench(["a"], ["a:1"], false);
+  await clock.advance(5_000);
+  expect(agentsProblem(fleet)).toBe("no agent of this cluster has answered yet");
+  const agent = new FakeAgent();
+  agents.set("a:1", agent).set("127.0.0.1:7420", agent);
+  await clock.advance(5_000);
+  expect(agentsProblem(fleet)).toBeUndefined();
+  await stop();
+});
+
+test("a change is asked for by its name, and told", async () => {
+  const { clock, fleet, agents, news, calls, stop } = bench(["a"], ["a:1"]);
+  await clock.advance(100);
+  await agents.get("a:1")?.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  expect(findOne(fleet, "volumes", "vol-1")?.view.sizeBytes).toBe(4096);
+  expect(news.at(-1)).toEqual({ kind: "volume", name: "vol-1" });
+  expect([calls.get("listVolumes"), calls.get("getVolume")]).toEqual([1, 1]);
+  await agents.get("a:1")?.removeVolume("vol-1");
+  await clock.advance(100);
+  expect(findOne(fleet, "volumes", "vol-1")).toBeUndefined();
+  await stop();
+});
+
+test("a burst of changes is one list, not a call for each volume", async () => {
+  const { clock, fleet, agents, calls, stop } = bench(["a"], ["a:1"]);
+  await clock.advance(100);
+  for (let index = 0; index < 200; index++) await agents.get("a:1")?.putVolume(`vol-${index}`, { sizeBytes: 4096 });
+  await clock.advance(100);
+  expect(fleet.all()[0]?.volumes.size).toBe(200);
+  expect((calls.get("getVolume") ?? 0) + (calls.get("listVolumes") ?? 0)).toBeLessThan(5);
+  await stop();
+});
+
+test("an agent that forgot its changes is listed anew, and what is gone is gone", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await agent.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  expect(findOne(fleet, "volumes", "vol-1")).toBeDefined();
+  agent.volumes.delete("vol-1");
+  agent.feed.forget();
+  agent.feed.push("job", "none");
+  agent.feed.forget();
+  agent.feed.push("job", "none");
+  await clock.advance(100);
+  expect(findOne(fleet, "volumes", "vol-1")).toBeUndefined();
+  expect(news).toContainEqual({ kind: "volume", name: "vol-1" });
+  await stop();
+});
+
+test("an agent that goes away is said to, what it held stays known, and it is followed again when it is back", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await agent.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  agents.clear();
+  // The next thing that is asked of it fails.
+  agent.feed.push("volume", "vol-1");
+  await clock.advance(100);
+  expect(agentsProblem(fleet)).toBe("agent a: a:1 refuses");
+  expect(news).toContainEqual({ kind: "lost", name: "a" });
+  expect(findOne(fleet, "volumes", "vol-1")).toBeDefined();
+  await agent.putVolume("vol-2", { sizeBytes: 4096 });
+  agents.set("a:1", agent);
+  await clock.advance(30_000);
+  expect(agentsProblem(fleet)).toBeUndefined();
+  expect(findOne(fleet, "volumes", "vol-2")).toBeDefined();
+  expect(news.filter(({ kind }) => kind === "synced").length).toBe(2);
+  await stop();
+});
+
+test("a member that leaves the cluster is forgotten, and one that moves is followed at its new address", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1"]);
+  await clock.advance(100);
+  const [a, b] = [agents.get("a:1"), agents.get("b:1")] as [FakeAgent, FakeAgent];
+  const moved = { agentId: "b", node: "b", address: "b:9", laneAddress: "b:2" };
+  agents.delete("b:1");
+  agents.set("b:9", b);
+  Object.assign(a.view, { members: [...a.view.members.slice(0, 1), moved] });
+  await b.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(60_000);
+  expect(findOne(fleet, "volumes", "vol-1")?.agent.id).toBe("b");
+  Object.assign(a.view, { members: a.view.members.slice(0, 1) });
+  await clock.advance(60_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["a"]);
+  await stop();
+});
+
+test("when it stops, everything it opened is closed", async () => {
+  const { clock, fleet, calls, stop } = bench(["a", "b"], ["a:1"]);
+  await clock.advance(100);
+  await stop();
+  await settledTasks();
+  expect(fleet.all()).toEqual([]);
+  expect(calls.get("close")).toBe(2);
+  expect(clock.sleepers).toBe(0);
+});
