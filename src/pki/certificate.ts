@@ -37,7 +37,7 @@ export function makeAuthority(
   dice: Dice,
 ): KeyPairPem {
   const key = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const name = nameOf(`${cluster.clusterName} CA`);
+  const name = `${cluster.clusterName} CA`;
   const extensions = [
     extension("2.5.29.19", sequence(isTrue(), integer(Buffer.from([0]))), "critical"),
     extension("2.5.29.15", bits(Buffer.from([0x06]), 1), "critical"),
@@ -53,7 +53,7 @@ export function makeAuthority(
     nowMs,
     dice,
   };
-  return { cert: signed(fields, key.privateKey), key: pemOf(key.privateKey) };
+  return { cert: signCertificate(fields, key.privateKey), key: pemOf(key.privateKey) };
 }
 
 /** Issues a certificate for one role of the authority's cluster. `names`: DNS names and IP addresses, for other tools. */
@@ -75,14 +75,15 @@ export function issueCertificate(
     extension("2.5.29.35", sequence(implicit(0, keyId(issuer.publicKey)))),
     extension("2.5.29.17", sequence(...names)),
   ];
-  const parties = { subject: nameOf(`longshore ${request.role}`), issuer: subjectOf(authority) };
+  const parties = { subject: `longshore ${request.role}`, issuer: subjectOf(authority) };
   const fields = { ...parties, publicKey: key.publicKey, days: request.days, extensions, nowMs, dice };
-  return { cert: signed(fields, createPrivateKey(authority.key)), key: pemOf(key.privateKey) };
+  return { cert: signCertificate(fields, createPrivateKey(authority.key)), key: pemOf(key.privateKey) };
 }
 
-interface CertificateFields {
-  readonly subject: Buffer;
-  readonly issuer: Buffer;
+/** What a certificate says; `subject` and `issuer` by their common names, `extensions` as DER. */
+export interface CertificateFields {
+  readonly subject: string;
+  readonly issuer: string;
   readonly publicKey: KeyObject;
   readonly days: number;
   readonly extensions: readonly Buffer[];
@@ -90,7 +91,8 @@ interface CertificateFields {
   readonly dice: Dice;
 }
 
-function signed(
+/** Signs any certificate, PEM; what it says is the caller's business, tests of hostile ones included. */
+export function signCertificate(
   { subject, issuer, publicKey, days, extensions, nowMs, dice }: CertificateFields,
   key: KeyObject,
 ): string {
@@ -102,9 +104,9 @@ function signed(
     tagged(0, integer(Buffer.from([2]))),
     integer(serial),
     ecdsaWithSha256,
-    issuer,
+    nameOf(issuer),
     validity,
-    subject,
+    nameOf(subject),
     publicKey.export({ type: "spki", format: "der" }),
     tagged(3, sequence(...extensions)),
   );
@@ -113,19 +115,19 @@ function signed(
 }
 
 /** The subject of the authority as it must stand in what it issues; its common name is the only part it has. */
-function subjectOf(authority: KeyPairPem): Buffer {
+function subjectOf(authority: KeyPairPem): string {
   const { subject } = new X509Certificate(authority.cert);
   const match = /^CN=([^\n]+)$/.exec(subject);
   if (match?.[1] === undefined)
     throw new LongshoreError("BadRequest", `the CA ${subject} was not made by longshore pki`);
-  return nameOf(match[1]);
+  return match[1];
 }
 
 function nameOf(commonName: string): Buffer {
   return sequence(set(sequence(objectId("2.5.4.3"), utf8(commonName))));
 }
 
-function extension(id: string, value: Buffer, critical?: "critical"): Buffer {
+export function extension(id: string, value: Buffer, critical?: "critical"): Buffer {
   return sequence(objectId(id), ...(critical ? [isTrue()] : []), octets(value));
 }
 
