@@ -61,21 +61,32 @@ async function runLane(options: SendOptions, queue: UnitQueue, number: number): 
   );
   const breakLane = () => lane.destroy(asError(options.signal.reason));
   options.signal.addEventListener("abort", breakLane, { once: true });
+  // A lane gathers small frames and counts them when they leave, so what is told is always the difference to last time.
+  let told = 0;
+  const tellSent = () => {
+    options.progress.sent(lane.bytesSent - told);
+    told = lane.bytesSent;
+  };
   try {
-    await drain(options, queue, { lane, number });
-    const before = lane.bytesSent;
+    await drain(options, queue, { lane, number, tellSent });
     await lane.close();
-    options.progress.sent(lane.bytesSent - before);
   } catch (error) {
     lane.destroy(asError(error));
     throw error;
   } finally {
+    tellSent();
     options.signal.removeEventListener("abort", breakLane);
   }
 }
 
+interface OpenLane {
+  readonly lane: Lane;
+  readonly number: number;
+  readonly tellSent: () => void;
+}
+
 /** Keeps one batch on its way while the one before it is being stored. */
-async function drain(options: SendOptions, queue: UnitQueue, on: { lane: Lane; number: number }): Promise<void> {
+async function drain(options: SendOptions, queue: UnitQueue, on: OpenLane): Promise<void> {
   let storing: Promise<void> = Promise.resolve();
   for (;;) {
     const batch = queue.take();
@@ -84,7 +95,7 @@ async function drain(options: SendOptions, queue: UnitQueue, on: { lane: Lane; n
       if (queue.isEmpty()) return;
       continue;
     }
-    const digests = await Promise.race([sendBatch(options, on.lane, batch), failureOf(storing)]);
+    const digests = await Promise.race([sendBatch(options, on, batch), failureOf(storing)]);
     await storing;
     storing = storeBatch(options, queue, on.number, digests);
     // Its failure is thrown where it is awaited; until then it must not count as unhandled.
@@ -98,12 +109,11 @@ function failureOf(work: Promise<void>): Promise<never> {
   });
 }
 
-async function sendBatch(options: SendOptions, lane: Lane, batch: readonly number[]) {
+async function sendBatch(options: SendOptions, { lane, tellSent }: OpenLane, batch: readonly number[]) {
   const digests: { index: number; digest: string }[] = [];
   for (const index of batch) {
-    const before = lane.bytesSent;
     digests.push({ index, digest: await sendUnit(options, lane, index) });
-    options.progress.sent(lane.bytesSent - before);
+    tellSent();
   }
   return digests;
 }
