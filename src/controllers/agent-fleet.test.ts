@@ -110,6 +110,15 @@ test("a change is asked for by its name, and told", async () => {
   await stop();
 });
 
+test("what we ask for ourselves is seen at once, before the agent's news of it", async () => {
+  const { clock, fleet, calls, stop } = bench(["a"], ["a:1"]);
+  await clock.advance(100);
+  await fleet.all()[0]?.api.putVolume("vol-1", { sizeBytes: 4096 });
+  expect(findOne(fleet, "volumes", "vol-1")?.view.revision).toBe(1);
+  expect(calls.get("getVolume")).toBeUndefined();
+  await stop();
+});
+
 test("a burst of changes is one list, not a call for each volume", async () => {
   const { clock, fleet, agents, calls, stop } = bench(["a"], ["a:1"]);
   await clock.advance(100);

@@ -65,7 +65,6 @@ export class AgentMirror implements SeenAgent {
 
   constructor(id: string, api: AgentApi, deps: MirrorDeps) {
     this.id = id;
-    this.api = api;
     this.#deps = deps;
     this.#tables = {
       volume: tableOf(
@@ -94,6 +93,7 @@ export class AgentMirror implements SeenAgent {
         (name) => api.getMigratedVolume(name),
       ),
     };
+    this.api = learning(api, (kind, row) => this.#tables[kind].rows.set(row.name, row));
   }
 
   /** Follows until the signal aborts. */
@@ -211,6 +211,31 @@ function tableOf<T extends Named>(
 ): Table {
   // A row is only ever put back where it came from, so that the narrower type holds.
   return { rows: rows as Map<string, Named>, list, get };
+}
+
+/** Which calls answer with what the agent holds now. */
+const answersWith: Readonly<Partial<Record<keyof AgentApi, TableKind>>> = {
+  putVolume: "volume",
+  putLocation: "location",
+  putJob: "job",
+  putSource: "source",
+};
+
+/** The agent, with what it answers taken into the mirror at once: what is seen is never behind what we did ourselves. */
+function learning(api: AgentApi, learn: (kind: TableKind, row: Named) => void): AgentApi {
+  return new Proxy(api, {
+    get(target, method) {
+      const call = target[method as keyof AgentApi] as ((...parts: unknown[]) => unknown) | undefined;
+      if (typeof call !== "function") return call;
+      const kind = answersWith[method as keyof AgentApi];
+      if (kind === undefined) return call.bind(target);
+      return async (...parts: unknown[]) => {
+        const row = (await call.apply(target, parts)) as Named;
+        learn(kind, row);
+        return row;
+      };
+    },
+  });
 }
 
 interface Pending {

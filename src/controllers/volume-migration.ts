@@ -69,9 +69,17 @@ async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileConte
   const attempt = await apply(seen, decision, deps, context);
   // What a crash may cut off comes last: releasing goes by what the status says was taken.
   await record({ seen, decision, troubles: attempt.troubles }, deps, context.signal);
+  if (isOutdated(attempt.error)) return again(outdatedMs);
   if (attempt.error !== undefined) throw attempt.error;
   await release(key, decision, deps);
   return outcome(decision, nowMs);
+}
+
+/** How soon to look again after acting on an old view: the agent's news is on its way. */
+const outdatedMs = 200;
+
+function isOutdated(error: unknown): boolean {
+  return codeOf(error) === "PreconditionFailed";
 }
 
 function outcome({ nextMs }: VolumeDecision, nowMs: number): Outcome {
@@ -97,8 +105,7 @@ async function apply(
   for (const due of decision.plan.jobs) await cluster.create(MigrationJobs, jobDraft(seen, due), signal);
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
-    ...(marking.error !== undefined &&
-      codeOf(marking.error) !== "PreconditionFailed" && { other: describe(marking.error) }),
+    ...(marking.error !== undefined && !isOutdated(marking.error) && { other: describe(marking.error) }),
     ...(snapshot.error !== undefined && { snapshot: describe(snapshot.error) }),
   };
   return { troubles, error: marking.error ?? snapshot.error };
