@@ -4,11 +4,15 @@ import { BugError } from "../base/assert.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
 import { problemOf } from "../wire/problem.ts";
 import type { Problem } from "../wire/schemas.ts";
+import type { Caller } from "./caller.ts";
 
-/** What an error means to the one who asked. Failures of ours say no more than where their details are logged. */
-export function problemOfError(error: unknown, requestId: string): Problem {
+/**
+ * What an error means to the one who asked. Failures of ours say no more than where their details are logged; causes, which
+ * name paths and systems, are for our own cluster only.
+ */
+export function problemOfError(error: unknown, requestId: string, caller?: Caller): Problem {
   const known = knownError(error);
-  if (known !== undefined) return problemOf(known.code, describe(known));
+  if (known !== undefined) return problemOf(known.code, caller?.kind === "own" ? describe(known) : known.message);
   return problemOf("Internal", `unexpected failure; the agent's log has it under request ${requestId}`);
 }
 

@@ -160,7 +160,7 @@ function addHooks(app: FastifyInstance, context: Context): void {
   });
   app.setErrorHandler((error, request, reply) => {
     request.failure = error;
-    sendProblem(reply, problemOfError(error, request.id));
+    sendProblem(reply, problemOfError(error, request.id, request.caller));
   });
   app.setNotFoundHandler((request) => {
     throw noSuchRoute(whatOf(request));
@@ -290,7 +290,7 @@ async function stream(
 ): Promise<FastifyReply> {
   reply.hijack();
   try {
-    const problemOf = (error: unknown) => problemOfError(error, request.id);
+    const problemOf = (error: unknown) => problemOfError(error, request.id, request.caller);
     await writeEvents(reply.raw, { ...answered, problemOf }, clock, signal);
   } catch (error) {
     request.failure = error;

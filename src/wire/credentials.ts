@@ -120,12 +120,17 @@ function watchFiles(
 /** The folders, not the files: a mounted Secret is changed by swapping a link beside them. */
 function watchFolders({ certFile, keyFile, caFile }: CredentialFiles, changed: () => void, log: Log): FSWatcher[] {
   const folders = new Set([certFile, keyFile, caFile].map((file) => dirname(file)));
-  return [...folders].map((folder) => {
-    const watcher = watch(folder, { persistent: false }, changed);
-    watcher.on("error", (error) =>
-      log.warn({ err: error, folder }, "credentials folder not watched, reading on a timer"),
-    );
-    return watcher;
+  const complain = (error: unknown, folder: string) =>
+    log.warn({ err: error, folder }, "credentials folder not watched, reading on a timer");
+  return [...folders].flatMap((folder) => {
+    try {
+      const watcher = watch(folder, { persistent: false }, changed);
+      return [watcher.on("error", (error) => complain(error, folder))];
+    } catch (error) {
+      // Nodes run out of inotify watches; the timer sees the change too, only later.
+      complain(error, folder);
+      return [];
+    }
   });
 }
 

@@ -5,6 +5,7 @@ import { openLog } from "../../src/base/log.ts";
 import { errorTable, LongshoreError } from "../../src/domain/errors.ts";
 import { agentRoutes, bodyBytesMax, peerRoutes, type Route } from "../../src/wire/routes.ts";
 import type { FakeAgent } from "../fakes/fake-agent.ts";
+import { FakePeer } from "../fakes/fake-peer.ts";
 import { type RawAnswer, type RawRequest, rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -224,6 +225,17 @@ describe("failures of the agent", () => {
       await expect(client.describe()).rejects.toMatchObject({ code, message: "because of this" });
     },
   );
+
+  test("causes, which name paths, are told to our own cluster only", async () => {
+    const failure = new LongshoreError("DiskFull", "no room", { cause: new Error("ENOSPC /var/lib/secret") });
+    fake.describe = async () => Promise.reject(failure);
+    expect(problem(await ask({ path: "/v1/agent" }), "DiskFull").detail).toContain("/var/lib/secret");
+    const peer = new FakePeer({});
+    peer.hello = async () => Promise.reject(failure);
+    agent.peers.set(west.clusterUid, peer);
+    const { detail } = problem(await ask({ path: "/v1/peer/hello", show: foreign }), "DiskFull");
+    expect(detail).toBe("no room");
+  });
 
   test("a defect says nothing of itself, and is logged under the request's id", async () => {
     fake.describe = async () => Promise.reject(new TypeError("secret is undefined"));
