@@ -2,8 +2,6 @@
 import { once } from "node:events";
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import { openAgent } from "../agent/agent.ts";
-import { parseAgentConfig } from "../agent/config.ts";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
 import { openLog } from "../base/log.ts";
@@ -21,6 +19,9 @@ export function addAgentCommand(program: Command, streams: Streams): void {
 }
 
 async function runAgent(file: string, streams: Streams): Promise<void> {
+  // Loaded here, for a person's `longshore job list` should not wait for an HTTP server to load.
+  const { openAgent } = await import("../agent/agent.ts");
+  const { parseAgentConfig } = await import("../agent/config.ts");
   const { tree, lineOf } = await readYamlFile(file);
   const config = parseAgentConfig(tree, { file, folder: dirname(file), lineOf });
   const log = openLog({ name: "agent", level: config.logLevel });

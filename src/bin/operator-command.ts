@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { LogLevel } from "../base/log.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { type OperatorConfig, runOperatorProcess, systemParts } from "./operator.ts";
+import type { OperatorConfig } from "./operator.ts";
 import type { Streams } from "./streams.ts";
 
 interface OperatorOptions {
@@ -29,6 +29,8 @@ export function addOperatorCommand(program: Command, streams: Streams): void {
     .option("--listen <host:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
     .option("--log-level <level>", "trace, debug, info, warn or error", "info")
     .action(async (options: OperatorOptions) => {
+      // Loaded here, for no other command should wait for the Kubernetes client to load.
+      const { runOperatorProcess, systemParts } = await import("./operator.ts");
       const config = configOf(options);
       const ended = await runOperatorProcess(config, systemParts(config.logLevel), streams.stop);
       // Whoever starts processes starts it afresh, with nothing left of the time when it led.
