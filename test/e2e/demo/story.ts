@@ -61,21 +61,20 @@ async function longshoreCommand(args: readonly string[], input = ""): Promise<st
 async function pairClusters({ mainland, harbor, island }: World, tell: Narrator): Promise<void> {
   const exported = (cluster: StorageCluster) =>
     longshoreCommand(["pair", "export", "--dir", cluster.pki, "--seeds", cluster.address]);
-  const source = await exported(mainland.storage);
-  const consent = await longshoreCommand(["pair", "import", "mainland", "--as", "source"], source);
-  const kept = `  pointsKept: ${pointsKept}\n`;
-  await harbor.plane.kubectl(["apply", "--server-side", "-f", "-"], { input: consent + kept });
+  const [source, ...targets] = await Promise.all([mainland.storage, harbor.storage, island].map(exported));
+  const [consent, ...locations] = await Promise.all([
+    longshoreCommand(["pair", "import", "mainland", "--as", "source"], source),
+    longshoreCommand(["pair", "import", "harbor", "--as", "location"], targets[0]),
+    longshoreCommand(["pair", "import", "island", "--as", "location"], targets[1]),
+  ]);
+  await harbor.plane.kubectl(["apply", "--server-side", "-f", "-"], {
+    input: `${consent}  pointsKept: ${pointsKept}\n`,
+  });
   await island.api.putSource("mainland", { ...mainland.storage.asSource(), pointsKept });
   await isReady(harbor, "migrationsource", "mainland");
-  for (const target of [harbor.storage, island]) {
-    const location = await longshoreCommand(
-      ["pair", "import", target.name, "--as", "location"],
-      await exported(target),
-    );
-    const limit = target.name === "harbor" ? `  bandwidth:\n    limit: ${harborBandwidth}\n` : "";
-    const options = ["apply", "--server-side", "--field-manager=argocd-controller", "-f", "-"];
-    await mainland.plane.kubectl(options, { input: location + limit });
-  }
+  const limited = `${locations[0]}  bandwidth:\n    limit: ${harborBandwidth}\n`;
+  const options = ["apply", "--server-side", "--field-manager=argocd-controller", "-f", "-"];
+  await mainland.plane.kubectl(options, { input: [limited, locations[1]].join("---\n") });
   for (const name of ["harbor", "island"]) {
     await isReady(mainland, "migrationlocation", name);
     tell.say("location", `${name} is reachable, trusted, and consents`);

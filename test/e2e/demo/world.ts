@@ -32,9 +32,8 @@ export async function openWorld(tell: Narrator, closers: Closer[], signal: Abort
     backend === "reflink" ? "reflink, each on an XFS of its own" : `copy, for XFS cannot be mounted here: ${complaint}`,
   );
   const planes = startPlanes(closers, signal);
-  const storages: StorageCluster[] = [];
-  for (const name of ["mainland", "harbor", "island"])
-    storages.push(await openStorage(name, { folder, backend }, closers));
+  const names = ["mainland", "harbor", "island"];
+  const storages = await Promise.all(names.map((name) => openStorage(name, { folder, backend }, closers)));
   const [mainland, harbor, island] = storages as [StorageCluster, StorageCluster, StorageCluster];
   tell.say("agents", "three storage clusters answer, each with a CA of its own");
   const [one, two] = await planes;
