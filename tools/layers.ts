@@ -30,8 +30,6 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
 /** The one folder that imports each library, behind an interface of ours. */
 export const libraryOwners: Readonly<Record<string, string>> = {
   "@dot-i/k8s-operator": "kube",
-  "@fastify/swagger": "agent",
-  "@fastify/type-provider-typebox": "agent",
   "@kubernetes/client-node": "kube",
   "@peculiar/x509": "pki",
   commander: "bin",
@@ -42,6 +40,7 @@ export const libraryOwners: Readonly<Record<string, string>> = {
   "node:sqlite": "engine",
   pino: "base",
   "prom-client": "base",
+  "reflect-metadata": "pki",
   typebox: "wire",
   undici: "wire",
   yaml: "bin",
