@@ -91,6 +91,4 @@ export interface MigrationLocationStatus {
   readonly roundTripMilliseconds?: number;
   /** How many volumes migrate to this location. */
   readonly volumes?: number;
-  /** How many jobs run to this location. */
-  readonly runningJobs?: number;
 }

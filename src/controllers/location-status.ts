@@ -12,11 +12,12 @@ export interface LocationFacts {
   readonly agents: number;
   readonly agentsProblem: string | undefined;
   readonly volumes: number;
-  readonly runningJobs: number;
   /** What keeps the location from being set at the agents, such as an unknown time zone. */
   readonly invalid: string | undefined;
   /** Why it cannot go yet, while it is being deleted. */
   readonly inUse: string | undefined;
+  /** Its bandwidth is nought at the moment. */
+  readonly isPaused: boolean;
 }
 
 /** From the best to the worst; the worst that any agent sees counts, for that agent's volumes cannot be migrated. */
@@ -61,7 +62,7 @@ function verdictOf(state: LocationState, message: string): Verdict {
 const probeRecordedEveryMs = 60_000;
 
 export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLocationStatus {
-  const { location, views, volumes, runningJobs } = facts;
+  const { location, views, volumes } = facts;
   const before = location.status;
   const worst = worstOf(views);
   const reachable = views.find(({ state }) => state === "reachable") ?? worst;
@@ -71,7 +72,6 @@ export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLo
     ...present({ observedGeneration: location.metadata.generation }),
     conditions: judged(before?.conditions, judgementsOf(facts, worst), nowMs),
     volumes,
-    runningJobs,
     ...present({
       clusterUid: clusterUid ?? before?.clusterUid,
       clusterName: clusterUid === null ? before?.clusterName : location.spec.clusterName,
@@ -122,7 +122,7 @@ function judgementsOf(facts: LocationFacts, worst: LocationView | undefined): Ju
 
 function readiness(facts: LocationFacts, verdict: Verdict): Found {
   const { location, views, agents, agentsProblem, invalid } = facts;
-  if (invalid !== undefined) return { status: false, reason: reason.invalidBandwidth, message: invalid };
+  if (invalid !== undefined) return { status: false, reason: reason.invalid, message: invalid };
   const failed = [verdict.reachable, verdict.trusted, verdict.consented].find(({ status }) => status !== true);
   if (failed !== undefined) return failed;
   if (agentsProblem !== undefined) return { status: false, reason: reason.agentUnreachable, message: agentsProblem };
@@ -131,6 +131,10 @@ function readiness(facts: LocationFacts, verdict: Verdict): Found {
   }
   if (location.spec.suspend === true) {
     return { status: true, reason: reason.suspended, message: "Suspended: no new job is started." };
+  }
+  if (facts.isPaused) {
+    const message = "Its bandwidth is 0 at the moment: no job is started, and those that run are suspended.";
+    return { status: true, reason: reason.paused, message };
   }
   return { status: true, reason: reason.ok, message: "The cluster answers, is trusted, and takes our volumes." };
 }

@@ -1,9 +1,10 @@
 // MigrationJob → a job of the volume's agent, and back: what the agent tells of it becomes the status. A job that a user made
 // without a snapshot gets one, taken at once. Jobs of one volume and location take turns, the oldest first.
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
+import type { MigrationLocation } from "../api/migration-location.ts";
 import { eventReason, finalizer, label, managedByLongshore, reason } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import { codeOf, describe, isRetryable } from "../domain/errors.ts";
+import { codeOf, isRetryable } from "../domain/errors.ts";
 import { renderBytes } from "../domain/quantity.ts";
 import {
   again,
@@ -32,9 +33,18 @@ import {
   runningStatus,
   waitingStatus,
 } from "./job-status.ts";
-import { jobsByVolume, MigrationJobs, PersistentVolumeClaims, SnapshotSchedules, VolumeMigrations } from "./kinds.ts";
+import {
+  jobsByLocation,
+  jobsByVolume,
+  MigrationJobs,
+  MigrationLocations,
+  PersistentVolumeClaims,
+  SnapshotSchedules,
+  VolumeMigrations,
+} from "./kinds.ts";
+import { explain } from "./refusal.ts";
 import { present } from "./status-parts.ts";
-import { hasEnded, snapshotOf } from "./volume-facts.ts";
+import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
 
 export function migrationJobController(deps: ControllerDeps): Controller {
   const { cluster } = deps;
@@ -45,6 +55,13 @@ export function migrationJobController(deps: ControllerDeps): Controller {
       watching<VolumeMigration>(VolumeMigrations, ({ metadata }) =>
         cluster
           .find(jobsByVolume, metadata.name)
+          .filter((job) => !hasEnded(job))
+          .map(keyOf),
+      ),
+      // Jobs are suspended while their location is paused.
+      watching<MigrationLocation>(MigrationLocations, ({ metadata }) =>
+        cluster
+          .find(jobsByLocation, metadata.name)
           .filter((job) => !hasEnded(job))
           .map(keyOf),
       ),
@@ -83,6 +100,8 @@ interface Facts {
   /** The job of the same volume and location whose turn it is before this one's. */
   readonly earlier: MigrationJob | undefined;
   readonly agentsProblem: string | undefined;
+  /** By its user, or because its location is paused. */
+  readonly isSuspended: boolean;
 }
 
 type Action =
@@ -97,7 +116,7 @@ type Action =
 
 async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
-  if (facts === undefined) return sweep(key.name, undefined, deps);
+  if (facts === undefined) return sweep(key.name, deps);
   const nowMs = deps.clock.nowMs();
   const action = decide(facts, deps, nowMs);
   const outcome = await apply(facts, action, deps, context);
@@ -127,6 +146,7 @@ function observe(key: Key, { cluster, agents }: ControllerDeps): Facts | undefin
       .find(jobsByVolume, job.spec.volumeName)
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
     agentsProblem: agentsProblem(agents),
+    isSuspended: job.spec.suspend === true || isPaused(cluster.get(MigrationLocations, { name: job.spec.location })),
   };
 }
 
@@ -147,7 +167,7 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   if (!isProtected && !isDeleted) return { kind: "protect" };
   const isLate = (deadlineOf(job) ?? Number.POSITIVE_INFINITY) <= nowMs;
   const isCancelled = job.spec.cancel === true || isDeleted || isLate;
-  if (given !== undefined) return decideGiven(job, given, { isCancelled, isLate });
+  if (given !== undefined) return decideGiven(facts, given, { isCancelled, isLate });
   return decideNotGiven(facts, { isCancelled, isLate });
 }
 
@@ -156,10 +176,14 @@ interface Wishes {
   readonly isLate: boolean;
 }
 
-function decideGiven(job: MigrationJob, { agent, view }: Held<JobView>, { isCancelled, isLate }: Wishes): Action {
+function decideGiven(
+  { job, isSuspended }: Facts,
+  { agent, view }: Held<JobView>,
+  { isCancelled, isLate }: Wishes,
+): Action {
   const ending = endingOf(job, view, isLate);
   if (ending !== undefined) return { kind: "end", ending };
-  const spec = { ...view.spec, ...present({ suspend: job.spec.suspend }), ...(isCancelled && { cancel: true }) };
+  const spec = { ...view.spec, suspend: isSuspended, ...(isCancelled && { cancel: true }) };
   const isAsWished =
     (spec.suspend ?? false) === (view.spec.suspend ?? false) && (spec.cancel ?? false) === (view.spec.cancel ?? false);
   return isAsWished ? { kind: "watch", view } : { kind: "give", agent, spec };
@@ -181,7 +205,7 @@ function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
     const message = `Waits for MigrationJob ${facts.earlier.metadata.name} of the same volume and location.`;
     return { kind: "wait", wait: { reason: reason.waiting, message } };
   }
-  return { kind: "give", agent: volume.agent, spec: jobSpec(job, volume.view) };
+  return { kind: "give", agent: volume.agent, spec: jobSpec(facts, volume.view) };
 }
 
 function neverStarted(job: MigrationJob, isLate: boolean): JobEnding {
@@ -208,9 +232,15 @@ function unknownVolume({ spec }: MigrationJob): JobWait {
   return { reason: reason.disabled, message };
 }
 
-function jobSpec(job: MigrationJob, view: VolumeView): JobSpec {
-  const { location, dryRun, suspend } = job.spec;
-  return { volume: view.name, location, snapshot: snapshotOf(job), ...present({ dryRun, suspend }) };
+function jobSpec({ job, isSuspended }: Facts, view: VolumeView): JobSpec {
+  const { location, dryRun } = job.spec;
+  return {
+    volume: view.name,
+    location,
+    snapshot: snapshotOf(job),
+    ...(isSuspended && { suspend: true }),
+    ...present({ dryRun }),
+  };
 }
 
 async function apply(
@@ -253,7 +283,7 @@ async function apply(
       for (const { metadata } of action.surplus) {
         await cluster.remove(MigrationJobs, { name: metadata.name, uid: metadata.uid }, signal);
       }
-      return sweep(job.metadata.name, job.metadata.uid, deps);
+      return settled;
   }
 }
 
@@ -273,7 +303,7 @@ async function trying(
   } catch (error) {
     const code = codeOf(error);
     if (code === undefined) throw error;
-    const message = describe(error);
+    const message = explain(error);
     // A location that the agent does not know yet is told to it by another reconciler.
     if (isRetryable(error) || code === "NotFound" || facts.given !== undefined) {
       await write(waitingStatus(facts.job, { reason: code, message }, clock.nowMs()));
@@ -357,12 +387,11 @@ function isPrunable(job: MigrationJob): boolean {
   return hasEnded(job) && deletionTimestamp === undefined && labels?.[label.managedBy] === managedByLongshore;
 }
 
-/** What an agent keeps of jobs of this name that are gone, that is all but the one of `uid`, goes as well. */
-async function sweep(jobName: string, uid: string | undefined, { agents }: ControllerDeps): Promise<Outcome> {
+/** The object is gone: what an agent still keeps of it goes as well. What this misses, the agent's own history limit ends. */
+async function sweep(jobName: string, { agents }: ControllerDeps): Promise<Outcome> {
   for (const { api, jobs } of agents.all()) {
     for (const { name, state, spec } of jobs.values()) {
-      const key = keyOfAgentJob(name);
-      if (key?.name !== jobName || key.uid === uid) continue;
+      if (keyOfAgentJob(name)?.name !== jobName) continue;
       if (state === "Succeeded" || state === "Failed" || state === "Cancelled") await api.removeJob(name);
       else if (spec.cancel !== true) await api.putJob(name, { ...spec, cancel: true });
     }

@@ -1,6 +1,5 @@
 // MigrationLocation → every agent: where volumes may be migrated to, and how fast at the moment. What the agents' probes find
 // becomes the status. It does not go while volumes use it.
-import type { MigrationJob } from "../api/migration-job.ts";
 import type { MigrationLocation, MigrationLocationSpec } from "../api/migration-location.ts";
 import { annotation, conditionType, eventReason, finalizer } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
@@ -19,10 +18,10 @@ import { isConditionTrue } from "../kube/conditions.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
-import { jobsByLocation, MigrationJobs, MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
+import { MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
 import { type LocationFacts, locationStatus } from "./location-status.ts";
+import { explain, refusalOf } from "./refusal.ts";
 import { isSame, present } from "./status-parts.ts";
-import { hasEnded } from "./volume-facts.ts";
 
 export function migrationLocationController(deps: ControllerDeps): Controller {
   return {
@@ -32,29 +31,38 @@ export function migrationLocationController(deps: ControllerDeps): Controller {
       watching<VolumeMigration>(VolumeMigrations, ({ spec, status }) =>
         [...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)].map((name) => ({ name })),
       ),
-      watching<MigrationJob>(MigrationJobs, ({ spec }) => [{ name: spec.location }]),
     ],
     reconcile: (key, context) => reconcile(key, deps, context),
   };
 }
 
-/** What the agents shall know of a location at `nowMs`, and until when that holds. Throws `BadRequest`. */
+interface Wish {
+  readonly spec: LocationSpec;
+  /** Until when it holds; `undefined` for good. */
+  readonly untilMs: number | undefined;
+  /** The present limit is nought: nothing may be sent, for which agents have no rate. */
+  readonly isPaused: boolean;
+}
+
+/** What the agents shall know of a location at `nowMs`. Throws `BadRequest`. */
 function agentSpec(
   { clusterName, clusterUid, seeds, caBundle, limits, bandwidth }: MigrationLocationSpec,
   nowMs: number,
-): { readonly spec: LocationSpec; readonly untilMs: number | undefined } {
-  const now = bandwidth === undefined ? {} : bandwidthAt(bandwidth, nowMs);
+): Wish {
+  const { bytesPerSecond, untilMs } = bandwidth === undefined ? {} : bandwidthAt(bandwidth, nowMs);
+  const isPaused = bytesPerSecond === 0;
+  const bytesPerSecondMax = isPaused ? undefined : bytesPerSecond;
   const spec = {
     clusterName,
     seeds: [...seeds],
     caBundle,
-    ...present({ clusterUid, jobsMax: limits?.jobs, bytesPerSecondMax: now.bytesPerSecond }),
+    ...present({ clusterUid, jobsMax: limits?.jobs, bytesPerSecondMax }),
   };
-  return { spec, untilMs: now.untilMs };
+  return { spec, untilMs, isPaused };
 }
 
 interface Facts extends LocationFacts {
-  readonly wished: { readonly spec: LocationSpec; readonly untilMs: number | undefined } | undefined;
+  readonly wished: Wish | undefined;
   /** The agents that do not know the location as it is wished. */
   readonly behind: readonly SeenAgent[];
   readonly known: readonly SeenAgent[];
@@ -83,7 +91,6 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
   const held = findAll(agents, "locations", name);
   const followed = agents.all().filter(({ problem }) => problem === undefined);
   const isBehind = ({ locations }: SeenAgent) => wished && !isSame(locations.get(name)?.spec, wished.spec);
-  const jobs = cluster.find(jobsByLocation, name).filter((job) => !hasEnded(job));
   const users = cluster.find(migrationsByLocation, name);
   return {
     location,
@@ -91,9 +98,9 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     agents: agents.all().length,
     agentsProblem: agentsProblem(agents),
     volumes: users.filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name)).length,
-    runningJobs: jobs.length,
     invalid: typeof wish === "string" ? wish : undefined,
     inUse: undefined,
+    isPaused: wished?.isPaused === true,
     wished,
     behind: followed.filter((agent) => isBehind(agent)),
     known: held.map(({ agent }) => agent),
@@ -101,7 +108,7 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
 }
 
 /** What was wrong with the spec, instead of what the agents shall know, where it cannot be followed. */
-function attemptSpec(spec: MigrationLocationSpec, nowMs: number): ReturnType<typeof agentSpec> | string {
+function attemptSpec(spec: MigrationLocationSpec, nowMs: number): Wish | string {
   try {
     return agentSpec(spec, nowMs);
   } catch (error) {
@@ -112,12 +119,14 @@ function attemptSpec(spec: MigrationLocationSpec, nowMs: number): ReturnType<typ
 
 async function arrive(facts: Facts, deps: ControllerDeps, signal: AbortSignal, nowMs: number): Promise<Outcome> {
   const { location, wished } = facts;
-  if (wished !== undefined) {
+  const refusal = await refusalOf(async () => {
+    if (wished === undefined) return;
     for (const { api } of facts.behind) await api.putLocation(location.metadata.name, wished.spec);
-  }
-  const status = locationStatus(facts, nowMs);
+  });
+  const status = locationStatus(refusal === undefined ? facts : { ...facts, invalid: explain(refusal) }, nowMs);
   await deps.cluster.patchStatus(MigrationLocations, location, status, signal);
   tellReadiness(location, status, deps);
+  if (refusal !== undefined) throw refusal;
   return wished?.untilMs === undefined ? settled : again(Math.max(0, wished.untilMs - nowMs));
 }
 

@@ -9,6 +9,7 @@ import type { SourceSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { MigratedVolumes, MigrationSources, migratedBySource } from "./kinds.ts";
+import { explain, refusalOf } from "./refusal.ts";
 import { isSame, judge, judged, present } from "./status-parts.ts";
 
 export function migrationSourceController(deps: ControllerDeps): Controller {
@@ -34,6 +35,8 @@ interface Facts {
   readonly volumes: readonly MigratedVolume[];
   readonly usedBytes: number;
   readonly problem: string | undefined;
+  /** Why an agent did not take it. */
+  readonly refusal?: string;
 }
 
 async function reconcile(key: Key, deps: ControllerDeps, { signal }: ReconcileContext): Promise<Outcome> {
@@ -46,8 +49,12 @@ async function reconcile(key: Key, deps: ControllerDeps, { signal }: ReconcileCo
     await deps.cluster.addFinalizer(MigrationSources, source, finalizer.source, signal);
     return settled;
   }
-  for (const { api } of facts.behind) await api.putSource(source.metadata.name, facts.wished);
-  await deps.cluster.patchStatus(MigrationSources, source, statusOf(facts, deps.clock.nowMs()), signal);
+  const refusal = await refusalOf(async () => {
+    for (const { api } of facts.behind) await api.putSource(source.metadata.name, facts.wished);
+  });
+  const status = statusOf(refusal === undefined ? facts : { ...facts, refusal: explain(refusal) }, deps.clock.nowMs());
+  await deps.cluster.patchStatus(MigrationSources, source, status, signal);
+  if (refusal !== undefined) throw refusal;
   return settled;
 }
 
@@ -88,14 +95,16 @@ function statusOf(facts: Facts, nowMs: number): MigrationSourceStatus {
   };
 }
 
-function readiness({ source, behind, problem }: Facts) {
+function readiness({ source, behind, problem, refusal }: Facts) {
   const { generation } = source.metadata;
   const found =
-    problem !== undefined
-      ? { status: false, reason: reason.agentUnreachable, message: problem }
-      : behind.length > 0
-        ? { status: false, reason: reason.applying, message: "Not all agents of this cluster have it yet." }
-        : { status: true, reason: reason.ok, message: `Volumes of cluster ${source.spec.clusterName} are taken.` };
+    refusal !== undefined
+      ? { status: false, reason: reason.invalid, message: refusal }
+      : problem !== undefined
+        ? { status: false, reason: reason.agentUnreachable, message: problem }
+        : behind.length > 0
+          ? { status: false, reason: reason.applying, message: "Not all agents of this cluster have it yet." }
+          : { status: true, reason: reason.ok, message: `Volumes of cluster ${source.spec.clusterName} are taken.` };
   return judge(conditionType.ready, generation, found);
 }
 

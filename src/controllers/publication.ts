@@ -162,7 +162,7 @@ function labelsOf({ metadata, spec }: MigratedVolume): Record<string, string> {
   return {
     [label.managedBy]: managedByLongshore,
     [label.migratedVolume]: labelValueOf(metadata.name),
-    ...(spec.source !== undefined && { [label.source]: spec.source }),
+    ...(spec.source !== undefined && { [label.source]: labelValueOf(spec.source) }),
   };
 }
 

@@ -41,10 +41,13 @@ function snapshots(world: OperatorWorld, handle = "vol-1"): string {
 const bases = (world: OperatorWorld, handle = "vol-1") =>
   (world.agent.volumes.get(handle)?.bases ?? []).map((base) => `${base.location}@${base.generation}`).join(" ");
 
+/** Without the point's id. */
+const shortly = (name: string) => name.replace(/(-g\d+)-.*$/, "$1");
+
 const jobs = (world: OperatorWorld) =>
   world.server
     .list(MigrationJobs)
-    .map(({ metadata, status }) => `${metadata.name} ${status?.phase}`)
+    .map(({ metadata, status }) => `${shortly(metadata.name)} ${status?.phase}`)
     .join(", ");
 
 const events = (world: OperatorWorld, about: string) =>
@@ -369,10 +372,10 @@ test("deleting a failed job asks for it again", async () => {
   world.onJob = (name) => world.agent.failJob(name, new LongshoreError("DiskFull", "berlin has no room"));
   await world.runUntil(3 * hour);
   world.onJob = succeed;
-  world.server.delete(MigrationJobs, { name: "pv1-berlin-g1" });
+  const [failed] = world.server.list(MigrationJobs);
+  world.server.delete(MigrationJobs, { name: failed?.metadata.name ?? "" });
   await world.runUntil(3 * hour + minute);
   expect(jobs(world)).toBe("pv1-berlin-g1 Succeeded");
-  expect(world.agent.jobs.size).toBe(1);
 });
 
 test("ended jobs are pruned by the history limits, at the agent as well", async () => {
@@ -381,7 +384,7 @@ test("ended jobs are pruned by the history limits, at the agent as well", async 
   world.apply(SnapshotSchedules, "hourly", { spec });
   await world.runUntil(9 * hour);
   expect(jobs(world)).toBe("pv1-berlin-g7 Succeeded, pv1-berlin-g8 Succeeded");
-  expect([...world.agent.jobs.keys()].map((name) => name.split(".")[0])).toEqual(["pv1-berlin-g7", "pv1-berlin-g8"]);
+  expect([...world.agent.jobs.keys()].map(shortly)).toEqual(["pv1-berlin-g7", "pv1-berlin-g8"]);
 });
 
 test("a user's job snapshots now and migrates at once, and is not pruned", async () => {
@@ -511,13 +514,68 @@ test("bandwidth follows its windows", async () => {
   expect(limit()).toBe(10e6);
 });
 
+test("while the bandwidth is nought nothing is started, and what runs is suspended", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  location(world, "berlin", { bandwidth: { windows: [{ start: "00:10", end: "00:20", limit: "0" }] } });
+  await world.runUntil(5 * minute);
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.runUntil(15 * minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe("True Paused");
+  expect(jobs(world)).toBe("one Suspended");
+  expect(world.agent.locations.get("berlin")?.spec.bytesPerSecondMax).toBeUndefined();
+  await world.runUntil(25 * minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe("True Ok");
+  expect(jobs(world)).toBe("one Pending");
+});
+
+test("a location that an agent refuses says why, and is told again", async () => {
+  const world = sourceWorld();
+  const put = world.agent.putLocation.bind(world.agent);
+  world.agent.putLocation = async () => {
+    throw new LongshoreError("BadRequest", "caBundle: no certificate in it can be read");
+  };
+  await world.run(minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe("False Invalid");
+  world.agent.putLocation = put;
+  await world.run(minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe("True Ok");
+});
+
+test("a snapshot whose file vanished is told, and the next migration does without it", async () => {
+  const world = sourceWorld();
+  await world.runUntil(3.5 * hour);
+  const [base] = world.agent.volumes.get("vol-1")?.snapshots ?? [];
+  world.agent.loseSnapshot("vol-1", base?.name ?? "");
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False SnapshotLost");
+  expect(events(world, claim)).toContain("SnapshotLost");
+  await world.runUntil(4.5 * hour);
+  expect(bases(world)).toBe("berlin@2");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+});
+
+test("an agent restored from an old disk counts generations anew, and is migrated all the same", async () => {
+  const world = sourceWorld();
+  await world.runUntil(2.5 * hour);
+  const old = structuredClone(world.agent.volumes.get("vol-1"));
+  await world.runUntil(6.5 * hour);
+  expect(bases(world)).toBe("berlin@4");
+  if (old === undefined) throw new Error("no volume");
+  world.agent.volumes.set("vol-1", { ...old, bases: [], revision: 1_000 });
+  await world.runUntil(9.5 * hour);
+  // Snapshots of 7:00, 8:00 and 9:00 are generations 3, 4 and 5; the one of 7:00 has expired.
+  expect(world.agent.volumes.get("vol-1")?.generation).toBe(6);
+  expect(bases(world)).toBe("berlin@3");
+});
+
 test("a time zone of windows that does not exist is told, and the agent keeps what it had", async () => {
   const world = sourceWorld();
   await world.run();
   const windows = [{ start: "01:00", end: "02:00" }];
   location(world, "berlin", { bandwidth: { timeZone: "Mars/Olympus", windows } });
   await world.run();
-  expect(condition(world, MigrationLocations, "berlin")).toBe("False InvalidBandwidth");
+  expect(condition(world, MigrationLocations, "berlin")).toBe("False Invalid");
   expect(world.agent.locations.get("berlin")?.spec.seeds).toEqual(["agent.berlin.example:7420"]);
 });
 
@@ -567,10 +625,10 @@ function summary(world: OperatorWorld): unknown {
       bases: bases(world, name),
       holds: volumes.get(name)?.snapshots.map(({ holds }) => holds.map(({ reason, owner }) => `${reason}/${owner}`)),
     })),
-    agentJobs: [...agentJobs.values()].map(({ name, state }) => `${name.split(".")[0]} ${state}`),
+    agentJobs: [...agentJobs.values()].map(({ name, state }) => `${shortly(name.split(".")[0] ?? "")} ${state}`),
     locations: [...locations.values()].map(({ name, spec }) => ({ name, spec })),
     jobs: world.server.list(MigrationJobs).map(({ metadata, spec, status }) => ({
-      name: metadata.name,
+      name: shortly(metadata.name),
       spec,
       phase: status?.phase,
       finalizers: metadata.finalizers ?? [],
@@ -602,7 +660,7 @@ test.each(["before", "after", "lostReply"] as const)(
     const expected = summary(await story());
     const reference = new CrashPoint();
     await sourceWorld().runUntil(3.5 * hour, reference);
-    expect(reference.effects.length).toBeGreaterThan(30);
+    expect(reference.effects.length).toBeGreaterThan(20);
     for (let effect = 1; ; effect++) {
       const crash = new CrashPoint({ effect, mode });
       const world = await story(crash);

@@ -126,7 +126,7 @@ export function jobDraft({ migration }: SeenVolume, due: DueJob): Draft<Migratio
   const volume = migration.metadata.name;
   return {
     metadata: {
-      name: jobNameOf({ volume, location: due.location, generation: due.generation }),
+      name: jobNameOf({ ...due, volume }),
       labels: {
         [label.managedBy]: managedByLongshore,
         [label.volume]: labelValueOf(volume),

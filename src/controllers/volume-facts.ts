@@ -3,7 +3,7 @@
 import type { PersistentVolume } from "../api/core.ts";
 import type { MigrationJob } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { conditionType } from "../api/names.ts";
+import { conditionType, reason } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
@@ -126,12 +126,12 @@ function locationNames({ migration, jobs }: SeenVolume, view: VolumeView): strin
 function locationFacts(name: string, { jobs, locations }: SeenVolume, view: VolumeView): LocationFacts {
   const base = view.bases.find(({ location }) => location === name);
   const its = jobs.filter(({ spec }) => spec.location === name);
-  const tried = its.filter((job) => hasEnded(job)).flatMap((job) => generationOf(job, view));
+  const tried = its.filter((job) => hasEnded(job) && job.spec.dryRun !== true);
   return {
     name,
     ...(base && { base: { pointId: base.pointId, generation: base.generation } }),
     jobs: its.filter((job) => !hasEnded(job)).map(jobFacts),
-    ...(tried.length > 0 && { triedGeneration: Math.max(...tried) }),
+    triedSnapshots: tried.map(snapshotOf),
     ...present({ blocked: blockedBecause(name, locations.get(name)) }),
   };
 }
@@ -140,21 +140,20 @@ function jobFacts(job: MigrationJob): JobFacts {
   return { toSnapshot: snapshotOf(job), ...present({ fromPointId: job.status?.from?.pointId }) };
 }
 
-/** The generation that a job of ours, which has ended, was for. A user's jobs are no tries of what is due. */
-function generationOf({ spec, status }: MigrationJob, view: VolumeView): number[] {
-  if (spec.dryRun === true || spec.toSnapshot === undefined || dueOfSnapshot(spec.toSnapshot) === undefined) return [];
-  const generation = status?.to?.generation ?? view.snapshots.find(({ name }) => name === spec.toSnapshot)?.generation;
-  return generation === undefined ? [] : [generation];
-}
-
 /** Why no job to this location is started at the moment; `undefined` when one may be. */
 export function blockedBecause(name: string, location: MigrationLocation | undefined): string | undefined {
   if (location === undefined) return `MigrationLocation ${name} does not exist`;
   if (location.metadata.deletionTimestamp !== undefined) return `MigrationLocation ${name} is being deleted`;
   if (location.spec.suspend === true) return `MigrationLocation ${name} is suspended`;
   const ready = conditionOf(location.status?.conditions, conditionType.ready);
+  if (isPaused(location)) return `MigrationLocation ${name} is paused: ${ready?.message}`;
   if (ready?.status === "True") return undefined;
   return `MigrationLocation ${name} is not ready: ${ready?.message ?? "it has not been probed yet"}`;
+}
+
+/** Whether a location's bandwidth is nought at the moment. */
+export function isPaused(location: MigrationLocation | undefined): boolean {
+  return conditionOf(location?.status?.conditions, conditionType.ready)?.reason === reason.paused;
 }
 
 /** The name of the snapshot that a job brings over, whether or not it has been taken. */

@@ -39,6 +39,7 @@ const checks: readonly Check[] = [
   scheduleInvalid,
   locationMissing,
   snapshotFailed,
+  snapshotLost,
   agentRefused,
   locationNotReady,
   jobFailed,
@@ -92,6 +93,13 @@ function locationMissing({ seen }: Judged): Finding | undefined {
 function snapshotFailed({ troubles }: Judged): Finding | undefined {
   if (troubles.snapshot === undefined) return undefined;
   return { reason: reason.snapshotFailed, message: troubles.snapshot, event: eventReason.snapshotFailed };
+}
+
+function snapshotLost({ seen }: Judged): Finding | undefined {
+  const lost = (seen.held?.view.snapshots ?? []).filter(({ state }) => state === "lost").map(({ name }) => name);
+  if (lost.length === 0) return undefined;
+  const message = `The file of snapshot ${lost.join(", ")} vanished or was replaced behind our back. Look after the agent's storage; the next migration brings over everything allocated.`;
+  return { reason: reason.snapshotLost, message, event: eventReason.snapshotLost };
 }
 
 function agentRefused({ troubles }: Judged): Finding | undefined {

@@ -6,7 +6,7 @@ import type { MigrationLocation } from "../api/migration-location.ts";
 import { eventReason } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import { codeOf, describe } from "../domain/errors.ts";
+import { codeOf } from "../domain/errors.ts";
 import { planMigrations } from "../domain/migration-due.ts";
 import {
   again,
@@ -35,6 +35,7 @@ import {
   VolumeMigrations,
   volumesByClass,
 } from "./kinds.ts";
+import { explain, refusalOf } from "./refusal.ts";
 import { decideVolume, dueSnapshotOf, jobDraft, type VolumeDecision } from "./volume-decision.ts";
 import { migrationFacts, observeVolume, type SeenVolume } from "./volume-facts.ts";
 import type { Troubles } from "./volume-judgements.ts";
@@ -100,26 +101,16 @@ async function apply(
 ): Promise<Attempt> {
   const { held } = seen;
   if (held === undefined) return { troubles: {}, error: undefined };
-  const marking = await attempt(() => mark(held, decision));
-  const snapshot = await attempt(() => takeSnapshot(held, decision));
+  // Failures of the agent go into the status before they are thrown.
+  const marking = await refusalOf(() => mark(held, decision));
+  const snapshot = await refusalOf(() => takeSnapshot(held, decision));
   for (const due of decision.plan.jobs) await cluster.create(MigrationJobs, jobDraft(seen, due), signal);
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
-    ...(marking.error !== undefined && !isOutdated(marking.error) && { other: describe(marking.error) }),
-    ...(snapshot.error !== undefined && { snapshot: describe(snapshot.error) }),
+    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking) }),
+    ...(snapshot !== undefined && { snapshot: explain(snapshot) }),
   };
-  return { troubles, error: marking.error ?? snapshot.error };
-}
-
-/** Failures of the agent go into the status before they are thrown; bugs and lost leadership are thrown at once. */
-async function attempt(effect: () => Promise<void>): Promise<{ error: unknown }> {
-  try {
-    await effect();
-    return { error: undefined };
-  } catch (error) {
-    if (codeOf(error) === undefined) throw error;
-    return { error };
-  }
+  return { troubles, error: marking ?? snapshot };
 }
 
 async function mark({ agent, view }: Held<VolumeView>, { mark: spec }: VolumeDecision): Promise<void> {

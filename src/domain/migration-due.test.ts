@@ -28,7 +28,7 @@ function location(text: string): LocationFacts {
     name,
     ...(base && { base: { pointId: `p${base}`, generation: Number(base) } }),
     jobs: job ? [{ toSnapshot: `s${job}`, ...(base && { fromPointId: `p${base}` }) }] : [],
-    ...(tried && { triedGeneration: Number(tried) }),
+    triedSnapshots: tried ? [`s${tried}`] : [],
     ...(blocked && { blocked: "suspended" }),
   };
 }
@@ -158,7 +158,7 @@ test("a job goes forward, to a location without one, and each location gets at m
         const target = volume.locations.find(({ name }) => name === job.location);
         expect(target?.jobs).toEqual([]);
         expect(job.generation).toBeGreaterThan(target?.base?.generation ?? 0);
-        expect(job.generation).toBeGreaterThan(target?.triedGeneration ?? 0);
+        expect(target?.triedSnapshots).not.toContain(job.snapshot);
       }
     }),
   );

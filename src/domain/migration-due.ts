@@ -26,8 +26,11 @@ export interface LocationFacts {
   readonly name: string;
   readonly base?: { readonly pointId: string; readonly generation: number };
   readonly jobs: readonly JobFacts[];
-  /** The generation of the newest job to it that ended, however it ended: a failed one is not tried again, its changes are part of the next. */
-  readonly triedGeneration?: number;
+  /**
+   * The names of the snapshots of jobs to it that ended, however they ended: a failed one is not tried again, its changes are
+   * part of the next. Names, for numbers begin again when an agent is restored from an old disk.
+   */
+  readonly triedSnapshots: readonly string[];
   /** Why no job may be started now; what is due stays due. */
   readonly blocked?: string;
 }
@@ -45,6 +48,7 @@ export interface VolumeFacts {
 export interface DueJob {
   readonly location: string;
   readonly snapshot: string;
+  readonly pointId: string;
   readonly generation: number;
 }
 
@@ -62,12 +66,14 @@ export function planMigrations(facts: VolumeFacts): MigrationPlan {
   const due = candidate === undefined ? [] : facts.locations.filter((location) => isDue(location, candidate, facts));
   const ready = due.filter(({ blocked, jobs }) => blocked === undefined && jobs.length === 0);
   return {
-    jobs: ready.flatMap(({ name }) =>
-      candidate === undefined ? [] : [{ location: name, snapshot: candidate.name, generation: candidate.generation }],
-    ),
+    jobs: candidate === undefined ? [] : ready.map(({ name }) => dueJob(name, candidate)),
     releases: releasable(facts, candidate).map(({ name }) => name),
     blocked: due.flatMap(({ name, blocked }) => (blocked === undefined ? [] : [{ location: name, reason: blocked }])),
   };
+}
+
+function dueJob(location: string, { name, pointId, generation }: SnapshotFacts): DueJob {
+  return { location, snapshot: name, pointId, generation };
 }
 
 /** The snapshot that locations should get next: the newest expired one, or the newest of all. */
@@ -80,9 +86,7 @@ function candidateOf({ snapshots, migrateOn }: VolumeFacts): SnapshotFacts | und
 
 function isDue(location: LocationFacts, candidate: SnapshotFacts, { wanted }: VolumeFacts): boolean {
   return (
-    wanted.includes(location.name) &&
-    isBehind(location, candidate) &&
-    (location.triedGeneration === undefined || location.triedGeneration < candidate.generation)
+    wanted.includes(location.name) && isBehind(location, candidate) && !location.triedSnapshots.includes(candidate.name)
   );
 }
 

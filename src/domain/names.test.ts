@@ -9,6 +9,8 @@ import {
   snapshotNameAt,
 } from "./names.ts";
 
+const pointId = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+
 const kubernetesName = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
 
 test("a snapshot's name tells its due time, to the millisecond", () => {
@@ -23,20 +25,25 @@ test("the snapshot of a user's job is told from scheduled ones", () => {
 });
 
 test("a job's short name is plain when nothing can be mistaken", () => {
-  expect(jobNameOf({ volume: "pv1", location: "berlin", generation: 7 })).toBe("pv1-berlin-g7");
+  expect(jobNameOf({ volume: "pv1", location: "berlin", generation: 7, pointId })).toBe("pv1-berlin-g7-d7e8f9");
 });
 
 test("names that would be the same when joined differ", () => {
-  expect(jobNameOf({ volume: "a-b", location: "c", generation: 1 })).not.toBe(
-    jobNameOf({ volume: "a", location: "b-c", generation: 1 }),
+  expect(jobNameOf({ volume: "a-b", location: "c", generation: 1, pointId })).not.toBe(
+    jobNameOf({ volume: "a", location: "b-c", generation: 1, pointId }),
   );
+});
+
+test("two points of one generation have jobs of their own", () => {
+  const job = { volume: "pv1", location: "berlin", generation: 7 };
+  expect(jobNameOf({ ...job, pointId })).not.toBe(jobNameOf({ ...job, pointId: pointId.replace("f9", "ff") }));
 });
 
 test("long names are shortened, keep the generation, and stay apart", () => {
   const volume = `pvc-${"0123456789".repeat(20)}`;
-  const name = jobNameOf({ volume, location: "berlin", generation: 12 });
-  expect(name).toMatch(/^pvc-0123.*-g12-[0-9a-f]{10}$/);
-  expect(name).not.toBe(jobNameOf({ volume: `${volume}x`, location: "berlin", generation: 12 }));
+  const name = jobNameOf({ volume, location: "berlin", generation: 12, pointId });
+  expect(name).toMatch(/^pvc-0123.*-g12-d7e8f9-[0-9a-f]{10}$/);
+  expect(name).not.toBe(jobNameOf({ volume: `${volume}x`, location: "berlin", generation: 12, pointId }));
 });
 
 const part = fc.stringMatching(/^[a-z0-9]([a-z0-9.-]{0,80}[a-z0-9])?$/);
@@ -44,11 +51,11 @@ const part = fc.stringMatching(/^[a-z0-9]([a-z0-9.-]{0,80}[a-z0-9])?$/);
 test("every name fits into a label, is a Kubernetes name, and differs for different parts", () => {
   fc.assert(
     fc.property(part, part, fc.nat(), part, part, fc.nat(), (volume, location, generation, volume2, location2, g2) => {
-      const name = jobNameOf({ volume, location, generation });
+      const name = jobNameOf({ volume, location, generation, pointId });
       expect(name).toMatch(kubernetesName);
       expect(name.length).toBeLessThanOrEqual(63);
       if (volume !== volume2 || location !== location2 || generation !== g2) {
-        expect(name).not.toBe(jobNameOf({ volume: volume2, location: location2, generation: g2 }));
+        expect(name).not.toBe(jobNameOf({ volume: volume2, location: location2, generation: g2, pointId }));
       }
     }),
   );

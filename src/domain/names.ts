@@ -8,6 +8,9 @@ const nameLengthMax = 63;
 /** How many hexadecimal characters keep a shortened name apart from others: 40 bits. */
 const digestLength = 10;
 
+/** How much of a point id tells the points of one volume and generation apart. */
+const pointLength = 6;
+
 const scheduledName = /^auto-(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)\.(\d{3})z$/;
 const demandPrefix = "demand-";
 
@@ -34,9 +37,13 @@ export function isDemandSnapshot(name: string): boolean {
   return name.startsWith(demandPrefix);
 }
 
-/** The name of the job that brings one generation of a volume to a location. */
-export function jobNameOf(job: { volume: string; location: string; generation: number }): string {
-  return shortName([job.volume, job.location, `g${job.generation}`]);
+/**
+ * The name of the job that brings one point of a volume to a location. The generation in it is for people; the point id
+ * tells two points of one number apart, as there are when an agent was restored from an old disk.
+ */
+export function jobNameOf(job: { volume: string; location: string; generation: number; pointId: string }): string {
+  const { volume, location, generation, pointId } = job;
+  return shortName([volume, location, `g${generation}-${pointId.slice(-pointLength)}`]);
 }
 
 /** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */
