@@ -227,8 +227,10 @@ export class Decisions {
     const { journal } = this.core;
     const kept = this.parts.sources.byName(row.source)?.spec.pointsKept ?? pointsKeptDefault;
     const points = pointsOf(journal, row.uid).filter((point) => point.state !== "deleting");
-    const newestKept = points.filter((point) => point.state === "sealed").slice(-kept)[0];
-    const surplus = points.filter((point) => newestKept !== undefined && point.position < newestKept.position);
+    const sealed = points.filter((point) => point.state === "sealed");
+    // A lost point is shown, and may come back, until there are enough newer ones.
+    const oldestKept = sealed.length >= kept ? sealed.at(-kept) : undefined;
+    const surplus = points.filter((point) => oldestKept !== undefined && point.position < oldestKept.position);
     if (surplus.length > 0) {
       journal.transaction(() => {
         for (const { pointId } of surplus)

@@ -1,7 +1,7 @@
 // The source's side of streaming: reads units off a sealed point, sends them over lanes, and has them stored.
 // What it remembers is only progress; what is stored is known to the target alone.
 import { createHash } from "node:crypto";
-import { LongshoreError } from "../domain/errors.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { PointReader } from "../storage/backend.ts";
 import type { Lane } from "../transfer/lane.ts";
@@ -67,12 +67,13 @@ async function runLane(options: SendOptions, queue: UnitQueue, number: number): 
     options.progress.sent(lane.bytesSent - told);
     told = lane.bytesSent;
   };
+  const on: OpenLane = { lane, number, tellSent, tornAt: undefined };
   try {
-    await drain(options, queue, { lane, number, tellSent });
+    await drain(options, queue, on);
     await lane.close();
   } catch (error) {
     lane.destroy(asError(error));
-    throw error;
+    throw await whyTorn(options, on, error);
   } finally {
     tellSent();
     options.signal.removeEventListener("abort", breakLane);
@@ -83,6 +84,22 @@ interface OpenLane {
   readonly lane: Lane;
   readonly number: number;
   readonly tellSent: () => void;
+  /** The unit whose frames were leaving when the lane tore. */
+  tornAt: number | undefined;
+}
+
+const networkCodes: readonly (string | undefined)[] = ["StreamTorn", "Unreachable", "Timeout"];
+const noDigest = "0".repeat(64);
+
+/** Why a lane tore is known to who tore it. If that was the target, to ask it for the unit in question tells: a full disk. */
+async function whyTorn({ connection, target, signal }: SendOptions, on: OpenLane, torn: unknown): Promise<unknown> {
+  if (codeOf(torn) !== "StreamTorn" || on.tornAt === undefined || signal.aborted) return torn;
+  try {
+    await connection.api.store(target, { lane: on.number, units: [{ index: on.tornAt, digest: noDigest }] });
+    return torn;
+  } catch (reason) {
+    return networkCodes.includes(codeOf(reason)) ? torn : reason;
+  }
 }
 
 /** Keeps one batch on its way while the one before it is being stored. */
@@ -109,11 +126,16 @@ function failureOf(work: Promise<void>): Promise<never> {
   });
 }
 
-async function sendBatch(options: SendOptions, { lane, tellSent }: OpenLane, batch: readonly number[]) {
+async function sendBatch(options: SendOptions, on: OpenLane, batch: readonly number[]) {
   const digests: { index: number; digest: string }[] = [];
   for (const index of batch) {
-    digests.push({ index, digest: await sendUnit(options, lane, index) });
-    tellSent();
+    try {
+      digests.push({ index, digest: await sendUnit(options, on.lane, index) });
+    } catch (error) {
+      on.tornAt = index;
+      throw error;
+    }
+    on.tellSent();
   }
   return digests;
 }

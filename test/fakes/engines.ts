@@ -29,6 +29,8 @@ export interface Cluster {
   onReply: (method: keyof PeerApi, args: readonly unknown[], result: unknown) => void | Promise<void>;
   /** Called before and after each call of this cluster's storage, staging images included; may throw. */
   onStorage: (step: string, when: "before" | "after") => void | Promise<void>;
+  /** What the storage says is free; as it is when undefined. */
+  freeBytes: number | undefined;
   engine: Engine;
   storage: StorageBackend;
   /** Aborted as soon as the present engine is being closed. */
@@ -91,7 +93,11 @@ async function openCluster(
   let up = Promise.withResolvers<void>();
   const open = async () => {
     const backend = await openBackend({ kind: "copy", root: join(folder, "store") });
-    cluster.storage = observed(backend, (step, when) => cluster.onStorage(step, when));
+    const space = async () => ({
+      ...(await backend.space()),
+      ...(cluster.freeBytes !== undefined && { freeBytes: cluster.freeBytes }),
+    });
+    cluster.storage = observed({ ...backend, space }, (step, when) => cluster.onStorage(step, when));
     cluster.engine = await openEngine({
       dataDir: folder,
       cluster: { uid, name },
@@ -120,6 +126,7 @@ async function openCluster(
     onReply: () => undefined,
     onStorage: () => undefined,
     stop: async () => {
+      if (ending.signal.aborted) return;
       up = Promise.withResolvers<void>();
       cluster.running = up.promise;
       ending.abort();

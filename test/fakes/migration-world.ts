@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto";
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { setImmediate as turnOfLoop } from "node:timers/promises";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { JobSpec, JobView, MigratedVolumeView, SnapshotView } from "../../src/wire/schemas.ts";
 import { type Cluster, type Clusters, type ClustersOptions, openClusters, pair } from "./engines.ts";
@@ -149,7 +150,23 @@ export async function flaws(world: World, volume: string, target = world.target)
   return [...(await sourceFlaws(world, volume)), ...(await targetFlaws(world, volume, target))];
 }
 
-async function sourceFlaws({ source }: World, volume: string): Promise<string[]> {
+/** Reads again, until it fits, what background work (such as deleting files) is about to settle; the last value read. */
+export async function settled<T>(read: () => Promise<T>, isSettled: (value: T) => boolean, turns = 500): Promise<T> {
+  for (let turn = 0; ; turn++) {
+    const value = await read();
+    if (isSettled(value) || turn === turns) return value;
+    await turnOfLoop();
+  }
+}
+
+function sourceFlaws(world: World, volume: string): Promise<string[]> {
+  return settled(
+    () => sourceFlawsNow(world, volume),
+    (found) => found.length === 0,
+  );
+}
+
+async function sourceFlawsNow({ source }: World, volume: string): Promise<string[]> {
   const found: string[] = [];
   const { items } = await source.engine.api.listJobs();
   for (const job of items) if (job.finishedAt === null) found.push(`job ${job.name} is ${job.state}`);

@@ -1,0 +1,333 @@
+// Clones at the target: who waits and what they get, over freezes, commits, aborts, crashes and removals.
+import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { LongshoreError } from "../../src/domain/errors.ts";
+import type { CloneSpec, CloneView } from "../../src/wire/schemas.ts";
+import { FakeClock } from "../fakes/fake-clock.ts";
+import {
+  changeVolume,
+  ended,
+  flaws,
+  leftovers,
+  makeVolume,
+  migrate,
+  openWorld,
+  reaches,
+  requireCopy,
+  settled,
+  snapshot,
+  start,
+  volumeBytes,
+  type World,
+} from "../fakes/migration-world.ts";
+
+let world: World;
+let gate: ReturnType<typeof closedGate>;
+let first: string;
+let migratedVolume: string;
+
+/** Holds a migration up while it is frozen, until it is opened. */
+function closedGate() {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return { promise, open: resolve };
+}
+
+beforeEach(async () => {
+  world = await openWorld();
+  await makeVolume(world, "data");
+  await migrate(world, "data", "s1");
+  const copy = await requireCopy(world, "data");
+  migratedVolume = copy.name;
+  first = copy.points[0]?.pointId ?? "";
+});
+afterEach(async () => {
+  gate?.open();
+  await world.clusters.close();
+});
+
+const api = () => world.target.engine.api;
+const ask = (name: string, spec: Partial<CloneSpec> = {}): Promise<CloneView> =>
+  api().putClone(name, { migratedVolume, point: "latest", ...spec });
+
+/** A job that is frozen, and stays so until the gate is opened. */
+async function frozen(name: string): Promise<string> {
+  gate = closedGate();
+  const held = gate.promise;
+  world.target.onCall = async (method) => {
+    if (method === "commit") await held;
+  };
+  await changeVolume(world, "data");
+  await snapshot(world, "data", name);
+  const job = await start(world, "data", name);
+  await reaches(world.source, job, ({ barrier }) => barrier === "Stored");
+  return job;
+}
+
+const served = (name: string) =>
+  settled(
+    () => api().getClone(name),
+    ({ state }) => state === "Ready",
+  );
+
+test("a clone of the newest point waits while frozen, and is served by the commit with the new point", async () => {
+  const job = await frozen("s2");
+  const waiting = await ask("c");
+  expect(waiting).toMatchObject({ state: "Waiting", path: null, bytesTotal: 139_264, bytesStored: 139_264 });
+  expect(await ask("c")).toMatchObject({ state: "Waiting", requestedAt: waiting.requestedAt });
+  expect((await requireCopy(world, "data")).waitingClones).toBe(1);
+  gate.open();
+  const { to } = await ended(world.source, job);
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: to?.pointId, sizeBytes: volumeBytes });
+  // The same name is the same clone, whatever `latest` is by now.
+  await migrate(world, "data", "s3");
+  expect((await ask("c")).pointId).toBe(to?.pointId);
+  expect(await flaws(world, "data")).toEqual([]);
+});
+
+test("a clone that waits is served between two jobs that follow each other at once", async () => {
+  const job = await frozen("s2");
+  await ask("c");
+  await snapshot(world, "data", "s3");
+  const next = await start(world, "data", "s3");
+  gate.open();
+  const { to } = await ended(world.source, job);
+  await ended(world.source, next);
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: to?.pointId });
+});
+
+test("an abort thaws, and serves those that wait with the previous point", async () => {
+  const job = await frozen("s2");
+  await ask("c");
+  await world.source.engine.api.putJob(job, { volume: "data", location: "target", snapshot: "s2", cancel: true });
+  world.target.onCall = () => undefined;
+  gate.open();
+  const view = await ended(world.source, job);
+  // The commit was on its way already: either way the clone holds what the newest point does.
+  const expected = view.state === "Cancelled" ? first : view.to?.pointId;
+  expect(await served("c")).toMatchObject({ pointId: expected });
+});
+
+test("a transfer that is given up serves those that wait with the previous point", async () => {
+  await changeVolume(world, "data");
+  await snapshot(world, "data", "s2");
+  const waiting = Promise.withResolvers<void>();
+  world.target.onCall = async (method) => {
+    if (method !== "store") return;
+    await ask("c");
+    waiting.resolve();
+    throw new LongshoreError("BadRequest", "refused for good");
+  };
+  const job = await start(world, "data", "s2");
+  await waiting.promise;
+  expect((await ended(world.source, job)).state).toBe("Failed");
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: first });
+});
+
+test("a retry of the same job does not thaw: who waits gets the new point", async () => {
+  await changeVolume(world, "data");
+  await snapshot(world, "data", "s2");
+  const states: string[] = [];
+  let stores = 0;
+  world.target.onCall = async (method) => {
+    if (method === "store") {
+      stores += 1;
+      if (stores === 1) await ask("c");
+      if (stores <= 2) throw new LongshoreError("Unreachable", "cut off");
+    }
+    if (stores > 0) states.push((await requireCopy(world, "data")).state);
+  };
+  const { to } = await ended(world.source, await start(world, "data", "s2"));
+  expect(new Set(states.slice(0, -1))).toEqual(new Set(["Frozen"]));
+  expect(await served("c")).toMatchObject({ pointId: to?.pointId });
+});
+
+test("older points can be cloned by their id at any time, the newest by its id only when it is open", async () => {
+  const second = (await migrate(world, "data", "s2")).to?.pointId ?? "";
+  const job = await frozen("s3");
+  expect(await ask("old", { point: first })).toMatchObject({ state: "Ready", pointId: first });
+  expect(await ask("new", { point: second })).toMatchObject({ state: "Waiting" });
+  gate.open();
+  await ended(world.source, job);
+  expect(await served("new")).toMatchObject({ state: "Ready", pointId: second });
+  await expect(ask("none", { point: "0".repeat(32) })).rejects.toMatchObject({ code: "PointGone" });
+  await expect(api().getClone("none")).rejects.toMatchObject({ code: "NotFound" });
+});
+
+test("nothing is handed out of a copy that has no point yet, and its first commit serves who waits", async () => {
+  await makeVolume(world, "fresh");
+  gate = closedGate();
+  const held = gate.promise;
+  world.target.onCall = async (method) => {
+    if (method === "commit") await held;
+  };
+  await snapshot(world, "fresh", "s1");
+  const job = await start(world, "fresh", "s1");
+  await reaches(world.source, job, ({ barrier }) => barrier === "Stored");
+  const { name, state } = await requireCopy(world, "fresh");
+  expect(state).toBe("Frozen");
+  expect(await api().putClone("c", { migratedVolume: name, point: "latest" })).toMatchObject({ state: "Waiting" });
+  gate.open();
+  const { to } = await ended(world.source, job);
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: to?.pointId });
+});
+
+test("a clone is a volume that outlives its point, its copy, and later migrations, and knows where it is from", async () => {
+  const { volume, path } = await ask("c", { sizeBytes: 2 * volumeBytes, metadata: { of: "test" } });
+  await api().removeMigratedVolume(migratedVolume);
+  const clone = await api().getVolume(volume ?? "");
+  expect(clone).toMatchObject({ path, sizeBytes: 2 * volumeBytes, metadata: { of: "test" } });
+  const { uid: volumeUid } = await world.source.engine.api.getVolume("data");
+  expect(clone.lineage).toEqual({ clusterUid: world.source.uid, volumeUid, pointId: first });
+  expect(await api().getClone("c")).toMatchObject({ state: "Ready", volume });
+  await api().removeClone("c");
+  await expect(api().getVolume("c")).rejects.toMatchObject({ code: "NotFound" });
+});
+
+test("a clone smaller than its point, or under a name that is taken, is refused and leaves nothing", async () => {
+  await api().putVolume("mine", { sizeBytes: 4096 });
+  await expect(ask("mine")).rejects.toMatchObject({ code: "NameTaken" });
+  await expect(api().getClone("mine")).rejects.toMatchObject({ code: "NotFound" });
+  await expect(ask("small", { sizeBytes: 4096 })).rejects.toMatchObject({ code: "ShrinkRefused" });
+  await api().removeClone("small");
+  await ask("c");
+  await expect(ask("c", { point: first })).rejects.toMatchObject({ code: "NameTaken" });
+  expect(await flaws(world, "data")).toEqual([]);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+test("a clone that is being made keeps its point, which pruning wants, until it is done or dropped", async () => {
+  await world.target.engine.api.putSource("source", {
+    clusterName: "source",
+    clusterUid: world.source.uid,
+    caBundle: "ca",
+    pointsKept: 1,
+  });
+  world.target.onStorage = (step, when) => {
+    if (step === "clone" && when === "before") throw new LongshoreError("DiskFull", "full");
+  };
+  await expect(ask("c")).rejects.toMatchObject({ code: "DiskFull" });
+  await expect(api().removeMigratedVolume(migratedVolume)).rejects.toMatchObject({ code: "InUse" });
+  await changeVolume(world, "data");
+  await migrate(world, "data", "s2");
+  await migrate(world, "data", "s3");
+  world.target.onStorage = () => undefined;
+  await ask("c");
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: first });
+  const files = await settled(
+    async () => (await world.target.storage.list()).filter(({ kind }) => kind === "point").length,
+    (count) => count === 1,
+  );
+  expect(files).toBe(1);
+  expect(await flaws(world, "data")).toEqual([]);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+test.each(["before", "after"] as const)(
+  "a crash %s the image of a clone is made is finished by the next start",
+  async (moment) => {
+    world.target.onStorage = (step, when) => {
+      if (step === "clone" && when === moment) throw new Error("killed");
+    };
+    await expect(ask("c")).rejects.toThrow("killed");
+    await world.target.stop();
+    world.target.onStorage = () => undefined;
+    await world.target.start();
+    expect(await served("c")).toMatchObject({ state: "Ready", pointId: first });
+    expect(await leftovers(world.clusters)).toEqual([]);
+  },
+);
+
+test("a clone whose point vanishes before anything of it was made is of the next one", async () => {
+  await migrate(world, "data", "s2");
+  await changeVolume(world, "data");
+  const third = (await migrate(world, "data", "s3")).to?.pointId;
+  const image = (await world.target.storage.list()).find(({ point }) => point === third);
+  let isGone = false;
+  world.target.onStorage = async (step, when) => {
+    if (step !== "clone" || when !== "before" || isGone) return;
+    isGone = true;
+    await world.target.storage.deletePoint(image?.volume ?? "", third ?? "");
+  };
+  await expect(ask("c")).rejects.toMatchObject({ code: "PointGone" });
+  const { state, pointId } = await ask("c");
+  expect([state, pointId === third]).toEqual(["Ready", false]);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+test("a clone can be withdrawn while it waits, and deleted when it is ready; doing so again changes nothing", async () => {
+  const job = await frozen("s2");
+  await ask("c");
+  await api().removeClone("c");
+  await api().removeClone("c");
+  expect((await requireCopy(world, "data")).waitingClones).toBe(0);
+  gate.open();
+  await ended(world.source, job);
+  await ask("c");
+  await api().removeClone("c");
+  expect((await api().listVolumes()).items).toEqual([]);
+  expect(await flaws(world, "data")).toEqual([]);
+});
+
+test("a clone that is in use is not deleted, and stays what it was", async () => {
+  await ask("c");
+  await api().putSnapshot("c", "s1");
+  await api().putHold("c", "s1", "ann");
+  await expect(api().removeClone("c")).rejects.toMatchObject({ code: "InUse" });
+  expect(await api().getClone("c")).toMatchObject({ state: "Ready" });
+  await world.target.stop();
+  await world.target.start();
+  await api().removeHold("c", "s1", { reason: "user", owner: "ann" });
+  await api().removeClone("c");
+  await expect(api().getClone("c")).rejects.toMatchObject({ code: "NotFound" });
+});
+
+test("a copy that is deleted takes along the requests that wait for it", async () => {
+  world.target.onCall = (method) => {
+    if (method === "freeze") throw new LongshoreError("BadRequest", "refused for good");
+  };
+  await makeVolume(world, "fresh");
+  await migrate(world, "fresh", "s1");
+  const { name } = await requireCopy(world, "fresh");
+  expect(await api().putClone("c", { migratedVolume: name, point: "latest" })).toMatchObject({ state: "Waiting" });
+  await api().removeMigratedVolume(name);
+  await expect(api().getClone("c")).rejects.toMatchObject({ code: "NotFound" });
+  await expect(api().putClone("c", { migratedVolume: name, point: "latest" })).rejects.toMatchObject({
+    code: "NotFound",
+  });
+});
+
+test("a copy is not deleted while it is frozen", async () => {
+  const job = await frozen("s2");
+  await expect(api().removeMigratedVolume(migratedVolume)).rejects.toMatchObject({ code: "Frozen" });
+  gate.open();
+  await ended(world.source, job);
+  await settled(
+    () => requireCopy(world, "data"),
+    ({ transfer }) => transfer === null,
+  );
+  await api().removeMigratedVolume(migratedVolume);
+  expect(await world.target.storage.list()).toEqual([]);
+});
+
+test("a request nobody repeats for fifteen minutes is dropped, also one that failed half-way", async () => {
+  await world.clusters.close();
+  const clock = new FakeClock();
+  world = await openWorld({ clock });
+  await makeVolume(world, "data");
+  await migrate(world, "data", "s1");
+  migratedVolume = (await requireCopy(world, "data")).name;
+  world.target.onStorage = (step, when) => {
+    if (step === "clone" && when === "before") throw new LongshoreError("DiskFull", "full");
+  };
+  await expect(ask("half")).rejects.toMatchObject({ code: "DiskFull" });
+  await clock.advance(10 * 60_000);
+  await expect(ask("half")).rejects.toMatchObject({ code: "DiskFull" });
+  await clock.advance(10 * 60_000);
+  expect(await api().getClone("half")).toMatchObject({ state: "Waiting" });
+  await clock.advance(6 * 60_000);
+  const left = await settled(
+    () => api().listClones(),
+    ({ items }) => items.length === 0,
+  );
+  expect(left.items).toEqual([]);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
