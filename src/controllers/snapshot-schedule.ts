@@ -6,7 +6,7 @@ import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
 import { nextRun, type ParsedTiming, parseTiming, shortestGapMs, type Timing } from "../domain/schedule.ts";
 import { again, type Controller, type Key, type Outcome, settled, watching } from "../kube/cluster.ts";
-import type { Judgement } from "../kube/conditions.ts";
+import { conditionOf, type Judgement } from "../kube/conditions.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { migrationsBySchedule, SnapshotSchedules, VolumeMigrations } from "./kinds.ts";
 import { exactTime, judge, judged, present } from "./status-parts.ts";
@@ -78,7 +78,7 @@ function nextRuns(timing: Timing, nowMs: number): string[] {
   return runs;
 }
 
-function judgementsOf({ metadata, spec }: SnapshotSchedule, parsed: ParsedTiming, nowMs: number): Judgement[] {
+function judgementsOf({ metadata, spec, status }: SnapshotSchedule, parsed: ParsedTiming, nowMs: number): Judgement[] {
   const { generation } = metadata;
   if (parsed.kind === "invalid") {
     const message = `${parsed.message}. No snapshots are taken; those that exist go on expiring.`;
@@ -88,8 +88,17 @@ function judgementsOf({ metadata, spec }: SnapshotSchedule, parsed: ParsedTiming
   const ok = { status: true, reason: reason.ok, message: "Snapshots are taken when they are due." };
   return [
     judge(conditionType.ready, generation, spec.suspend === true ? suspended : ok),
-    retentionJudgement(spec, parsed.timing, { generation, nowMs }),
+    // Looking through a hundred runs takes its time, and nothing but the spec changes what is found.
+    judgedBefore(status, generation) ?? retentionJudgement(spec, parsed.timing, { generation, nowMs }),
   ];
+}
+
+function judgedBefore(
+  status: SnapshotScheduleStatus | undefined,
+  generation: number | undefined,
+): Judgement | undefined {
+  const before = conditionOf(status?.conditions, conditionType.retentionCoversGaps);
+  return generation !== undefined && before?.observedGeneration === generation ? before : undefined;
 }
 
 function retentionJudgement(
