@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect } from "@jest/globals";
 import { needs } from "../needs.ts";
@@ -17,6 +17,33 @@ needs("root", "xfs")("a loop file system is there until it is unmounted, twice a
   expect(isMounted(loop.path)).toBe(false);
   expect(existsSync(dirname(loop.path))).toBe(false);
 });
+
+needs("root", "xfs")(
+  "a disk put back is what it was when it was saved, down to its inode numbers, as often as asked",
+  async () => {
+    const loop = await mountLoop({ fs: "xfs", sizeBytes: 300 * 2 ** 20 });
+    const file = join(loop.path, "file");
+    await writeFile(file, "before");
+    const { ino, birthtimeMs } = await stat(file);
+    await expect(loop.save("old")).rejects.toThrow("detach it first");
+    await loop.detach();
+    await loop.save("old");
+    for (const _ of [1, 2]) {
+      await loop.attach();
+      await writeFile(file, "after");
+      await writeFile(join(loop.path, "another"), "after");
+      await loop.detach();
+      await loop.restore("old");
+      await loop.attach();
+      expect(await readFile(file, "utf8")).toBe("before");
+      expect(await stat(file)).toMatchObject({ ino, birthtimeMs });
+      expect(existsSync(join(loop.path, "another"))).toBe(false);
+      await loop.detach();
+    }
+    await loop.unmount();
+    expect(existsSync(dirname(loop.path))).toBe(false);
+  },
+);
 
 needs("root", "xfs")("one that cannot be made leaves nothing", async () => {
   const mounts = readFileSync("/proc/mounts", "utf8").split("longshore-loop-none").length;

@@ -1,9 +1,10 @@
 // A real XFS, btrfs or ext4 on a loop device over a sparse file, for as long as a test or the demo needs one. Needs root and
 // the mkfs of that file system. What was mounted is unmounted and removed when the process exits or is interrupted.
+// Detached, it is a disk that can be saved and put back as it was, with its UUID and inode numbers: a restore from an old copy.
 
 import { execFile, spawnSync } from "node:child_process";
-import { existsSync, rmSync, statfsSync } from "node:fs";
-import { mkdir, mkdtemp, open, rm } from "node:fs/promises";
+import { existsSync, readdirSync, rmSync, statfsSync } from "node:fs";
+import { mkdir, mkdtemp, open, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -23,14 +24,24 @@ export interface LoopFsOptions {
 
 export interface LoopFs {
   readonly path: string;
-  /** Unmounts and removes it; a second call does nothing. */
+  /** Takes it off its place, with everything written to it in its image; nothing may use it any more. */
+  detach(): Promise<void>;
+  /** Mounts it again where it was. */
+  attach(): Promise<void>;
+  /** Keeps a copy of the detached disk as it is now; a later one of the same name takes its place. */
+  save(name: string): Promise<void>;
+  /** Makes the detached disk what it was at {@link save}; the copy stays, to be put back again. */
+  restore(name: string): Promise<void>;
+  /** Unmounts and removes it with its copies, attached or not; a second call does nothing. */
   unmount(): Promise<void>;
 }
 
 /** Memory holds what is written to small ones: their fsyncs cost nothing then. */
 const inMemoryBytesMax = 2 ** 30;
 
+/** The folders that are to be removed; in each lie the image, its copies, and the place it is mounted at. */
 const mounted = new Set<string>();
+const attached = new Set<string>();
 
 export async function mountLoop({ fs, sizeBytes, mkfsArgs = [], mountArgs = [] }: LoopFsOptions): Promise<LoopFs> {
   cleanUpAtExit();
@@ -43,8 +54,20 @@ export async function mountLoop({ fs, sizeBytes, mkfsArgs = [], mountArgs = [] }
     const path = join(folder, "mount");
     await mkdir(path);
     await run(`mkfs.${fs}`, ["-q", fs === "ext4" ? "-F" : "-f", ...mkfsArgs, join(folder, "image")], { env });
-    await run("mount", ["-t", fs, "-o", ["loop", ...mountArgs].join(","), join(folder, "image"), path], { env });
-    return { path, unmount: () => unmount(folder) };
+    const options = ["loop", ...mountArgs].join(",");
+    const attach = async () => {
+      await run("mount", ["-t", fs, "-o", options, join(folder, "image"), path], { env });
+      attached.add(folder);
+    };
+    await attach();
+    return {
+      path,
+      attach,
+      detach: () => detach(folder),
+      save: (name) => copyImage(folder, "image", `image.${name}`),
+      restore: (name) => copyImage(folder, `image.${name}`, "image"),
+      unmount: () => unmount(folder),
+    };
   } catch (error) {
     removeNow(folder);
     throw error;
@@ -58,13 +81,28 @@ function parentFor(sizeBytes: number): string {
   return bavail * bsize > 2 * sizeBytes ? memory : tmpdir();
 }
 
+async function detach(folder: string): Promise<void> {
+  await run("umount", [join(folder, "mount")], { env });
+  attached.delete(folder);
+}
+
+/** The copy gets a file of its own: a loop device that is still going away keeps the one it had. */
+async function copyImage(folder: string, from: string, to: string): Promise<void> {
+  if (attached.has(folder)) throw new Error(`the disk in ${folder} is in use; detach it first`);
+  const unfinished = join(folder, `${to}.unfinished`);
+  await run("cp", ["--sparse=always", join(folder, from), unfinished]);
+  await rename(unfinished, join(folder, to));
+}
+
 async function unmount(folder: string): Promise<void> {
   if (!mounted.has(folder)) return;
-  await run("umount", [join(folder, "mount")], { env }).catch((error) => {
-    // Somebody still uses it: it goes away with the last user, and the test hears of it.
-    removeNow(folder);
-    throw error;
-  });
+  if (attached.has(folder)) {
+    await detach(folder).catch((error) => {
+      // Somebody still uses it: it goes away with the last user, and the test hears of it.
+      removeNow(folder);
+      throw error;
+    });
+  }
   mounted.delete(folder);
   await rm(folder, { recursive: true });
 }
@@ -72,9 +110,11 @@ async function unmount(folder: string): Promise<void> {
 /** Takes a mount away at once, in use or not; the loop device frees itself after its last user. */
 function removeNow(folder: string): void {
   mounted.delete(folder);
+  attached.delete(folder);
+  // Whatever we believe: it may be on its way to being mounted, or to not being so.
   spawnSync("umount", ["--lazy", "--quiet", join(folder, "mount")], { env });
   // Never recursive: if the mount could not be taken away, what is in it is not ours to delete one by one.
-  rmSync(join(folder, "image"), { force: true });
+  for (const name of readdirSync(folder).filter((name) => name.startsWith("image"))) rmSync(join(folder, name));
   spawnSync("rmdir", ["--ignore-fail-on-non-empty", join(folder, "mount"), folder], { stdio: "ignore" });
 }
 
