@@ -89,7 +89,6 @@ export const reason = {
   suspended: "Suspended",
   paused: "Paused",
   inUse: "InUse",
-  deleting: "Deleting",
   invalid: "Invalid",
   // Schedules
   invalidSchedule: "InvalidSchedule",
@@ -117,7 +116,6 @@ export const reason = {
   planned: "Planned",
   cancelled: "Cancelled",
   deadlineExceeded: "DeadlineExceeded",
-  undecided: "Undecided",
   // Migrated volumes
   empty: "Empty",
   frozen: "Frozen",

@@ -1,7 +1,7 @@
 // The operator's reconcilers in a world of fakes: an API server and one agent in memory, on a clock that stands still until
 // told. The process can be killed at any effect, on the API server or at the agent, and started afresh; the world stays.
 import { openMetrics } from "../../src/base/metrics.ts";
-import type { Agents } from "../../src/controllers/agents.ts";
+import type { Agents, SeenAgent } from "../../src/controllers/agents.ts";
 import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
 import {
   MigrationLocations,
@@ -29,6 +29,8 @@ export class OperatorWorld {
   readonly agent: FakeAgent;
   /** Why the agent is not followed; the operator then goes by what it last saw. */
   agentProblem: string | undefined;
+  /** What the operator sees of the agent's volumes, when that is not what there is. */
+  seenVolumes: SeenAgent["volumes"] | undefined;
   /** Called for each job that was given to the agent; succeeds it unless set. */
   onJob: (name: string) => void;
   cluster: FakeCluster;
@@ -117,7 +119,11 @@ export class OperatorWorld {
     const api = mortal(agent, crash);
     const { volumes, jobs, locations, sources, migratedVolumes } = agent;
     const mirrored = { volumes, jobs, locations, sources, migratedVolumes };
-    return { all: () => [{ id: agent.view.agentId, api, problem: this.agentProblem, ...mirrored }] };
+    const seen = (): SeenAgent => {
+      const known = { id: agent.view.agentId, api, problem: this.agentProblem, ...mirrored };
+      return this.seenVolumes === undefined ? known : { ...known, volumes: this.seenVolumes };
+    };
+    return { all: () => [seen()] };
   }
 }
 
