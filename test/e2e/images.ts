@@ -77,6 +77,7 @@ export async function extract(image: string, folder: string): Promise<void> {
 /** Every file, link and folder under a folder, by path relative to it, sorted. Links are not followed. */
 export async function walk(folder: string, under = ""): Promise<string[]> {
   const found: string[] = [];
+  if (!(await lstat(join(folder, under))).isDirectory()) return [];
   for (const entry of await readdir(join(folder, under), { withFileTypes: true })) {
     const path = join(under, entry.name);
     if (path === "lost+found") continue;
