@@ -134,6 +134,7 @@ export const eventReason = {
   classMissing: "StorageClassMissing",
   scheduleMissing: "SnapshotScheduleMissing",
   scheduleInvalid: "SnapshotScheduleInvalid",
+  retentionTooShort: "RetentionTooShort",
   locationMissing: "MigrationLocationMissing",
   unsupportedDriver: "UnsupportedDriver",
   volumeMissing: "VolumeMissing",

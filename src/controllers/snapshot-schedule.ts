@@ -1,6 +1,6 @@
 // SnapshotSchedule: judges it and tells when the next runs are. Snapshots are taken by the reconciler of each volume,
 // which goes by `status.effectiveTime`: runs from before a timing took effect are never made up for.
-import { conditionType, reason } from "../api/names.ts";
+import { conditionType, eventReason, reason } from "../api/names.ts";
 import type { SnapshotSchedule, SnapshotScheduleSpec, SnapshotScheduleStatus } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
@@ -40,8 +40,28 @@ async function reconcile(key: Key, deps: ControllerDeps, signal: AbortSignal): P
   const nowMs = deps.clock.nowMs();
   const status = decide(facts, nowMs);
   await deps.cluster.patchStatus(SnapshotSchedules, facts.schedule, status, signal);
+  tellWhatIsWrong(facts.schedule, status, deps);
   const nextMs = Date.parse(status.nextRunTimes?.[0] ?? "");
   return Number.isNaN(nextMs) ? settled : again(Math.max(statusEveryMsMin, nextMs - nowMs));
+}
+
+const warnings = [
+  { type: conditionType.ready, event: eventReason.scheduleInvalid },
+  { type: conditionType.retentionCoversGaps, event: eventReason.retentionTooShort },
+];
+
+/** Once for each thing that has gone wrong: whoever applied the schedule looks here first. Its volumes are told by their own reconciler. */
+function tellWhatIsWrong(
+  schedule: SnapshotSchedule,
+  status: SnapshotScheduleStatus,
+  { cluster }: ControllerDeps,
+): void {
+  for (const { type, event } of warnings) {
+    const before = conditionOf(schedule.status?.conditions, type);
+    const now = conditionOf(status.conditions, type);
+    if (now?.status !== "False" || (before?.status === "False" && before.message === now.message)) continue;
+    cluster.event(schedule, { type: "Warning", reason: event, message: now.message });
+  }
 }
 
 /** However short the interval, the next runs are not rewritten more often than this. */
