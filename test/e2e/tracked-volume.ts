@@ -8,7 +8,7 @@ import type { JobView, MigratedVolumeView, SnapshotView, VolumeView } from "../.
 import { isEqualByCmp } from "./images.ts";
 import { digestOf, mebibyte, type Pair, pointFile, soon } from "./pair.ts";
 
-const sizeBytes = 24 * mebibyte;
+const sizeBytes = 16 * mebibyte;
 const pieceBytes = 64 * 1024;
 /** What one round of writing changes, in pieces all over the volume. */
 const writtenBytes = 8 * mebibyte;
