@@ -15,6 +15,7 @@ import {
   StorageClasses,
   VolumeMigrations,
 } from "./kinds.ts";
+import { openLagMetric } from "./lag-metric.ts";
 
 const second = 1_000;
 const minute = 60 * second;
@@ -298,6 +299,20 @@ test("a volume that is no longer enabled keeps its base, lets everything else ex
   expect(condition(world, VolumeMigrations, "pv1")).toBe("False Disabled");
   expect([snapshots(world), bases(world)]).toEqual(["1", "berlin@1"]);
   expect(world.agent.volumes.get("vol-1")?.migrationEnabled).toBe(false);
+});
+
+test("how far each location is can be alerted on, and is forgotten with the volume", async () => {
+  const world = sourceWorld();
+  await world.runUntil(5 * hour);
+  const at = Date.parse("2026-01-01T03:00:00Z") / 1000;
+  const labels = 'volume="pv1",namespace="shop",claim="db-pv1",location="berlin"';
+  expect(await world.metrics.render()).toContain(`longshore_newest_point_timestamp_seconds{${labels}} ${at}`);
+  const lag = openLagMetric(world.metrics);
+  const found = migration(world);
+  if (found === undefined) throw new Error("no VolumeMigration");
+  lag.set(found, found.status?.locations ?? []);
+  lag.forget("pv1");
+  expect(await world.metrics.render()).not.toContain('volume="pv1"');
 });
 
 test("a volume made anew under a name is another one", async () => {

@@ -35,6 +35,7 @@ import {
   VolumeMigrations,
   volumesByClass,
 } from "./kinds.ts";
+import { type LagMetric, openLagMetric } from "./lag-metric.ts";
 import { explain, refusalOf } from "./refusal.ts";
 import { decideVolume, dueSnapshotOf, jobDraft, type VolumeDecision } from "./volume-decision.ts";
 import { migrationFacts, observeVolume, type SeenVolume } from "./volume-facts.ts";
@@ -43,6 +44,7 @@ import { isNewlyMissed, volumeStatus } from "./volume-status.ts";
 
 export function volumeMigrationController(deps: ControllerDeps): Controller {
   const { cluster } = deps;
+  const lag = openLagMetric(deps.metrics);
   const found = (index: Index<VolumeMigration>, value: string) => cluster.find(index, value).map(keyOf);
   return {
     name: controllerName.volumeMigration,
@@ -58,13 +60,20 @@ export function volumeMigrationController(deps: ControllerDeps): Controller {
       watching<StorageClass>(StorageClasses, ({ metadata }) => cluster.find(volumesByClass, metadata.name).map(keyOf)),
     ],
     concurrency: 16,
-    reconcile: (key, context) => reconcile(key, deps, context),
+    reconcile: (key, context) => reconcile(key, { ...deps, lag }, context),
   };
 }
 
-async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
+interface Deps extends ControllerDeps {
+  readonly lag: LagMetric;
+}
+
+async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promise<Outcome> {
   const seen = observeVolume(key, deps);
-  if (seen === undefined) return settled;
+  if (seen === undefined) {
+    deps.lag.forget(key.name);
+    return settled;
+  }
   const nowMs = deps.clock.nowMs();
   const decision = decideVolume(seen, nowMs);
   const attempt = await apply(seen, decision, deps, context);
@@ -130,29 +139,14 @@ interface Done {
   readonly troubles: Troubles;
 }
 
-async function record({ seen, decision, troubles }: Done, deps: ControllerDeps, signal: AbortSignal): Promise<void> {
+async function record({ seen, decision, troubles }: Done, deps: Deps, signal: AbortSignal): Promise<void> {
+  const { lag } = deps;
   const { status, note } = volumeStatus(seen, decision, troubles, deps.clock.nowMs());
   const notes = [note, missedNote(seen, decision)].filter((each) => each !== undefined);
   await deps.cluster.patchStatus(VolumeMigrations, seen.migration, status, signal);
   for (const each of notes) tell(seen, each, deps);
-  for (const { name, newestPointTime } of status.locations ?? []) {
-    if (newestPointTime === undefined) continue;
-    const { namespace = "", name: claim = "" } = seen.migration.spec.claim ?? {};
-    newestPoint(deps).set(Date.parse(newestPointTime) / 1000, {
-      volume: seen.migration.metadata.name,
-      namespace,
-      claim,
-      location: name,
-    });
-  }
+  lag.set(seen.migration, status.locations ?? []);
 }
-
-const newestPoint = ({ metrics }: ControllerDeps) =>
-  metrics.gauge(
-    "longshore_newest_point_timestamp_seconds",
-    "Source time of the newest complete point in time at the location; the lag is now minus this",
-    ["volume", "namespace", "claim", "location"],
-  );
 
 function missedNote(seen: SeenVolume, decision: VolumeDecision): EventNote | undefined {
   const { run } = decision;

@@ -34,6 +34,8 @@ export class OperatorWorld {
   /** Called for each job that was given to the agent; succeeds it unless set. */
   onJob: (name: string) => void;
   cluster: FakeCluster;
+  /** Of the process that ran last. */
+  metrics = openMetrics();
   #enqueue: Enqueue | undefined;
 
   constructor() {
@@ -57,8 +59,9 @@ export class OperatorWorld {
     const endMs = this.clock.monotonicMs() + forMs;
     this.cluster = this.cluster.restarted(crash);
     const agents = this.#agents(crash);
-    const { cluster, clock } = this;
-    const controllers = openControllers({ cluster, agents, clock, metrics: openMetrics() });
+    this.metrics = openMetrics();
+    const { cluster, clock, metrics } = this;
+    const controllers = openControllers({ cluster, agents, clock, metrics });
     const settled = await settle({
       cluster,
       clock,
