@@ -2,6 +2,7 @@
 import type { Cluster, Controller, Key, KindRef } from "../kube/cluster.ts";
 import type { AgentNews } from "./agent-mirror.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
+import { keyOfAgentJob } from "./job-history.ts";
 import {
   MigratedVolumes,
   MigrationLocations,
@@ -10,7 +11,7 @@ import {
   VolumeMigrations,
 } from "./kinds.ts";
 import { migratedVolumeController } from "./migrated-volume.ts";
-import { keyOfAgentJob, migrationJobController } from "./migration-job.ts";
+import { migrationJobController } from "./migration-job.ts";
 import { migrationLocationController } from "./migration-location.ts";
 import { migrationSourceController } from "./migration-source.ts";
 import { persistentVolumeController } from "./persistent-volume.ts";

@@ -2,7 +2,7 @@
 // without a snapshot gets one, taken at once. Jobs of one volume and location take turns, the oldest first.
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { eventReason, finalizer, label, managedByLongshore, reason } from "../api/names.ts";
+import { eventReason, finalizer, reason } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { codeOf, isRetryable } from "../domain/errors.ts";
 import { renderBytes } from "../domain/quantity.ts";
@@ -20,6 +20,7 @@ import {
 import type { JobSpec, JobView, SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { agentsProblem, findOne, type Held } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
+import { agentJobName, surplusJobs, sweepAgentJobs } from "./job-history.ts";
 import {
   deadlineOf,
   endedStatus,
@@ -79,17 +80,6 @@ export function migrationJobController(deps: ControllerDeps): Controller {
   };
 }
 
-/** The agent's name for a job: a job made anew under a name is another one. */
-export function agentJobName({ metadata }: { readonly metadata: { readonly name: string; readonly uid: string } }) {
-  return `${metadata.name}.${metadata.uid}`;
-}
-
-/** The MigrationJob that an agent's job was made for; `undefined` for jobs that others made. */
-export function keyOfAgentJob(name: string): (Key & { readonly uid: string }) | undefined {
-  const [, job, uid] = /^(.+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(name) ?? [];
-  return job === undefined || uid === undefined ? undefined : { name: job, uid };
-}
-
 interface Facts {
   readonly job: MigrationJob;
   readonly migration: VolumeMigration | undefined;
@@ -116,7 +106,10 @@ type Action =
 
 async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
-  if (facts === undefined) return sweep(key.name, deps);
+  if (facts === undefined) {
+    await sweepAgentJobs(key.name, deps);
+    return settled;
+  }
   const nowMs = deps.clock.nowMs();
   const action = decide(facts, deps, nowMs);
   const outcome = await apply(facts, action, deps, context);
@@ -161,7 +154,7 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   const { job, given } = facts;
   const isProtected = job.metadata.finalizers?.includes(finalizer.job) === true;
   if (hasEnded(job)) {
-    return isProtected ? { kind: "release" } : { kind: "prune", surplus: surplusJobs(facts, deps) };
+    return isProtected ? { kind: "release" } : { kind: "prune", surplus: surplusJobs(job, facts.migration, deps) };
   }
   const isDeleted = job.metadata.deletionTimestamp !== undefined;
   if (!isProtected && !isDeleted) return { kind: "protect" };
@@ -362,39 +355,4 @@ function tell({ job, migration }: Facts, note: EventNote, { cluster }: Controlle
   if (namespace === undefined || name === undefined) return;
   const claim = cluster.get(PersistentVolumeClaims, { namespace, name });
   if (claim !== undefined) cluster.event(claim, note);
-}
-
-const historyDefault = 3;
-
-/** The oldest of our ended jobs beyond what the schedule keeps for a volume and location. Users' jobs are theirs to delete. */
-function surplusJobs({ job, migration }: Facts, { cluster }: ControllerDeps): readonly MigrationJob[] {
-  const scheduleName = migration?.spec.policy.schedule;
-  const schedule = scheduleName === undefined ? undefined : cluster.get(SnapshotSchedules, { name: scheduleName });
-  const ended = cluster
-    .find(jobsByVolume, job.spec.volumeName)
-    .filter((other) => other.spec.location === job.spec.location && isPrunable(other))
-    .sort((left, right) => ((left.status?.completionTime ?? "") < (right.status?.completionTime ?? "") ? -1 : 1));
-  const succeeded = ended.filter(({ status }) => status?.phase === "Succeeded");
-  const others = ended.filter(({ status }) => status?.phase !== "Succeeded");
-  return [
-    ...succeeded.slice(0, -(schedule?.spec.successfulJobsHistoryLimit ?? historyDefault)),
-    ...others.slice(0, -(schedule?.spec.failedJobsHistoryLimit ?? historyDefault)),
-  ];
-}
-
-function isPrunable(job: MigrationJob): boolean {
-  const { labels, deletionTimestamp } = job.metadata;
-  return hasEnded(job) && deletionTimestamp === undefined && labels?.[label.managedBy] === managedByLongshore;
-}
-
-/** The object is gone: what an agent still keeps of it goes as well. What this misses, the agent's own history limit ends. */
-async function sweep(jobName: string, { agents }: ControllerDeps): Promise<Outcome> {
-  for (const { api, jobs } of agents.all()) {
-    for (const { name, state, spec } of jobs.values()) {
-      if (keyOfAgentJob(name)?.name !== jobName) continue;
-      if (state === "Succeeded" || state === "Failed" || state === "Cancelled") await api.removeJob(name);
-      else if (spec.cancel !== true) await api.putJob(name, { ...spec, cancel: true });
-    }
-  }
-  return settled;
 }
