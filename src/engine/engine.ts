@@ -10,6 +10,7 @@ import { openChangeFeed } from "./changes.ts";
 import { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import type { EngineOptions } from "./engine-options.ts";
+import { Gauges } from "./gauges.ts";
 import { Jobs } from "./jobs.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { Locations } from "./locations.ts";
@@ -43,6 +44,7 @@ export interface Engine {
 }
 
 const tickMs = 1_000;
+const slowTickMs = 10_000;
 
 /** Opens the journal, brings rows and files together, and goes on with what was unfinished. */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
@@ -78,6 +80,13 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       clones.expire();
       jobs.expire();
       jobs.admit();
+    }),
+  );
+  const gauges = new Gauges(core);
+  core.tasks.spawn("gauges", (signal) =>
+    every(core, slowTickMs, signal, async () => {
+      journal.keepBallast();
+      gauges.update();
     }),
   );
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));

@@ -10,12 +10,17 @@ import { schema, schemaVersion } from "./schema.ts";
 export type Value = SQLInputValue;
 
 export interface Journal {
-  /** Runs `work` as one transaction: all of it is durable on return, or none of it happened. Not reentrant. */
+  /**
+   * Runs `work` as one transaction: all of it is durable on return, or none of it happened. Not reentrant. Throws
+   * `DiskFull`; `work` may be run a second time when the disk was found full at first.
+   */
   transaction<T>(work: () => T): T;
   all<Row>(sql: string, ...values: Value[]): Row[];
   get<Row>(sql: string, ...values: Value[]): Row | undefined;
   /** Number of rows changed. */
   run(sql: string, ...values: Value[]): number;
+  /** Makes the ballast again, once there is room, after a full disk has used it up. */
+  keepBallast(): void;
   close(): void;
 }
 
@@ -53,10 +58,15 @@ class SqliteJournal implements Journal {
     try {
       return this.attempt(work);
     } catch (error) {
-      if (!isSqlite(error, "disk is full") || !dropBallast(this.folder)) throw error;
+      if (!isSqlite(error, "disk is full")) throw error;
       // A full disk must not keep the agent from recording that space was freed: the ballast makes room, once.
-      return this.attempt(work);
+      if (dropBallast(this.folder)) return this.transaction(work);
+      throw new LongshoreError("DiskFull", `the journal in ${this.folder} cannot be written to`, { cause: error });
     }
+  }
+
+  keepBallast(): void {
+    makeBallast(this.folder);
   }
 
   private attempt<T>(work: () => T): T {
@@ -131,7 +141,7 @@ function makeBallast(folder: string): void {
   } catch (error) {
     // On a full disk there is no room for ballast; the next start with space makes it.
     if (existsSync(path)) unlinkSync(path);
-    if (!(error instanceof Error && "code" in error && error.code === "ENOSPC")) throw error;
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
   }
 }
 

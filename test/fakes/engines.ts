@@ -62,12 +62,15 @@ export interface ClustersOptions {
   readonly clock?: Clock;
   /** Keeps the folders in memory where the machine can: fsync costs nothing there, so hundreds of runs are quick. */
   readonly inMemory?: boolean;
+  /** Keeps them here instead. */
+  readonly parent?: string;
 }
 
 /** Opens clusters by name, each with the `copy` backend. */
 export async function openClusters(names: readonly string[], options: ClustersOptions = {}): Promise<Clusters> {
-  const { inMemory, ...rest } = options;
-  const root = await mkdtemp(join(inMemory && existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "longshore-engines-"));
+  const { inMemory, parent, ...rest } = options;
+  const usual = inMemory && existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+  const root = await mkdtemp(join(parent ?? usual, "longshore-engines-"));
   const forget = onInterrupt(() => rmSync(root, { recursive: true, force: true }));
   const all: Cluster[] = [];
   for (const name of names) all.push(await openCluster(all, { root, name, ...rest }));

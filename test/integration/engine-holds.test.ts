@@ -142,6 +142,9 @@ async function checkHeld(model: Model): Promise<void> {
 
 /** With every snapshot released and every user's hold dropped, the base alone is left, and its file. */
 async function checkEnd(model: Model): Promise<void> {
+  // What a failed job has staged waits for the next one.
+  await run(model, { do: "snapshot" });
+  await migrateTo(model, `s${model.taken}`, "Succeeded");
   const { api } = world.source.engine;
   for (const { name, holds } of await present(model)) {
     for (const { reason, owner } of holds) {
