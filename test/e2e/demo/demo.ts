@@ -15,7 +15,10 @@ async function main(): Promise<boolean> {
   const tell = narrator();
   const closers: (() => Promise<unknown>)[] = [];
   const interrupted = new AbortController();
-  onInterrupt(() => interrupted.abort(new Error("interrupted")));
+  onInterrupt(() => {
+    interrupted.abort(new Error("interrupted"));
+    tell.block("\ninterrupted; taking everything down");
+  });
   let migrations: readonly Migration[] = [];
   let failure: string | undefined;
   try {

@@ -1,9 +1,11 @@
 // The demo's world: two Kubernetes control planes and three storage clusters. `mainland` is the source; `harbor` is a target with
 // Kubernetes of its own, `island` a plain storage host without, for an agent knows nothing of Kubernetes.
+import { rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { mountLoop } from "../../fakes/loop-fs.ts";
+import { onInterrupt } from "../../interrupt.ts";
 import { missing } from "../../machine.ts";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
 import { openSite, type Site } from "../site.ts";
@@ -24,6 +26,8 @@ type Closer = () => Promise<unknown>;
 /** Starts everything; what was started is pushed to `closers`, to be undone in the opposite order. */
 export async function openWorld(tell: Narrator, closers: Closer[], signal: AbortSignal): Promise<World> {
   const folder = await mkdtemp(join(tmpdir(), "longshore-demo-"));
+  // Registered first, so it is undone last: after the processes that write into it.
+  onInterrupt(() => rmSync(folder, { recursive: true, force: true }));
   closers.push(() => rm(folder, { recursive: true, force: true }));
   const complaint = missing("xfs");
   const backend = complaint === undefined ? "reflink" : "copy";
