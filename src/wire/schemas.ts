@@ -146,7 +146,7 @@ export const LocationSpec = Type.Object(
     seeds: Type.Array(Address, { minItems: 1, maxItems: 16 }),
     caBundle: CaBundle,
     jobsMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: "Jobs at once to this location" })),
-    bytesPerSecondMax: Type.Optional(Bytes),
+    bytesPerSecondMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 52, description: "All jobs together" })),
   },
   strict,
 );
