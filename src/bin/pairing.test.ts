@@ -6,7 +6,10 @@ import { fingerprints, locationOf, parsePairing, renderPairing, sourceOf } from 
 
 const nowMs = Date.UTC(2026, 0, 1);
 const cluster = { clusterName: "east", clusterUid: "uid-east" };
-const caBundle = makeAuthority(cluster, nowMs, seededDice(1)).cert;
+const [{ cert: caBundle }, { cert: otherCa }] = await Promise.all([
+  makeAuthority(cluster, nowMs, seededDice(1)),
+  makeAuthority(cluster, nowMs, seededDice(2)),
+]);
 const pairing = { ...cluster, seeds: ["10.0.0.1:7420", "[fd00::1]:7420"], caBundle };
 const text = renderPairing(pairing);
 
@@ -25,7 +28,7 @@ describe("a pairing is refused when it was", () => {
     ["given another cluster", text.replace("clusterUid: uid-east", "clusterUid: uid-west"), "changed on the way"],
     [
       "given another CA",
-      text.replace(/ {2}-----BEGIN[\s\S]*END CERTIFICATE-----/, indented(otherCa())),
+      text.replace(/ {2}-----BEGIN[\s\S]*END CERTIFICATE-----/, indented(otherCa.trimEnd())),
       "changed on the way",
     ],
     ["stripped of its UID", text.replace(/clusterUid: .*\n/, ""), "lacks clusterUid"],
@@ -53,10 +56,6 @@ test("what it is called and what it looks like can be compared by people", () =>
   expect(fingerprints(pairing)).toEqual([expect.stringMatching(/^([0-9A-F]{2}:){31}[0-9A-F]{2}$/)]);
   expect(parse(text)).toMatchObject(cluster);
 });
-
-function otherCa(): string {
-  return makeAuthority(cluster, nowMs, seededDice(2)).cert.trimEnd();
-}
 
 function indented(pem: string): string {
   return pem.replaceAll(/^/gm, "  ");

@@ -1,20 +1,29 @@
 // Makes a cluster's authority and the certificates of its roles: ECDSA P-256, X.509 version 3.
-// A certificate here has one fixed shape, which a page of DER writes; libraries for it drag in a polyfill of globals.
-import {
-  createHash,
-  createPrivateKey,
-  createPublicKey,
-  generateKeyPairSync,
-  type KeyObject,
-  sign,
-  X509Certificate,
-} from "node:crypto";
+// The library needs a polyfill of the global Reflect, and a third of a second to load: whoever only reads certificates
+// does without this file (node:crypto reads them), and folder.ts loads it when a certificate is to be made.
+import "reflect-metadata";
+import { createPrivateKey, KeyObject, webcrypto } from "node:crypto";
 import { isIP } from "node:net";
+import {
+  AuthorityKeyIdentifierExtension,
+  BasicConstraintsExtension,
+  ExtendedKeyUsage,
+  ExtendedKeyUsageExtension,
+  type Extension,
+  type JsonGeneralName,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  Name,
+  SubjectAlternativeNameExtension,
+  SubjectKeyIdentifierExtension,
+  X509Certificate,
+  X509CertificateGenerator,
+} from "@peculiar/x509";
 import { assert } from "../base/assert.ts";
 import type { Dice } from "../base/dice.ts";
+import { parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { authorityClusterUid, type Role, renderIdentity } from "../domain/identity.ts";
-import { bits, implicit, integer, isTrue, objectId, octets, sequence, set, tagged, time, utf8 } from "./der.ts";
 
 /** A certificate and its private key (PKCS #8), both PEM. */
 export interface KeyPairPem {
@@ -26,149 +35,108 @@ const dayMs = 24 * 3_600_000;
 /** Machines' clocks differ a little: a certificate is valid from just before it was made. */
 const backdatedMs = 5 * 60_000;
 const authorityDays = 3652;
-
-const ecdsaWithSha256 = sequence(objectId("1.2.840.10045.4.3.2"));
-const forServersAndClients = sequence(objectId("1.3.6.1.5.5.7.3.1"), objectId("1.3.6.1.5.5.7.3.2"));
+const keyAlgorithm = { name: "ECDSA", namedCurve: "P-256" } as const;
 
 /** Makes a self-signed authority for a cluster, valid for ten years; it carries the cluster's UID. */
-export function makeAuthority(
+export async function makeAuthority(
   cluster: { clusterName: string; clusterUid: string },
   nowMs: number,
   dice: Dice,
-): KeyPairPem {
-  const key = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const name = `${cluster.clusterName} CA`;
+): Promise<KeyPairPem> {
+  const keys = await newKeys();
+  const name = nameOf(`${cluster.clusterName} CA`);
   const extensions = [
-    extension("2.5.29.19", sequence(isTrue(), integer(Buffer.from([0]))), "critical"),
-    extension("2.5.29.15", bits(Buffer.from([0x06]), 1), "critical"),
-    extension("2.5.29.14", octets(keyId(key.publicKey))),
-    extension("2.5.29.17", sequence(uriName(renderIdentity(cluster.clusterUid, "ca")))),
+    new BasicConstraintsExtension(true, 0, true),
+    new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+    await SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+    new SubjectAlternativeNameExtension([{ type: "url", value: renderIdentity(cluster.clusterUid, "ca") }]),
   ];
-  const fields = {
-    subject: name,
-    issuer: name,
-    publicKey: key.publicKey,
-    days: authorityDays,
-    extensions,
-    nowMs,
-    dice,
-  };
-  return { cert: signCertificate(fields, key.privateKey), key: pemOf(key.privateKey) };
+  const times = { nowMs, days: authorityDays, dice };
+  const fields = { subject: name, issuer: name, publicKey: keys.publicKey, extensions, ...times };
+  return { cert: await signed(fields, keys.privateKey), key: pemOf(keys.privateKey) };
 }
 
-/** Issues a certificate for one role of the authority's cluster. `names`: DNS names and IP addresses, for other tools. */
-export function issueCertificate(
+/**
+ * Issues a certificate for one role of the authority's cluster. `names`: DNS names and IP addresses, for other tools.
+ * `BadRequest` for a name that is neither, and for an authority's key that cannot sign.
+ */
+export async function issueCertificate(
   authority: KeyPairPem,
   request: { clusterUid: string; role: Role; names: readonly string[]; days: number },
   nowMs: number,
   dice: Dice,
-): KeyPairPem {
-  const issuer = new X509Certificate(authority.cert);
-  assert(authorityClusterUid(issuer) === request.clusterUid, "an authority issues for its own cluster");
-  const key = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const names = [uriName(renderIdentity(request.clusterUid, request.role)), ...request.names.map(hostName)];
+): Promise<KeyPairPem> {
+  const [parsed] = parseCertificates(authority.cert, "the CA");
+  assert(parsed !== undefined && authorityClusterUid(parsed) === request.clusterUid, "a CA issues for its own cluster");
+  const issuer = new X509Certificate(parsed.raw);
+  const identity: JsonGeneralName = { type: "url", value: renderIdentity(request.clusterUid, request.role) };
+  const names = [identity, ...request.names.map(hostName)];
+  const signingKey = signingKeyOf(authority.key);
+  const keys = await newKeys();
   const extensions = [
-    extension("2.5.29.19", sequence(), "critical"),
-    extension("2.5.29.15", bits(Buffer.from([0x80]), 7), "critical"),
-    extension("2.5.29.37", forServersAndClients),
-    extension("2.5.29.14", octets(keyId(key.publicKey))),
-    extension("2.5.29.35", sequence(implicit(0, keyId(issuer.publicKey)))),
-    extension("2.5.29.17", sequence(...names)),
+    new BasicConstraintsExtension(false, undefined, true),
+    new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+    new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth, ExtendedKeyUsage.clientAuth]),
+    await SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+    await AuthorityKeyIdentifierExtension.create(issuer.publicKey, false, webcrypto),
+    new SubjectAlternativeNameExtension(names),
   ];
-  const parties = { subject: `longshore ${request.role}`, issuer: subjectOf(authority) };
-  const fields = { ...parties, publicKey: key.publicKey, days: request.days, extensions, nowMs, dice };
-  return { cert: signCertificate(fields, createPrivateKey(authority.key)), key: pemOf(key.privateKey) };
+  const parties = { subject: nameOf(`longshore ${request.role}`), issuer: issuer.subjectName };
+  const fields = { ...parties, publicKey: keys.publicKey, extensions, days: request.days, nowMs, dice };
+  return { cert: await signed(fields, signingKey), key: pemOf(keys.privateKey) };
 }
 
-/** What a certificate says; `subject` and `issuer` by their common names, `extensions` as DER. */
-export interface CertificateFields {
-  readonly subject: string;
-  readonly issuer: string;
-  readonly publicKey: KeyObject;
+interface CertificateFields {
+  readonly subject: Name;
+  readonly issuer: Name;
+  readonly publicKey: webcrypto.CryptoKey;
+  readonly extensions: Extension[];
   readonly days: number;
-  readonly extensions: readonly Buffer[];
   readonly nowMs: number;
   readonly dice: Dice;
 }
 
-/** Signs any certificate, PEM; what it says is the caller's business, tests of hostile ones included. */
-export function signCertificate(
-  { subject, issuer, publicKey, days, extensions, nowMs, dice }: CertificateFields,
-  key: KeyObject,
-): string {
-  // The top bit is cleared and the next one set: 127 random bits, always positive, never zero.
+async function signed({ days, nowMs, dice, ...fields }: CertificateFields, signingKey: webcrypto.CryptoKey) {
+  // The top bit is cleared and the next one set: 126 random bits, always positive, never zero.
   const serial = Buffer.from(dice.hex(16), "hex");
   serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40;
-  const validity = sequence(time(nowMs - backdatedMs), time(nowMs + days * dayMs));
-  const body = sequence(
-    tagged(0, integer(Buffer.from([2]))),
-    integer(serial),
-    ecdsaWithSha256,
-    nameOf(issuer),
-    validity,
-    nameOf(subject),
-    publicKey.export({ type: "spki", format: "der" }),
-    tagged(3, sequence(...extensions)),
+  const validity = { notBefore: new Date(nowMs - backdatedMs), notAfter: new Date(nowMs + days * dayMs) };
+  const params = { ...fields, ...validity, serialNumber: serial.toString("hex"), signingKey };
+  const certificate = await X509CertificateGenerator.create(
+    { ...params, signingAlgorithm: { name: "ECDSA", hash: "SHA-256" } },
+    webcrypto,
   );
-  const certificate = sequence(body, ecdsaWithSha256, bits(sign("sha256", body, key)));
-  return pemText("CERTIFICATE", certificate);
+  return `${certificate.toString("pem")}\n`;
 }
 
-/** The subject of the authority as it must stand in what it issues; its common name is the only part it has. */
-function subjectOf(authority: KeyPairPem): string {
-  const { subject } = new X509Certificate(authority.cert);
-  const match = /^CN=([^\n]+)$/.exec(subject);
-  if (match?.[1] === undefined)
-    throw new LongshoreError("BadRequest", `the CA ${subject} was not made by longshore pki`);
-  return match[1];
+/** Given as parts, never as text to be parsed: what looks like another part of a name stays in the common name. */
+function nameOf(commonName: string): Name {
+  return new Name([{ CN: [{ utf8String: commonName }] }]);
 }
 
-function nameOf(commonName: string): Buffer {
-  return sequence(set(sequence(objectId("2.5.4.3"), utf8(commonName))));
-}
-
-export function extension(id: string, value: Buffer, critical?: "critical"): Buffer {
-  return sequence(objectId(id), ...(critical ? [isTrue()] : []), octets(value));
-}
-
-function uriName(uri: string): Buffer {
-  return implicit(6, Buffer.from(uri, "ascii"));
-}
-
-function hostName(name: string): Buffer {
-  if (isIP(name) !== 0) return implicit(7, addressBytes(name));
+function hostName(name: string): JsonGeneralName {
+  if (isIP(name) === 4) return { type: "ip", value: name };
+  // The library does not know an embedded IPv4 part; the URL parser gives the form without one. An address with a zone
+  // means something on one machine only, and is refused below.
+  if (isIP(name) === 6 && !name.includes("%"))
+    return { type: "ip", value: new URL(`http://[${name}]`).hostname.slice(1, -1) };
   if (!/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/.test(name))
     throw new LongshoreError("BadRequest", `not an IP address and not a DNS name: ${name}`);
-  return implicit(2, Buffer.from(name, "ascii"));
+  return { type: "dns", value: name };
 }
 
-function addressBytes(address: string): Buffer {
-  if (isIP(address) === 4) return Buffer.from(address.split(".").map(Number));
-  // The URL parser gives IPv6 its canonical form, an embedded IPv4 part included.
-  const [left = "", right] = new URL(`http://[${address}]`).hostname.slice(1, -1).split("::");
-  const [head, tail] = [groupsOf(left), groupsOf(right ?? "")];
-  const zeros = new Array<number>(8 - head.length - tail.length).fill(0);
-  return Buffer.from([...head, ...zeros, ...tail].flatMap((group) => [group >> 8, group & 0xff]));
+function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(keyAlgorithm, true, ["sign", "verify"]);
 }
 
-function groupsOf(text: string): number[] {
-  return text === "" ? [] : text.split(":").map((group) => Number.parseInt(group, 16));
+function signingKeyOf(pem: string): webcrypto.CryptoKey {
+  try {
+    return createPrivateKey(pem).toCryptoKey(keyAlgorithm, false, ["sign"]);
+  } catch (cause) {
+    throw new LongshoreError("BadRequest", "the CA's key is not an ECDSA P-256 key in PEM", { cause });
+  }
 }
 
-/** The SHA-1 of the key's bits: the customary identifier, not a matter of security. */
-function keyId(publicKey: KeyObject): Buffer {
-  const { x = "", y = "" } = createPublicKey(publicKey.export({ type: "spki", format: "pem" })).export({
-    format: "jwk",
-  });
-  const point = Buffer.concat([Buffer.from([4]), Buffer.from(x, "base64url"), Buffer.from(y, "base64url")]);
-  return createHash("sha1").update(point).digest();
-}
-
-function pemOf(key: KeyObject): string {
-  return key.export({ type: "pkcs8", format: "pem" }).toString();
-}
-
-function pemText(label: string, der: Buffer): string {
-  const lines = der.toString("base64").match(/.{1,64}/g) ?? [];
-  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ""].join("\n");
+function pemOf(key: webcrypto.CryptoKey): string {
+  return KeyObject.from(key).export({ type: "pkcs8", format: "pem" }).toString();
 }

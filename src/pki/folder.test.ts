@@ -1,9 +1,9 @@
-import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { seededDice } from "../base/dice.ts";
-import { initAuthority, issueInto, readAuthority } from "./folder.ts";
+import { initAuthority, issueInto, readAuthority, readBundle } from "./folder.ts";
 
 const dayMs = 24 * 3_600_000;
 let dir: string;
@@ -85,5 +85,59 @@ describe("pki issue", () => {
     expect(after["agent.crt"]).not.toBe(before["agent.crt"]);
     expect(after["ca.crt"]).toBe(before["ca.crt"]);
     expect(Object.keys(after)).toHaveLength(4);
+  });
+});
+
+describe("a CA's certificate alone", () => {
+  const other = () => join(dir, "..", "other");
+  const file = () => join(dir, "bundle.pem");
+  const textOf = (folder: string, name: string) => readFile(join(folder, name), "utf8");
+
+  beforeEach(async () => {
+    await initAuthority(dir, { clusterName: "east", clusterUid: "u1" }, context);
+  });
+
+  test("says whose it is, and no key next to it is passed on", async () => {
+    const cert = await textOf(dir, "ca.crt");
+    await writeFile(file(), `# ours\n${await textOf(dir, "ca.key")}${cert}`);
+    expect(await readBundle(file())).toEqual({ clusterName: "east", clusterUid: "u1", caBundle: cert });
+  });
+
+  test("may come with its successor, in their order", async () => {
+    await initAuthority(other(), { clusterName: "east", clusterUid: "u1" }, context);
+    const both = (await textOf(dir, "ca.crt")) + (await textOf(other(), "ca.crt"));
+    await writeFile(file(), both);
+    expect(await readBundle(file())).toMatchObject({ clusterUid: "u1", caBundle: both });
+  });
+
+  test.each([
+    ["is not there", async () => "", "NotFound", "there is no file"],
+    ["holds none", async () => "nothing", "BadRequest", "holds no PEM certificate"],
+    [
+      "is a role's, not a CA's",
+      async () => {
+        await issueInto(dir, request, context);
+        return textOf(dir, "agent.crt");
+      },
+      "BadRequest",
+      "names no cluster",
+    ],
+    [
+      "comes with that of another cluster",
+      async () => {
+        await initAuthority(other(), { clusterName: "east", clusterUid: "u2" }, context);
+        return (await textOf(dir, "ca.crt")) + (await textOf(other(), "ca.crt"));
+      },
+      "BadRequest",
+      "several clusters",
+    ],
+  ])("is refused when it %s", async (_, make, code, message) => {
+    const text = await make();
+    if (text !== "") await writeFile(file(), text);
+    await expect(readBundle(file())).rejects.toMatchObject({ code, message: expect.stringContaining(message) });
+  });
+
+  test("is not looked for in a folder", async () => {
+    await expect(readBundle(dir)).rejects.toMatchObject({ code: "BadRequest", message: `cannot read ${dir}` });
   });
 });

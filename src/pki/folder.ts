@@ -3,11 +3,13 @@
 import { X509Certificate } from "node:crypto";
 import { link, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
+import { parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { authorityClusterUid, isClusterUid, type Role } from "../domain/identity.ts";
-import { issueCertificate, type KeyPairPem, makeAuthority } from "./certificate.ts";
+import type { KeyPairPem } from "./certificate.ts";
 
 export interface PkiContext {
   readonly clock: Pick<Clock, "nowMs">;
@@ -34,7 +36,12 @@ export async function initAuthority(
   const clusterUid = cluster.clusterUid ?? context.dice.uuid();
   checkCluster(cluster.clusterName, clusterUid);
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const made = makeAuthority({ clusterName: cluster.clusterName, clusterUid }, context.clock.nowMs(), context.dice);
+  const { makeAuthority } = await import("./certificate.ts");
+  const made = await makeAuthority(
+    { clusterName: cluster.clusterName, clusterUid },
+    context.clock.nowMs(),
+    context.dice,
+  );
   await writePair(dir, "ca", made);
   return resultOf(dir, "ca", made, clusterUid, true);
 }
@@ -52,7 +59,8 @@ export async function issueInto(
   const present = await readPair(dir, request.name);
   const nowMs = context.clock.nowMs();
   const { clusterUid } = authority;
-  const made = issueCertificate(authority.pair, { ...request, clusterUid }, nowMs, context.dice);
+  const { issueCertificate } = await import("./certificate.ts");
+  const made = await issueCertificate(authority.pair, { ...request, clusterUid }, nowMs, context.dice);
   if (present === undefined) await writePair(dir, request.name, made);
   else if (request.renew) await replacePair(dir, request.name, made);
   else return keptOrRefused(dir, request, { present, wanted: made, clusterUid, nowMs });
@@ -71,6 +79,31 @@ export async function readAuthority(
   if (clusterUid === undefined)
     throw new LongshoreError("BadRequest", `${join(dir, "ca.crt")} names no cluster; it was not made by longshore pki`);
   return { pair, clusterUid, clusterName: clusterNameOf(certificate) };
+}
+
+/**
+ * A cluster's name, UID and CA certificates from a PEM file alone, no key needed. The file may hold several, as it does
+ * while one CA takes over from another, but of one cluster; whatever else is in it stays out of `caBundle`. `NotFound`
+ * without the file, `BadRequest` when it is not what it should be.
+ */
+export async function readBundle(file: string): Promise<{ clusterName: string; clusterUid: string; caBundle: string }> {
+  const text = await textOf(file).catch((cause: unknown) => {
+    throw new LongshoreError("BadRequest", `cannot read ${file}`, { cause });
+  });
+  if (text === undefined) throw new LongshoreError("NotFound", `there is no file ${file}`);
+  const found = parseCertificates(text, file).map((certificate) => ({
+    clusterUid: authorityClusterUid(certificate),
+    clusterName: clusterNameOf(certificate),
+    pem: certificate.toString(),
+  }));
+  const [first, ...more] = found;
+  assert(first !== undefined, "a text without certificates is refused before");
+  const { clusterUid, clusterName } = first;
+  if (clusterUid === undefined || more.some((other) => other.clusterUid === undefined))
+    throw new LongshoreError("BadRequest", `${file} names no cluster; give the ca.crt that longshore pki init made`);
+  if (more.some((other) => other.clusterUid !== clusterUid || other.clusterName !== clusterName))
+    throw new LongshoreError("BadRequest", `${file} holds the CAs of several clusters; give a file for each`);
+  return { clusterName, clusterUid, caBundle: found.map(({ pem }) => pem).join("") };
 }
 
 function clusterNameOf(certificate: X509Certificate): string {

@@ -14,10 +14,8 @@ import { type TlsLaneDialerOptions, tlsLaneDialer } from "./tls-lane-dialer.ts";
 import { openTlsLaneServer, type TlsLaneServerOptions } from "./tls-lane-server.ts";
 import { parseAddress, renderAddress } from "./tls-peer.ts";
 
-const source = testCluster("source-uid");
-const target = testCluster("target-uid");
-const sourceAgent = source.issue();
-const targetAgent = target.issue();
+const [source, target] = await Promise.all([testCluster("source-uid"), testCluster("target-uid")]);
+const [sourceAgent, targetAgent] = await Promise.all([source.issue(), target.issue()]);
 const authorize = authorizeBy([source, target]);
 const loopback = { host: "127.0.0.1", port: 0 };
 const nobody = new AbortController().signal;
@@ -86,29 +84,32 @@ async function world(overrides: Partial<TlsLaneServerOptions> = {}) {
   return { ...opened, open };
 }
 
-const as = (cluster: TestCluster, daysAgo = 0) => {
-  const issued = cluster.issue(daysAgo);
+const as = async (cluster: TestCluster, daysAgo = 0) => {
+  const issued = await cluster.issue(daysAgo);
   return dialer({ credentials: { current: () => issued } });
 };
 
 describe("a tls lane server", () => {
-  test.each<[string, () => ReturnType<typeof dialer>]>([
-    ["of an unknown CA", () => as(testCluster("source-uid"))],
+  test.each<[string, () => ReturnType<typeof as>]>([
+    ["of an unknown CA", async () => as(await testCluster("source-uid"))],
     ["of an agent whose certificate has expired", () => as(source, 3)],
-    ["of another kind of cluster that is trusted, but not to open lanes", () => as(testCluster("third-uid"))],
+    [
+      "of another kind of cluster that is trusted, but not to open lanes",
+      async () => as(await testCluster("third-uid")),
+    ],
   ])("tells the client %s why it is turned away, and keeps its ticket", async (_who, client) => {
     const { open, issue, refusals, laneErrors } = await world();
     const ticket = issue();
-    await expect(open(client(), ticket)).rejects.toMatchObject({ code: "Unauthenticated" });
+    await expect(open(await client(), ticket)).rejects.toMatchObject({ code: "Unauthenticated" });
     expect(refusals).toMatchObject([{ code: "Unauthenticated" }]);
     expect(laneErrors).toEqual([]);
     await (await open(dialer(), ticket)).close();
   });
 
   test("does not let the trusted CA of one cluster speak for another", async () => {
-    const impostor = testCluster("source-uid");
+    const impostor = await testCluster("source-uid");
     const { open } = await world({ trust: () => [source.ca, impostor.ca] });
-    await expect(open(as(impostor))).rejects.toMatchObject({ code: "Unauthenticated" });
+    await expect(open(await as(impostor))).rejects.toMatchObject({ code: "Unauthenticated" });
     await (await open()).close();
   });
 
@@ -150,7 +151,7 @@ describe("a tls lane server", () => {
     let own = targetAgent;
     const { open, refusals } = await world({ credentials: { current: () => own } });
     await (await open()).close();
-    own = { cert: targetAgent.cert, key: target.issue().key };
+    own = { cert: targetAgent.cert, key: (await target.issue()).key };
     await expect(open()).rejects.toMatchObject({ code: "Unreachable" });
     expect(refusals[0]?.message).toContain("our certificates cannot be used");
     own = targetAgent;
@@ -161,7 +162,7 @@ describe("a tls lane server", () => {
     let own = targetAgent;
     const { open } = await world({ credentials: { current: () => own } });
     const lane = await open();
-    own = target.issue();
+    own = await target.issue();
     const seen: string[] = [];
     const watching = dialer({
       authorize: (chain) => {

@@ -12,7 +12,7 @@ let dir: string;
 let opened: Credentials[];
 let warnings: string[];
 let warned: () => void;
-const authority = makeAuthority({ clusterName: "east", clusterUid: "u-east" }, systemClock.nowMs(), systemDice);
+const authority = await makeAuthority({ clusterName: "east", clusterUid: "u-east" }, systemClock.nowMs(), systemDice);
 const log = openLog(
   { name: "test", level: "warn" },
   {
@@ -56,7 +56,7 @@ async function openIt(): Promise<Credentials> {
 const changed = (credentials: Credentials) => new Promise<void>((resolve) => void credentials.onChange(resolve));
 
 test("says who we are, and gives the texts as they are in the files", async () => {
-  const pair = issued();
+  const pair = await issued();
   await write(pair);
   const credentials = await openIt();
   expect(credentials.identity).toEqual({ clusterUid: "u-east", role: "agent" });
@@ -68,7 +68,7 @@ describe("at the start, an error names the file when", () => {
     ["it is missing", () => rm(join(dir, "tls.key")), /cannot read .*tls\.key/],
     [
       "the key is of another certificate",
-      () => writeFile(join(dir, "tls.key"), issued().key),
+      async () => writeFile(join(dir, "tls.key"), (await issued()).key),
       /tls\.key is not the key of .*tls\.crt/,
     ],
     ["the key is none", () => writeFile(join(dir, "tls.key"), "nothing"), /tls\.key holds no private key/],
@@ -76,11 +76,15 @@ describe("at the start, an error names the file when", () => {
     ["the certificate names nobody", () => write(authority), /no URI name longshore/],
     [
       "the CA is another",
-      () => writeFile(join(dir, "ca.crt"), makeAuthority({ clusterName: "x", clusterUid: "x" }, 0, systemDice).cert),
+      async () =>
+        writeFile(
+          join(dir, "ca.crt"),
+          (await makeAuthority({ clusterName: "x", clusterUid: "x" }, 0, systemDice)).cert,
+        ),
       /does not fit .*ca\.crt/,
     ],
   ])("%s", async (_, damage, message) => {
-    await write(issued());
+    await write(await issued());
     await damage();
     await expect(openIt()).rejects.toMatchObject({ code: "BadRequest", message: expect.stringMatching(message) });
   });
@@ -88,7 +92,7 @@ describe("at the start, an error names the file when", () => {
 
 describe("when the files change", () => {
   test("the new pair is taken in once it is whole, and not before", async () => {
-    const [first, second] = [issued(), issued()];
+    const [first, second] = await Promise.all([issued(), issued()]);
     await write(first);
     const credentials = await openIt();
     const complaint = new Promise<void>((resolve) => {
@@ -105,7 +109,7 @@ describe("when the files change", () => {
   });
 
   test("a mounted Secret's swap of links is noticed", async () => {
-    const [first, second] = [issued(), issued()];
+    const [first, second] = await Promise.all([issued(), issued()]);
     for (const [name, pair] of [
       ["..one", first],
       ["..two", second],
@@ -125,19 +129,19 @@ describe("when the files change", () => {
   });
 
   test("another role is not taken in", async () => {
-    const first = issued();
+    const first = await issued();
     await write(first);
     const credentials = await openIt();
     const complaint = new Promise<void>((resolve) => {
       warned = () => warnings.some((text) => text.includes("operator of cluster u-east")) && resolve();
     });
-    await write(issued("operator"));
+    await write(await issued("operator"));
     await complaint;
     expect(credentials.current()).toEqual({ ...first, ca: authority.cert });
   });
 
   test("a folder that nobody tells of changes is read on a timer", async () => {
-    const [first, second] = [issued(), issued()];
+    const [first, second] = await Promise.all([issued(), issued()]);
     await write(first);
     const elsewhere = await mkdtemp(join(tmpdir(), "longshore-elsewhere-"));
     try {
@@ -165,12 +169,12 @@ describe("when the files change", () => {
   });
 
   test("who has unsubscribed is left alone", async () => {
-    await write(issued());
+    await write(await issued());
     const credentials = await openIt();
     let calls = 0;
     credentials.onChange(() => calls++)();
     const whole = changed(credentials);
-    await write(issued());
+    await write(await issued());
     await whole;
     expect(calls).toBe(0);
   });

@@ -11,14 +11,14 @@ export interface TestCluster {
   /** The CA's certificate. */
   readonly ca: string;
   /** A certificate of one of the cluster's agents, made `daysAgo` and good for a day. */
-  issue(daysAgo?: number): KeyPairPem;
+  issue(daysAgo?: number): Promise<KeyPairPem>;
 }
 
 /** Two of the same UID have different CAs: one of them is an impostor. */
-export function testCluster(clusterUid: string): TestCluster {
+export async function testCluster(clusterUid: string): Promise<TestCluster> {
   const nowMs = systemClock.nowMs();
   const dayMs = 24 * 3_600_000;
-  const authority = makeAuthority({ clusterName: clusterUid, clusterUid }, nowMs - 100 * dayMs, systemDice);
+  const authority = await makeAuthority({ clusterName: clusterUid, clusterUid }, nowMs - 100 * dayMs, systemDice);
   const request = { clusterUid, role: "agent", names: [], days: 1 } as const;
   return {
     clusterUid,

@@ -136,8 +136,12 @@ describe("who is not let in is told why", () => {
   });
 
   test("a self-made CA that names itself like ours", async () => {
-    const forged = makeAuthority({ clusterName: "east", clusterUid: east.clusterUid }, systemClock.nowMs(), systemDice);
-    const show = issueBy(forged, east.clusterUid, "operator");
+    const forged = await makeAuthority(
+      { clusterName: "east", clusterUid: east.clusterUid },
+      systemClock.nowMs(),
+      systemDice,
+    );
+    const show = await issueBy(forged, east.clusterUid, "operator");
     expect((await ask("/v1/volumes", show)).json).toMatchObject({ status: 401, code: "Unauthenticated" });
   });
 });
@@ -147,7 +151,7 @@ describe("a CA speaks for its own cluster only", () => {
     await consent();
     const forged = { ...(await authorityOf(west)), clusterUid: east.clusterUid };
     for (const role of roles) {
-      const show = issueBy(relabelled(forged.pair, east.clusterUid), east.clusterUid, role);
+      const show = await issueBy(await relabelled(forged.pair, east.clusterUid), east.clusterUid, role);
       expect((await ask("/v1/volumes", show)).status).toBe(401);
     }
   });
@@ -156,7 +160,11 @@ describe("a CA speaks for its own cluster only", () => {
     const north = await testPki("north");
     closers.push(() => north.remove());
     await consent();
-    const show = issueBy(relabelled((await authorityOf(north)).pair, west.clusterUid), west.clusterUid, "agent");
+    const show = await issueBy(
+      await relabelled((await authorityOf(north)).pair, west.clusterUid),
+      west.clusterUid,
+      "agent",
+    );
     for (const clusterUid of [north.clusterUid, undefined]) {
       const known = clusterUid === undefined ? {} : { clusterUid };
       await agent.fake.putSource("north", { clusterName: "north", caBundle: north.caPem, ...known });
@@ -306,7 +314,7 @@ async function issued(pki: TestPki, { shiftMs }: { shiftMs: number }): Promise<P
   return issueBy((await authorityOf(pki)).pair, pki.clusterUid, "operator", shiftMs);
 }
 
-function issueBy(authority: Pair, clusterUid: string, role: Role, shiftMs = 0): Pair {
+function issueBy(authority: Pair, clusterUid: string, role: Role, shiftMs = 0): Promise<Pair> {
   return issueCertificate(
     authority,
     { clusterUid, role, names: [], days: 90 },
@@ -316,8 +324,8 @@ function issueBy(authority: Pair, clusterUid: string, role: Role, shiftMs = 0): 
 }
 
 /** The same CA key under a certificate that names another cluster: what a hostile owner of a CA would make. */
-function relabelled(authority: Pair, clusterUid: string): Pair {
-  const made = makeAuthority({ clusterName: "west", clusterUid }, systemClock.nowMs(), systemDice);
+async function relabelled(authority: Pair, clusterUid: string): Promise<Pair> {
+  const made = await makeAuthority({ clusterName: "west", clusterUid }, systemClock.nowMs(), systemDice);
   return { cert: made.cert, key: authority.key };
 }
 
