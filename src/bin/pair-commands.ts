@@ -1,9 +1,9 @@
 // `longshore pair`: trust between two clusters in two pastes.
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { stringify } from "yaml";
 import { LongshoreError } from "../domain/errors.ts";
 import { parseQuantity } from "../domain/quantity.ts";
-import { readAuthority } from "../pki/folder.ts";
+import { readAuthority, readBundle } from "../pki/folder.ts";
 import { fingerprints, locationOf, parsePairing, renderPairing, sourceOf } from "./pairing.ts";
 import type { Streams } from "./streams.ts";
 
@@ -12,11 +12,13 @@ export function addPairCommands(program: Command, streams: Streams): void {
   pair
     .command("export")
     .description("Print what another cluster has to know of this one: name, UID, CA and seeds. No secret is in it.")
-    .requiredOption("--dir <dir>", "folder with this cluster's CA (longshore pki)")
+    .option("--dir <dir>", "folder with this cluster's CA (longshore pki)")
+    .addOption(
+      new Option("--ca <file>", "or only its certificate, ca.crt; the CA's key is not needed").conflicts("dir"),
+    )
     .option("--seeds <address...>", "host:port of agents, as the other cluster reaches them", [])
-    .action(async ({ dir, seeds }: { dir: string; seeds: string[] }) => {
-      const { clusterName, clusterUid, pair: authority } = await readAuthority(dir);
-      streams.out(renderPairing({ clusterName, clusterUid, seeds: seedsOf(seeds), caBundle: authority.cert }));
+    .action(async ({ seeds, ...from }: ExportOptions) => {
+      streams.out(renderPairing({ ...(await bundleOf(from)), seeds: seedsOf(seeds) }));
     });
   pair
     .command("import <name>")
@@ -32,6 +34,20 @@ export function addPairCommands(program: Command, streams: Streams): void {
         );
       streams.out(stringify(manifest, { lineWidth: 0 }));
     });
+}
+
+interface ExportOptions {
+  readonly dir?: string;
+  readonly ca?: string;
+  readonly seeds: readonly string[];
+}
+
+async function bundleOf({ dir, ca }: Pick<ExportOptions, "dir" | "ca">) {
+  if (ca !== undefined) return readBundle(ca);
+  if (dir === undefined)
+    throw new LongshoreError("BadRequest", "give --dir, the CA's folder, or --ca, its certificate");
+  const { clusterName, clusterUid, pair } = await readAuthority(dir);
+  return { clusterName, clusterUid, caBundle: pair.cert };
 }
 
 function manifestOf(

@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
 import { parse } from "yaml";
 import { runLongshore } from "../../src/bin/longshore.ts";
@@ -183,6 +185,28 @@ test("two clusters are paired by two pastes, and the YAML holds what the other s
   expect((await run("pair import far --as source --quota much", exported.out)).status).toBe(2);
   expect((await run("pair export --dir /nowhere")).status).toBe(1);
   expect((await run(`pair export --dir ${folder}/one --seeds nowhere`)).status).toBe(2);
+});
+
+test("the library that makes certificates is not loaded by a command that makes none", async () => {
+  const program = pathToFileURL(join(import.meta.dirname, "../../src/bin/longshore.ts")).href;
+  const says = `await import(${JSON.stringify(program)}); console.log(typeof Reflect.getMetadata);`;
+  const child = spawn("node", ["--input-type=module", "--eval", says], { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "close");
+  expect(await text(child.stdout)).toBe("undefined\n");
+  expect(await ended).toEqual([0, null]);
+});
+
+test("a cluster is exported by its CA's certificate alone, on a machine that does not have the key", async () => {
+  await run(`pki init --dir ${folder}/keyed --cluster-name keyed`);
+  await mkdir(`${folder}/keyless`);
+  await copyFile(`${folder}/keyed/ca.crt`, `${folder}/keyless/trusted.pem`);
+  const byFolder = await run(`pair export --dir ${folder}/keyed --seeds 10.0.0.1:7420`);
+  const byFile = await run(`pair export --ca ${folder}/keyless/trusted.pem --seeds 10.0.0.1:7420`);
+  expect(byFile).toEqual(byFolder);
+  expect(byFile).toMatchObject({ status: 0, out: expect.stringContaining("clusterName: keyed") });
+  expect((await run("pair export --ca /nowhere/ca.crt")).status).toBe(1);
+  for (const line of ["pair export", `pair export --dir ${folder}/keyed --ca ${folder}/keyless/trusted.pem`])
+    expect(await run(line)).toMatchObject({ status: 2, err: expect.stringContaining("--dir") });
 });
 
 describe("longshore agent as a process", () => {
