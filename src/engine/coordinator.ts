@@ -2,7 +2,7 @@
 // participants report now; the job's row only remembers what must not be forgotten. See docs/ARCHITECTURE.md.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { indexesIn, type Unit, unitDataBytes } from "../domain/plan.ts";
-import type { Grant, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
+import type { Grant, PeerApi, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
 import type { JobSpec, PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
@@ -31,7 +31,8 @@ export class Coordinator {
   }
 
   /** Drives the job as far as it goes. Resolves when the target has committed and the base has moved; throws otherwise. */
-  async attempt(name: string, connection: PeerConnection, signal: AbortSignal): Promise<AttemptResult> {
+  async attempt(name: string, to: PeerConnection, signal: AbortSignal): Promise<AttemptResult> {
+    const connection = { ...to, api: interruptible(to.api, signal) };
     const subject = this.subject(name);
     const spec = JSON.parse(subject.row.specJson) as JobSpec;
     if (spec.dryRun === true) {
@@ -41,9 +42,10 @@ export class Coordinator {
     const clusterUid = await this.identify(subject, connection);
     const grant = await this.claim(subject, connection);
     const target: PeerTarget = { volume: subject.volume.uid, term: grant.term };
-    await this.whileRenewing({ connection, target, leaseMs: grant.leaseMs, signal }, (running) =>
-      this.drive({ subject, connection, target, grant, clusterUid, signal: running }),
-    );
+    await this.whileRenewing({ connection, target, leaseMs: grant.leaseMs, signal }, (running) => {
+      const patient = { ...connection, api: interruptible(connection.api, running) };
+      return this.drive({ subject, connection: patient, target, grant, clusterUid, signal: running });
+    });
     return "committed";
   }
 
@@ -291,6 +293,28 @@ export class Coordinator {
     });
     this.rows.publish(row.name);
     this.volumes.published(row.owner);
+  }
+}
+
+/** The same protocol, but nobody waits for an answer past the signal; what is carried out later is fenced off by its term. */
+function interruptible(api: PeerApi, signal: AbortSignal): PeerApi {
+  return new Proxy(api, {
+    get(_, method: keyof PeerApi) {
+      const call = api[method] as (...args: unknown[]) => Promise<unknown>;
+      return (...args: unknown[]) => orAborted(() => call.apply(api, args), signal);
+    },
+  });
+}
+
+async function orAborted<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([call(), promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 

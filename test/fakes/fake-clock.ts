@@ -16,7 +16,8 @@ export class FakeClock implements Clock {
   }
 
   nowMs(): number {
-    return this.#epochMs + this.#elapsedMs;
+    // Whole, as the system's is: waits have fractions.
+    return this.#epochMs + Math.floor(this.#elapsedMs);
   }
 
   monotonicMs(): number {

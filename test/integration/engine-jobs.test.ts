@@ -465,6 +465,84 @@ test("objects that others changed meanwhile are not changed by who has not seen 
   await allIsWell();
 });
 
+describe("a target that takes calls and never answers", () => {
+  const never = new Promise<void>(() => {});
+
+  test("does not keep a job from being cancelled", async () => {
+    await open({ limits: { attemptsMax: 2 } });
+    await snapshot(world, "data", "s1");
+    const hanging = Promise.withResolvers<void>();
+    let isHung = false;
+    world.target.onCall = (method) => {
+      if (method !== "store" || isHung) return undefined;
+      isHung = true;
+      hanging.resolve();
+      return never;
+    };
+    const job = await start(world, "data", "s1");
+    await hanging.promise;
+    await api().putJob(job, { volume: "data", location: "target", snapshot: "s1", cancel: true });
+    expect((await ended(world.source, job)).state).toBe("Cancelled");
+    expect(await world.target.storage.list()).toEqual([]);
+  });
+
+  test("has lost the coordinator when no renewal got through for a lease, and the job tries again", async () => {
+    const clock = new FakeClock();
+    await open({ clock, limits: { leaseMs: 9_000 } });
+    await snapshot(world, "data", "s1");
+    const hanging = Promise.withResolvers<void>();
+    let isDown = false;
+    world.target.onCall = (method) => {
+      if (method === "store" && !isDown) {
+        isDown = true;
+        hanging.resolve();
+        return never;
+      }
+      if (isDown && method === "renew") throw cutOff;
+      return undefined;
+    };
+    const job = await start(world, "data", "s1");
+    await hanging.promise;
+    await clock.advance(6_500);
+    expect(await api().getJob(job)).toMatchObject({ attempts: 0 });
+    await clock.advance(3_000);
+    await reaches(world.source, job, ({ attempts }) => attempts === 1);
+    heal();
+    await clock.advance(1_000);
+    await settled(
+      async () => {
+        await clock.advance(100);
+        return api().getJob(job);
+      },
+      ({ finishedAt }) => finishedAt !== null,
+    );
+    expect((await api().getJob(job)).state).toBe("Succeeded");
+  });
+
+  test("is given up when nothing has moved until the deadline, however few attempts that were", async () => {
+    const clock = new FakeClock();
+    await open({
+      clock,
+      limits: { deadlineMs: 60_000, attemptsMax: 1_000_000, retryDelayMs: 10_000, retryDelayMsMax: 10_000 },
+    });
+    await snapshot(world, "data", "s1");
+    world.target.onCall = () => {
+      throw cutOff;
+    };
+    const job = await start(world, "data", "s1");
+    const { state, error } = await settled(
+      async () => {
+        await clock.advance(1_000);
+        return api().getJob(job);
+      },
+      ({ finishedAt }) => finishedAt !== null,
+    );
+    expect([state, error?.code]).toEqual(["Failed", "Unreachable"]);
+    expect(clock.monotonicMs()).toBeGreaterThan(60_000);
+    expect(clock.monotonicMs()).toBeLessThan(90_000);
+  });
+});
+
 test("finished jobs are forgotten after their history, unfinished ones never", async () => {
   const clock = new FakeClock();
   await open({ clock, limits: { jobHistoryMs: 60_000 } });
