@@ -5,7 +5,8 @@ import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
 import { type Core, guarded, timeText } from "./core.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
 import { dropHold, isPresent, markLost, type PointRow, pointOf, sealedPoint, sweep, takeHold } from "./points.ts";
-import { type Volumes, volumeLockKey } from "./volumes.ts";
+import { volumeLockKey } from "./volume-rows.ts";
+import type { Volumes } from "./volumes.ts";
 
 interface CloneRow {
   readonly name: string;

@@ -11,7 +11,8 @@ import type { Locations } from "./locations.ts";
 import { type Planned, Planning, pagesOf, type Subject } from "./planning.ts";
 import { dropHold, type HoldKey, pointOf, pointRef, sealedPoint, takeHold } from "./points.ts";
 import { sendUnits } from "./units-sender.ts";
-import type { VolumeRow, Volumes } from "./volumes.ts";
+import type { VolumeRow } from "./volume-rows.ts";
+import type { Volumes } from "./volumes.ts";
 
 export type AttemptResult = "committed" | "dryRun";
 

@@ -121,7 +121,7 @@ export class Jobs {
   private take(name: string, spec: JobSpec): void {
     const volume = this.volumes.row(spec.volume);
     const location = this.locations.spec(spec.location);
-    const to = this.volumes.requireSnapshot(volume.uid, spec.volume, spec.snapshot);
+    const to = this.volumes.snapshots.require(volume.uid, spec.volume, spec.snapshot);
     const { journal, log } = this.core;
     journal.transaction(() => {
       takeHold(this.core, { owner: volume.uid, pointId: to.pointId, reason: "job", holder: name });

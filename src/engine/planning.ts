@@ -8,7 +8,8 @@ import type { Mode } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { JobRow } from "./job-rows.ts";
 import { type PointRow, pointOf, presentPoints, sealedPoint, takeHold } from "./points.ts";
-import type { VolumeRow, Volumes } from "./volumes.ts";
+import type { VolumeRow } from "./volume-rows.ts";
+import type { Volumes } from "./volumes.ts";
 
 const pageExtentsMax = 16_384;
 const pageUnitsMax = 1024;

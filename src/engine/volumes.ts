@@ -1,37 +1,21 @@
-// The volumes of this node and their snapshots: made, grown, snapshotted, released. The row tells the intent before the
+// The volumes of this node: made, grown, shown, removed. The row tells the intent before the
 // file exists and after it is gone, so every step can be repeated after a crash.
-import { codeOf, LongshoreError } from "../domain/errors.ts";
+import { LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
-import type { BaseView, Lineage, SnapshotView, VolumeSpec, VolumeView } from "../wire/schemas.ts";
-import { type Core, checkRevision, guarded, problemOf, timeText } from "./core.ts";
-import { dropHold, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
-
-export interface VolumeRow {
-  readonly name: string;
-  readonly uid: string;
-  readonly state: "creating" | "ready" | "deleting";
-  readonly sizeBytes: number;
-  readonly metadataJson: string;
-  readonly migrationEnabled: number;
-  readonly createdAt: number;
-  readonly generation: number;
-  readonly lineageJson: string | null;
-  readonly problemJson: string | null;
-  readonly revision: number;
-}
+import type { BaseView, Lineage, VolumeSpec, VolumeView } from "../wire/schemas.ts";
+import { type Core, checkRevision, guarded, timeText } from "./core.ts";
+import { pointsOf, sweep } from "./points.ts";
+import { Snapshots } from "./snapshots.ts";
+import { type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 const metadataBytesMax = 4096;
 
-/** The lock under which a volume's image, row and snapshots are made and removed. Taken after a migrated volume's, never before. */
-export function volumeLockKey(name: string): string {
-  return `volume ${name}`;
-}
-
-export class Volumes {
-  private readonly core: Core;
+export class Volumes extends VolumeRows {
+  readonly snapshots: Snapshots;
 
   constructor(core: Core) {
-    this.core = core;
+    super(core);
+    this.snapshots = new Snapshots(core, this);
   }
 
   list(): VolumeView[] {
@@ -41,13 +25,6 @@ export class Volumes {
 
   get(name: string): VolumeView {
     return this.view(this.row(name));
-  }
-
-  /** The row of a volume that is ready; throws `NotFound` otherwise. */
-  row(name: string): VolumeRow {
-    const row = this.find(name);
-    if (row?.state !== "ready") throw new LongshoreError("NotFound", `volume ${name} does not exist`);
-    return row;
   }
 
   /** See AgentApi.putVolume. */
@@ -110,150 +87,14 @@ export class Volumes {
     });
   }
 
-  /** See AgentApi.putSnapshot. */
-  async snapshot(volume: string, name: string): Promise<SnapshotView> {
-    return this.core.lock.run(volumeLockKey(volume), async () => {
-      const row = this.row(volume);
-      const existing = this.findSnapshot(row.uid, name);
-      // Being made, under the lock that it is made under: an earlier try failed, and could not even be undone.
-      if (existing?.state === "creating") await this.undoSnapshot(row.uid, existing);
-      else if (existing !== undefined) return this.existingSnapshot(row, existing);
-      await this.checkReserve(0);
-      const point = this.intendSnapshot(row, name);
-      try {
-        await this.seal(row, point);
-      } catch (error) {
-        if (codeOf(error) === "VolumeGone") this.setProblem(row, false);
-        await this.undoSnapshot(row.uid, point);
-        throw error;
-      }
-      this.setProblem(this.row(volume), true);
-      return this.snapshotView(volume, this.requireSnapshot(row.uid, volume, name));
-    });
-  }
-
-  /** See AgentApi.removeSnapshot. */
-  release(volume: string, name: string): Promise<SnapshotView | undefined> {
-    const { core } = this;
-    return core.lock.run(volumeLockKey(volume), async () => {
-      const row = this.find(volume);
-      const point = row && this.findSnapshot(row.uid, name);
-      if (row === undefined || point === undefined) return undefined;
-      if (point.state === "creating") await this.undoSnapshot(row.uid, point);
-      else if (point.released === 0) {
-        core.journal.transaction(() => {
-          core.journal.run("UPDATE points SET released = 1 WHERE owner = ? AND pointId = ?", row.uid, point.pointId);
-          this.touch(row.uid);
-        });
-      }
-      await this.sweep(row.uid);
-      const left = this.findSnapshot(row.uid, name);
-      return left && this.snapshotView(volume, left);
-    });
-  }
-
-  putHold(volume: string, snapshot: string, holder: string): SnapshotView {
-    const { uid } = this.row(volume);
-    const { pointId } = this.requireSnapshot(uid, volume, snapshot);
-    this.core.journal.transaction(() => {
-      takeHold(this.core, { owner: uid, pointId, reason: "user", holder });
-      this.touch(uid);
-    });
-    this.core.feed.publish("volume", volume);
-    return this.snapshotView(volume, this.requireSnapshot(uid, volume, snapshot));
-  }
-
-  /** See AgentApi.removeHold; a hold whose snapshot or volume is gone is gone with it. */
-  async removeHold(volume: string, snapshot: string, hold: { reason: "user" | "base"; owner: string }): Promise<void> {
-    const uid = this.find(volume)?.uid;
-    const point = uid === undefined ? undefined : this.findSnapshot(uid, snapshot);
-    if (uid === undefined || point === undefined) return;
-    const { pointId } = point;
-    this.core.journal.transaction(() => {
-      dropHold(this.core.journal, { owner: uid, pointId, reason: hold.reason, holder: hold.owner });
-      if (hold.reason === "base") {
-        this.core.journal.run(
-          "DELETE FROM bases WHERE owner = ? AND location = ? AND pointId = ?",
-          uid,
-          hold.owner,
-          pointId,
-        );
-      }
-      this.touch(uid);
-    });
-    await this.sweep(uid);
-  }
-
-  /** A snapshot by name; throws `NotFound` when there is none. */
-  requireSnapshot(uid: string, volume: string, name: string): PointRow {
-    const row = this.findSnapshot(uid, name);
-    if (row === undefined) throw new LongshoreError("NotFound", `snapshot ${name} of volume ${volume} does not exist`);
-    return row;
-  }
-
-  /** Deletes what nothing holds any more, and tells the readers of the volume. */
-  async sweep(uid: string): Promise<void> {
-    await sweep(this.core, uid);
-    this.published(uid);
-  }
-
-  /** Within a transaction: the volume changed in a way its view shows. */
-  touch(uid: string): void {
-    this.core.journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", uid);
-  }
-
-  published(uid: string): void {
-    const row = this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE uid = ?", uid);
-    if (row !== undefined) this.core.feed.publish("volume", row.name);
-  }
-
-  /** Throws `DiskFull` when `bytes` more would go below the reserve. */
-  async checkReserve(bytes: number): Promise<void> {
-    const { freeBytes } = await this.core.storage.space();
-    const { reserveBytes } = this.core.limits;
-    if (freeBytes - bytes >= reserveBytes) return;
-    throw new LongshoreError("DiskFull", `${freeBytes} bytes are free and ${reserveBytes} are kept in reserve`);
-  }
-
   /** After a start: what was being made is removed, what was being deleted is deleted, and what is missing is told. */
   async recover(): Promise<void> {
     const { core } = this;
     for (const row of this.rows()) {
       await guarded(core, `volume ${row.name}`, () =>
-        row.state === "deleting" ? this.finishRemoval(row) : this.recoverSnapshots(row),
+        row.state === "deleting" ? this.finishRemoval(row) : this.snapshots.recover(row),
       );
     }
-  }
-
-  private async recoverSnapshots(row: VolumeRow): Promise<void> {
-    for (const point of pointsOf(this.core.journal, row.uid)) {
-      if (point.state === "creating") await this.undoSnapshot(row.uid, point);
-    }
-    await sweep(this.core, row.uid);
-  }
-
-  /** Records whether the live image was found; a missing one is the volume's problem until it is back. */
-  setProblem(row: VolumeRow, isPresent: boolean): void {
-    const gone = new LongshoreError("VolumeGone", `the image of volume ${row.name} is missing`);
-    const problem = isPresent ? null : JSON.stringify(problemOf(gone));
-    if (problem === row.problemJson) return;
-    this.core.journal.transaction(() => {
-      this.core.journal.run("UPDATE volumes SET problemJson = ? WHERE uid = ?", problem, row.uid);
-      this.touch(row.uid);
-    });
-    this.core.feed.publish("volume", row.name);
-  }
-
-  rows(): VolumeRow[] {
-    return this.core.journal.all<VolumeRow>("SELECT * FROM volumes");
-  }
-
-  find(name: string): VolumeRow | undefined {
-    return this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE name = ?", name);
-  }
-
-  private findSnapshot(uid: string, name: string): PointRow | undefined {
-    return this.core.journal.get<PointRow>("SELECT * FROM points WHERE owner = ? AND name = ?", uid, name);
   }
 
   private insert(name: string, spec: VolumeSpec, lineage: Lineage | null): string {
@@ -342,67 +183,6 @@ export class Volumes {
     this.core.log.info({ volume: row.name, uid: row.uid }, "volume deleted");
   }
 
-  private existingSnapshot(row: VolumeRow, point: PointRow): SnapshotView {
-    if (point.state === "deleting" || point.released === 1) {
-      throw new LongshoreError("SnapshotDeleting", `snapshot ${point.name} of volume ${row.name} is being deleted`);
-    }
-    return this.snapshotView(row.name, point);
-  }
-
-  private intendSnapshot(row: VolumeRow, name: string): PointRow {
-    const { journal, dice, clock } = this.core;
-    const pointId = dice.hex(16);
-    return journal.transaction(() => {
-      journal.run(
-        `INSERT INTO points (owner, pointId, name, generation, state, file, sizeBytes, sourceTime, position)
-         VALUES (?,?,?,?,'creating',?,?,?,?)`,
-        row.uid,
-        pointId,
-        name,
-        row.generation,
-        pointId,
-        row.sizeBytes,
-        clock.nowMs(),
-        nextPosition(journal, row.uid),
-      );
-      return this.requireSnapshot(row.uid, row.name, name);
-    });
-  }
-
-  private async seal(row: VolumeRow, point: PointRow): Promise<void> {
-    const { journal, storage, log, feed } = this.core;
-    const { identity, stallMs } = await storage.snapshot(row.uid, point.pointId);
-    journal.transaction(() => {
-      journal.run(
-        "UPDATE points SET state = 'sealed', inode = ?, fsUuid = ?, sizeBytes = ?, stallMs = ? WHERE owner = ? AND pointId = ?",
-        identity.inode,
-        identity.fsUuid,
-        identity.sizeBytes,
-        stallMs,
-        row.uid,
-        point.pointId,
-      );
-      journal.run("UPDATE volumes SET generation = generation + 1 WHERE uid = ?", row.uid);
-      this.touch(row.uid);
-    });
-    feed.publish("volume", row.name);
-    this.core.metrics
-      .histogram("longshore_snapshot_stall_seconds", "How long writers were held up by a snapshot")
-      .observe(stallMs / 1000);
-    log.info({ volume: row.name, snapshot: point.name, point: point.pointId, stallMs }, "snapshot taken");
-  }
-
-  private async undoSnapshot(uid: string, point: PointRow): Promise<void> {
-    await this.core.storage.deletePoint(uid, point.file);
-    this.core.journal.transaction(() =>
-      this.core.journal.run(
-        "DELETE FROM points WHERE owner = ? AND pointId = ? AND state = 'creating'",
-        uid,
-        point.pointId,
-      ),
-    );
-  }
-
   private view(row: VolumeRow): VolumeView {
     const { journal, storage, agentId } = this.core;
     const points = pointsOf(journal, row.uid).filter((point) => point.name !== null);
@@ -418,7 +198,7 @@ export class Volumes {
       generation: row.generation,
       lineage: row.lineageJson === null ? null : JSON.parse(row.lineageJson),
       problem: row.problemJson === null ? null : JSON.parse(row.problemJson),
-      snapshots: points.map((point) => this.snapshotView(row.name, point)),
+      snapshots: points.map((point) => this.snapshots.view(row.name, point)),
       bases: this.bases(row.uid),
       revision: row.revision,
     };
@@ -441,21 +221,6 @@ export class Volumes {
       sourceTime: timeText(sourceTime),
       movedAt: timeText(movedAt),
     }));
-  }
-
-  private snapshotView(volume: string, row: PointRow): SnapshotView {
-    return {
-      name: row.name ?? row.pointId,
-      volume,
-      pointId: row.pointId,
-      generation: row.generation,
-      state: row.state,
-      released: row.released === 1,
-      sizeBytes: row.sizeBytes,
-      createdAt: timeText(row.sourceTime),
-      stallMs: row.stallMs,
-      holds: holdsOf(this.core.journal, row.owner, row.pointId),
-    };
   }
 }
 

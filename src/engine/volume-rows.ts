@@ -1,0 +1,82 @@
+// Volumes as rows, shared by those who make them (volumes.ts) and those who snapshot them (snapshots.ts).
+import { LongshoreError } from "../domain/errors.ts";
+import { type Core, problemOf } from "./core.ts";
+import { sweep } from "./points.ts";
+
+export interface VolumeRow {
+  readonly name: string;
+  readonly uid: string;
+  readonly state: "creating" | "ready" | "deleting";
+  readonly sizeBytes: number;
+  readonly metadataJson: string;
+  readonly migrationEnabled: number;
+  readonly createdAt: number;
+  readonly generation: number;
+  readonly lineageJson: string | null;
+  readonly problemJson: string | null;
+  readonly revision: number;
+}
+
+/** The lock under which a volume's image, row and snapshots are made and removed. Taken after a migrated volume's, never before. */
+export function volumeLockKey(name: string): string {
+  return `volume ${name}`;
+}
+
+export class VolumeRows {
+  protected readonly core: Core;
+
+  constructor(core: Core) {
+    this.core = core;
+  }
+
+  /** The row of a volume that is ready; throws `NotFound` otherwise. */
+  row(name: string): VolumeRow {
+    const row = this.find(name);
+    if (row?.state !== "ready") throw new LongshoreError("NotFound", `volume ${name} does not exist`);
+    return row;
+  }
+
+  /** Deletes what nothing holds any more, and tells the readers of the volume. */
+  async sweep(uid: string): Promise<void> {
+    await sweep(this.core, uid);
+    this.published(uid);
+  }
+
+  /** Within a transaction: the volume changed in a way its view shows. */
+  touch(uid: string): void {
+    this.core.journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", uid);
+  }
+
+  published(uid: string): void {
+    const row = this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE uid = ?", uid);
+    if (row !== undefined) this.core.feed.publish("volume", row.name);
+  }
+
+  /** Throws `DiskFull` when `bytes` more would go below the reserve. */
+  async checkReserve(bytes: number): Promise<void> {
+    const { freeBytes } = await this.core.storage.space();
+    const { reserveBytes } = this.core.limits;
+    if (freeBytes - bytes >= reserveBytes) return;
+    throw new LongshoreError("DiskFull", `${freeBytes} bytes are free and ${reserveBytes} are kept in reserve`);
+  }
+
+  /** Records whether the live image was found; a missing one is the volume's problem until it is back. */
+  setProblem(row: VolumeRow, isPresent: boolean): void {
+    const gone = new LongshoreError("VolumeGone", `the image of volume ${row.name} is missing`);
+    const problem = isPresent ? null : JSON.stringify(problemOf(gone));
+    if (problem === row.problemJson) return;
+    this.core.journal.transaction(() => {
+      this.core.journal.run("UPDATE volumes SET problemJson = ? WHERE uid = ?", problem, row.uid);
+      this.touch(row.uid);
+    });
+    this.core.feed.publish("volume", row.name);
+  }
+
+  rows(): VolumeRow[] {
+    return this.core.journal.all<VolumeRow>("SELECT * FROM volumes");
+  }
+
+  find(name: string): VolumeRow | undefined {
+    return this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE name = ?", name);
+  }
+}
