@@ -147,6 +147,7 @@ export const eventReason = {
   migrationCancelled: "MigrationCancelled",
   locationNotReady: "MigrationLocationNotReady",
   locationReady: "MigrationLocationReady",
+  locationInUse: "MigrationLocationInUse",
   published: "Published",
   publicationFailed: "PublicationFailed",
 } as const;

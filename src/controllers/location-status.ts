@@ -1,6 +1,7 @@
 // The status of a MigrationLocation, from what each agent's probe found. Pure.
 import type { MigrationLocation, MigrationLocationStatus } from "../api/migration-location.ts";
 import { conditionType, reason } from "../api/names.ts";
+import { type ErrorCode, errorTable } from "../domain/errors.ts";
 import type { Judgement } from "../kube/conditions.ts";
 import type { LocationState, LocationView } from "../wire/schemas.ts";
 import { judge, judged, parseTime, present } from "./status-parts.ts";
@@ -40,15 +41,15 @@ function verdictOf(state: LocationState, message: string): Verdict {
     case "reachable":
       return { reachable: ok, trusted: ok, consented: ok };
     case "notConsented": {
-      const found = { status: false, reason: reason.notConsented, message };
+      const found = { status: false, reason: reason.notConsented, message: advised(message, "NotConsented") };
       return { reachable: ok, trusted: ok, consented: found };
     }
     case "untrusted": {
-      const found = { status: false, reason: reason.untrusted, message };
+      const found = { status: false, reason: reason.untrusted, message: advised(message, "Untrusted") };
       return { reachable: ok, trusted: found, consented: unknown(reason.untrusted) };
     }
     case "unreachable": {
-      const found = { status: false, reason: reason.unreachable, message };
+      const found = { status: false, reason: reason.unreachable, message: advised(message, "Unreachable") };
       return { reachable: found, trusted: unknown(reason.unreachable), consented: unknown(reason.unreachable) };
     }
     default: {
@@ -56,6 +57,11 @@ function verdictOf(state: LocationState, message: string): Verdict {
       return { reachable: found, trusted: found, consented: found };
     }
   }
+}
+
+/** What the probe found, and what to do about it. */
+function advised(message: string, code: ErrorCode): string {
+  return `${message}. ${errorTable[code].advice}`;
 }
 
 /** A probe that finds what was found before is recorded no more often than this. */

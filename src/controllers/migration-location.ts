@@ -154,6 +154,10 @@ async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): 
   }
   const status = locationStatus({ ...facts, inUse: usedBy }, clock.nowMs());
   await cluster.patchStatus(MigrationLocations, location, status, signal);
+  const before = location.status?.conditions?.find(({ type }) => type === conditionType.deletable);
+  if (before?.message !== usedBy) {
+    cluster.event(location, { type: "Warning", reason: eventReason.locationInUse, message: usedBy });
+  }
   return again(departEveryMs);
 }
 

@@ -1,6 +1,7 @@
 // The conditions of a VolumeMigration. What keeps a volume from being ready is an ordered list of checks: the first that
 // fails gives the reason. Pure.
 
+import type { MigrationLocation } from "../api/migration-location.ts";
 import { conditionType, eventReason, reason } from "../api/names.ts";
 import type { Condition } from "../api/object.ts";
 import type { VolumeMigrationStatusLocation } from "../api/volume-migration.ts";
@@ -110,7 +111,18 @@ function locationNotReady({ seen }: Judged): Finding | undefined {
   const blocked = seen.migration.spec.policy.locations.flatMap(
     (name) => blockedBecause(name, seen.locations.get(name)) ?? [],
   );
-  return blocked.length === 0 ? undefined : { reason: reason.locationNotReady, message: blocked.join("; ") };
+  if (blocked.length === 0) return undefined;
+  const isFailing = seen.migration.spec.policy.locations.some((name) => isOutOfReach(seen.locations.get(name)));
+  const finding = { reason: reason.locationNotReady, message: blocked.join("; ") };
+  return isFailing ? { ...finding, event: eventReason.locationNotReady } : finding;
+}
+
+const outOfReach: readonly string[] = [reason.unreachable, reason.untrusted, reason.notConsented, reason.invalid];
+
+/** Whether nothing can be brought there although its user wants it: not for one that is suspended, paused or being probed. */
+function isOutOfReach(location: MigrationLocation | undefined): boolean {
+  const ready = conditionOf(location?.status?.conditions, conditionType.ready);
+  return ready?.status === "False" && outOfReach.includes(ready.reason);
 }
 
 function jobFailed({ locations }: Judged): Finding | undefined {
