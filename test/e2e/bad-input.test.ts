@@ -6,13 +6,18 @@ import { conditionOf, type Seen } from "./kube-client.ts";
 import { eventually } from "./process.ts";
 import {
   bindVolume,
+  goesOn,
+  isMigrated,
+  isToldOf,
   location,
   makeVolume,
+  off,
   openTwoSites,
   refs,
   schedule,
   source,
   storageClass,
+  type Trouble,
   type TwoSites,
   volumeBytes,
 } from "./two-sites.ts";
@@ -36,37 +41,13 @@ afterAll(async () => {
   await sites?.stop();
 }, slowMs);
 
+const runs = (name: string) => isMigrated(sites.mainland, name);
+const someRuns = (count?: number) => goesOn(sites.mainland, "bystander", count);
+const isTold = (name: string, what: Trouble) => isToldOf(sites.mainland, name, what);
+
 async function snapshotsOf(volume: string): Promise<readonly string[]> {
   const { snapshots } = await sites.mainland.storage.api.getVolume(volume);
   return snapshots.map(({ name }) => name);
-}
-
-/** Waits until the volume has something that was migrated, and is well. */
-async function runs(name: string): Promise<Seen> {
-  const { kube } = sites.mainland;
-  return kube.until(refs(name).migration, "migrated and ready", (object) => {
-    const isReady = conditionOf(object, "Ready")?.status === "True";
-    return (
-      isReady && object.status.locations?.some(({ newestPointTime }: { newestPointTime?: string }) => newestPointTime)
-    );
-  });
-}
-
-/** What is wrong with the volume is a condition of its VolumeMigration, and an event on that and on its claim. */
-async function isTold(name: string, { reason, event, part }: { reason: string; event: string; part: RegExp }) {
-  const { kube } = sites.mainland;
-  const { claim, migration } = refs(name);
-  expect(await kube.condition(migration, "Ready", "False", reason)).toMatch(part);
-  for (const ref of [migration, claim]) expect((await kube.told(ref, event, part)).type).toBe("Warning");
-}
-
-/** Runs of another volume: so much time has gone by in which something could have run. */
-async function someRuns(runs = 2): Promise<void> {
-  const { kube } = sites.mainland;
-  const { migration } = refs("bystander");
-  const lastRun = ({ status }: Seen) => Date.parse(status?.lastScheduleTime ?? "");
-  const start = lastRun(await kube.until(migration, "a run", (object) => lastRun(object) > 0));
-  await kube.until(migration, "runs", (object) => lastRun(object) >= start + runs * 1_000);
 }
 
 beforeAll(async () => {
@@ -164,9 +145,6 @@ describe("a StorageClass", () => {
     slowMs,
   );
 });
-
-/** Keeps the sites quiet: what a test is done with is switched off as a user would do it. */
-const off = { "longshore.dev/migrationEnable": "false" };
 
 describe("a SnapshotSchedule", () => {
   const wrong = [

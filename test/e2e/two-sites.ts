@@ -5,10 +5,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { expect } from "@jest/globals";
 import { onInterrupt } from "../interrupt.ts";
 import { startControlPlane } from "./control-plane.ts";
 import { tail } from "./control-plane-program.ts";
-import { type KubeClient, type Manifest, openKubeClient } from "./kube-client.ts";
+import { conditionOf, type KubeClient, type Manifest, openKubeClient, type Seen } from "./kube-client.ts";
 import { openSite, type Site } from "./site.ts";
 import { type StorageCluster, startStorageCluster } from "./storage-cluster.ts";
 
@@ -159,4 +160,38 @@ export async function writeRandomly(storage: StorageCluster, volume: string, at:
   } finally {
     await file.close();
   }
+}
+
+/** An annotation of classes and volumes by which a test leaves the sites quiet when it is done. */
+export const off = { "longshore.dev/migrationEnable": "false" };
+
+/** Waits until the volume is well, and something of it has arrived at a location. */
+export async function isMigrated({ kube }: SeenSite, name: string): Promise<Seen> {
+  return kube.until(refs(name).migration, "migrated and ready", (object) => {
+    const locations: { newestPointTime?: string }[] = object.status?.locations ?? [];
+    const hasArrived = locations.some(({ newestPointTime }) => newestPointTime !== undefined);
+    return hasArrived && conditionOf(object, "Ready")?.status === "True";
+  });
+}
+
+/** Waits for more runs of a volume that is well: time has gone by in which others could have run as well. */
+export async function goesOn({ kube }: SeenSite, name: string, runs = 2): Promise<void> {
+  const { migration } = refs(name);
+  const lastRun = ({ status }: Seen) => Date.parse(status?.lastScheduleTime ?? "");
+  const start = lastRun(await kube.until(migration, "a run", (object) => lastRun(object) > 0));
+  await kube.until(migration, "more runs", (object) => lastRun(object) >= start + runs * 1_000);
+}
+
+export interface Trouble {
+  /** Of the VolumeMigration's condition Ready. */
+  readonly reason: string;
+  readonly event: string;
+  readonly part: RegExp;
+}
+
+/** What is wrong with a volume is a condition of its VolumeMigration, and an event on that and on its claim. */
+export async function isToldOf({ kube }: SeenSite, name: string, { reason, event, part }: Trouble): Promise<void> {
+  const { claim, migration } = refs(name);
+  expect(await kube.condition(migration, "Ready", "False", reason)).toMatch(part);
+  for (const ref of [migration, claim]) expect((await kube.told(ref, event, part)).type).toBe("Warning");
 }
