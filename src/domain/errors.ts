@@ -63,7 +63,7 @@ export const errorTable = {
   Untrusted: {
     retry: "backoff",
     http: 502,
-    advice: "The other side's certificate is not of the CA bundle given; check the bundle.",
+    advice: "Check the CA bundle, and that the address is of the cluster that is meant.",
   },
   StreamTorn: {
     retry: "backoff",

@@ -2,6 +2,7 @@
 import { openTokenBucket, type TokenBucket } from "../base/token-bucket.ts";
 import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
+import type { Hello } from "../wire/peer.ts";
 import type { LocationSpec, LocationState, LocationView, Member } from "../wire/schemas.ts";
 import { type Core, checkRevision, timeText } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
@@ -173,7 +174,7 @@ export class Locations {
     const { clock } = this.core;
     const startMs = clock.monotonicMs();
     try {
-      const hello = await this.connection(name).api.hello();
+      const hello = await this.hello(name);
       this.checkIdentity(name, hello.clusterUid);
       return {
         state: "reachable",
@@ -186,6 +187,16 @@ export class Locations {
       };
     } catch (error) {
       return { ...notProbed, state: stateOf(error), message: describe(error), probedAtMs: clock.nowMs() };
+    }
+  }
+
+  private async hello(name: string): Promise<Hello> {
+    try {
+      return await this.connection(name).api.hello();
+    } catch (cause) {
+      if (codeOf(cause) !== "Forbidden") throw cause;
+      // Agents of our own cluster do not answer us here, for they would be asked as a target.
+      throw new LongshoreError("Untrusted", `the seeds of location ${name} lead to this cluster itself`, { cause });
     }
   }
 
