@@ -136,7 +136,7 @@ function diskTests(test: PairTest): void {
     await migrateMany(volume, 1);
     await save(pair.source);
     await save(pair.target);
-    for (let step = 2; step <= 7; step++) {
+    for (let step = 2; step <= 6; step++) {
       const side = dice.random() < 0.5 ? pair.source : pair.target;
       const chance = dice.random();
       if (chance < 0.6) await putBack(side);
