@@ -10,6 +10,7 @@ import { eventually } from "./process.ts";
 import {
   goesOn,
   isMigrated,
+  isQuiet,
   location,
   makeVolume,
   mebibyte,
@@ -60,17 +61,7 @@ beforeEach(async () => {
 async function quiet(): Promise<void> {
   const { mainland } = sites;
   await mainland.kube.apply(schedule("often", { ...history, suspend: true }));
-  await eventually(
-    "the last snapshot having expired and all jobs having ended",
-    async () => {
-      const { snapshots, bases } = await mainland.storage.api.getVolume("books");
-      const newest = snapshots.findLast(({ name }) => dueOfSnapshot(name) !== undefined);
-      const { items } = await mainland.storage.api.listJobs();
-      const isThere = newest !== undefined && (bases[0]?.generation ?? 0) >= newest.generation;
-      return (isThere && items.every(({ finishedAt }) => finishedAt !== null)) || undefined;
-    },
-    patience,
-  );
+  await isQuiet(mainland, "books");
 }
 
 /** So slow that a job of a few MiB is still under way whenever a test looks. */

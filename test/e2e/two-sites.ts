@@ -6,10 +6,12 @@ import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "@jest/globals";
+import { dueOfSnapshot } from "../../src/domain/names.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { startControlPlane } from "./control-plane.ts";
 import { tail } from "./control-plane-program.ts";
 import { conditionOf, type KubeClient, type Manifest, openKubeClient, type Seen } from "./kube-client.ts";
+import { eventually } from "./process.ts";
 import { openSite, type Site } from "./site.ts";
 import { type StorageCluster, startStorageCluster } from "./storage-cluster.ts";
 
@@ -194,4 +196,19 @@ export async function isToldOf({ kube }: SeenSite, name: string, { reason, event
   const { claim, migration } = refs(name);
   expect(await kube.condition(migration, "Ready", "False", reason)).toMatch(part);
   for (const ref of [migration, claim]) expect((await kube.told(ref, event, part)).type).toBe("Warning");
+}
+
+/** Waits until the last snapshot of a volume whose schedule is suspended has expired and arrived, and no job is under way. */
+export async function isQuiet({ storage }: SeenSite, volume: string): Promise<void> {
+  await eventually(
+    `${volume} being quiet`,
+    async () => {
+      const { snapshots, bases } = await storage.api.getVolume(volume);
+      const newest = snapshots.findLast(({ name }) => dueOfSnapshot(name) !== undefined);
+      const { items } = await storage.api.listJobs();
+      const isThere = newest !== undefined && (bases[0]?.generation ?? 0) >= newest.generation;
+      return (isThere && items.every(({ finishedAt }) => finishedAt !== null)) || undefined;
+    },
+    { timeoutMs: 90_000, intervalMs: 150 },
+  );
 }
