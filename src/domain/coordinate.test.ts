@@ -30,5 +30,11 @@ test.each([
   // Restored at the source to before what it had sent: the target has it, although the source no longer does.
   ["a", "a b", "b", "done, diverged"],
 ])("source [%s] and target [%s], to send %s: %s", (source, target, to, choice) => {
-  expect(show(chooseBase({ sourcePoints: words(source), targetPoints: words(target), to }))).toBe(choice);
+  const facts = { sourcePoints: words(source), targetPoints: words(target), hasCommitted: target !== "", to };
+  expect(show(chooseBase(facts))).toBe(choice);
+});
+
+test("a target that has lost all the points it once had is not called a first copy", () => {
+  const choice = chooseBase({ sourcePoints: ["a", "b"], targetPoints: [], hasCommitted: true, to: "b" });
+  expect(show(choice)).toBe("none NoCommonPoint");
 });

@@ -17,9 +17,11 @@ export type BaseChoice =
 export function chooseBase(facts: {
   readonly sourcePoints: readonly string[];
   readonly targetPoints: readonly string[];
+  /** The target has committed something once; its points may all be lost since. */
+  readonly hasCommitted: boolean;
   readonly to: string;
 }): BaseChoice {
-  const { sourcePoints, targetPoints, to } = facts;
+  const { sourcePoints, targetPoints, hasCommitted, to } = facts;
   const newestThere = targetPoints.at(-1);
   const diverged = newestThere !== undefined && !sourcePoints.includes(newestThere);
   if (newestThere === to) return { kind: "done", diverged };
@@ -27,7 +29,7 @@ export function chooseBase(facts: {
   if (toPosition < 0) return { kind: "gone" };
   const common = targetPoints.filter((id) => sourcePoints.includes(id)).at(-1);
   if (common === undefined) {
-    return { kind: "none", reason: newestThere === undefined ? "FirstCopy" : "NoCommonPoint", diverged };
+    return { kind: "none", reason: hasCommitted ? "NoCommonPoint" : "FirstCopy", diverged };
   }
   // Newer points there that the source does not know do not undo that this one arrived.
   if (common === to) return { kind: "done", diverged };

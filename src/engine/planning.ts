@@ -45,7 +45,12 @@ export class Planning {
     const { row, to, volume } = subject;
     const targetPoints = report.points.map((point) => point.pointId);
     const points = await presentPoints(this.core, row.owner, new Set([...targetPoints, row.toId]));
-    const choice = chooseBase({ sourcePoints: points.map((point) => point.pointId), targetPoints, to: row.toId });
+    const choice = chooseBase({
+      sourcePoints: points.map((point) => point.pointId),
+      targetPoints,
+      hasCommitted: targetPoints.length > 0 || report.commits.length > 0,
+      to: row.toId,
+    });
     this.keepGenerationAhead(volume, report);
     switch (choice.kind) {
       case "gone":

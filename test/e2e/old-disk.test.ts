@@ -174,7 +174,10 @@ function folderTests(test: PairTest): void {
     expect(points.map((point) => point.state)).toEqual(["lost", "lost"]);
     expect(state).toBe("Empty");
     await volume.writeAndSnapshot(5);
-    expect(await volume.migrate("s5")).toMatchObject({ mode: { kind: "Allocated" }, from: null });
+    expect(await volume.migrate("s5")).toMatchObject({
+      mode: { kind: "Allocated", reason: "NoCommonPoint" },
+      from: null,
+    });
     await volume.writeAndSnapshot(6);
     expect(await volume.migrate("s6")).toMatchObject({ mode: delta });
   });

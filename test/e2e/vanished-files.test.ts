@@ -34,7 +34,10 @@ onEachBackend((test) => {
     await volume.migrate("s1");
     await vanish(pair, pair.target, pointId);
     await volume.writeAndSnapshot(2);
-    expect(await volume.migrate("s2")).toMatchObject({ mode: { kind: "Allocated" }, from: null });
+    expect(await volume.migrate("s2")).toMatchObject({
+      mode: { kind: "Allocated", reason: "NoCommonPoint" },
+      from: null,
+    });
     expect((await volume.arrived()).points).toMatchObject([{ state: "lost" }, { state: "sealed" }]);
     await volume.checkSettled();
   });

@@ -129,7 +129,7 @@ describe("a file that vanishes", () => {
     };
     expect(await ended(world.source, await start(world, "data", "s2"))).toMatchObject({
       state: "Succeeded",
-      mode: { kind: "Allocated", reason: "FirstCopy" },
+      mode: { kind: "Allocated", reason: "NoCommonPoint" },
     });
   });
 
