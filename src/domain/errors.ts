@@ -28,7 +28,6 @@ export const errorTable = {
   InUse: { retry: "backoff", http: 409, advice: "Remove what uses it first; the message names it." },
   LeaseHeld: { retry: "backoff", http: 409, advice: "Another coordinator holds the term; wait for its lease to end." },
   TermLost: { retry: "backoff", http: 409, advice: "Another term was granted; claim a new one before going on." },
-  SnapshotHeld: { retry: "backoff", http: 409, advice: "The snapshot is kept by the holds named; release them first." },
   SnapshotDeleting: { retry: "never", http: 409, advice: "The snapshot is being deleted; choose another one." },
   PlanMismatch: { retry: "backoff", http: 409, advice: "The plan no longer fits the target; the job plans again." },
   VolumeBusy: { retry: "backoff", http: 409, advice: "Detach or freeze the volume, then try again." },

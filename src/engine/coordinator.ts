@@ -6,7 +6,7 @@ import type { Grant, PeerApi, PeerTarget, PlanHeader, Report } from "../wire/pee
 import type { JobSpec, PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
-import type { JobRows } from "./job-rows.ts";
+import type { JobChange, JobRows } from "./job-rows.ts";
 import type { Locations } from "./locations.ts";
 import { type Planned, Planning, pagesOf, type Subject } from "./planning.ts";
 import { dropHold, type HoldKey, pointOf, pointRef, sealedPoint, takeHold } from "./points.ts";
@@ -156,7 +156,7 @@ export class Coordinator {
     signal.throwIfAborted();
     const { stored } = await connection.api.freeze(target);
     this.rows.save(name, { barrier: "Frozen", ...progressAt(planned.plan.units, stored) });
-    this.rows.start(name).targetAgent = grant.report.agentId;
+    this.rows.start(name);
     await this.stream(run, planned, stored);
     signal.throwIfAborted();
     this.rows.save(name, { barrier: "Stored", commitAsked: 1 });
@@ -167,8 +167,9 @@ export class Coordinator {
 
   // ---- Joined ------------------------------------------------------------------------------------------------------
 
-  private async join({ subject, connection, target }: Run, { base, mode, plan, diverged }: Planned): Promise<void> {
+  private async join({ subject, connection, target }: Run, planned: Planned): Promise<void> {
     const { row, to } = subject;
+    const { base, mode, plan, diverged } = planned;
     const header: PlanHeader = {
       job: row.name,
       baseId: base?.pointId ?? null,
@@ -182,15 +183,7 @@ export class Coordinator {
     };
     await connection.api.putPlan(target, header);
     for (const page of pagesOf(plan.units)) await connection.api.putPlanPage(target, page);
-    this.rows.save(row.name, {
-      barrier: "Joined",
-      fromJson: base === undefined ? null : JSON.stringify(pointRef(base)),
-      modeJson: JSON.stringify(mode),
-      planDigest: plan.digest,
-      bytesTotal: plan.bytesData,
-      bytesPunched: plan.bytesPunched,
-      unitsTotal: plan.units.length,
-    });
+    this.rows.save(row.name, { barrier: "Joined", planDigest: plan.digest, ...whatIsPlanned(planned) });
     this.core.log.info(
       { job: row.name, mode: mode.kind, reason: mode.reason, bytes: plan.bytesData },
       "migration planned",
@@ -202,14 +195,8 @@ export class Coordinator {
     const report = (await connection.api.report(subject.volume.uid)) ?? emptyReport;
     // Nothing to move is an answer as well.
     if (isCommitted(report, subject.row.toId)) return;
-    const { base, mode, plan } = await this.planning.plan(subject, report, signal);
-    this.rows.save(subject.row.name, {
-      fromJson: base === undefined ? null : JSON.stringify(pointRef(base)),
-      modeJson: JSON.stringify(mode),
-      bytesTotal: plan.bytesData,
-      bytesPunched: plan.bytesPunched,
-      unitsTotal: plan.units.length,
-    });
+    const planned = await this.planning.plan(subject, report, signal);
+    this.rows.save(subject.row.name, whatIsPlanned(planned));
   }
 
   // ---- Frozen and Stored -------------------------------------------------------------------------------------------
@@ -221,7 +208,6 @@ export class Coordinator {
     if (missing.length === 0) return;
     const { name } = subject.row;
     const live = this.rows.start(name);
-    live.targetAgent = run.grant.report.agentId;
     const reader = await this.core.storage.openPoint(subject.row.owner, sealedPoint(subject.to));
     try {
       await sendUnits({
@@ -347,6 +333,17 @@ const emptyReport: Report = {
 /** A commit counts while the point is there; one whose file was lost since is sent again. */
 function isCommitted(report: Report, toId: string): boolean {
   return report.points.some((point: PointRef) => point.pointId === toId);
+}
+
+/** What a job's row tells of its plan, also when nothing is moved. */
+function whatIsPlanned({ base, mode, plan }: Planned): JobChange {
+  return {
+    fromJson: base === undefined ? null : JSON.stringify(pointRef(base)),
+    modeJson: JSON.stringify(mode),
+    bytesTotal: plan.bytesData,
+    bytesPunched: plan.bytesPunched,
+    unitsTotal: plan.units.length,
+  };
 }
 
 function progressAt(units: readonly Unit[], stored: readonly (readonly [number, number])[]) {

@@ -33,7 +33,7 @@ export function isErrorCode(word: string): word is ErrorCode {
   return Object.hasOwn(errorTable, word);
 }
 
-/** `SnapshotHeld` → `Snapshot held`. */
+/** `DiskFull` → `Disk full`. */
 function wordsOf(code: string): string {
   const spaced = code.replaceAll(
     /([a-z])([A-Z])/g,
