@@ -127,14 +127,25 @@ async function openLanes(
 function connectTo(location: LocationSpec, credentials: Credentials, clock: Clock): PeerConnection {
   const { seeds, caBundle, clusterUid } = location;
   const bundle = bundleOf(location);
-  const api = openPeerClient({ seeds, caBundle, expectedClusterUid: clusterUid, credentials });
+  const client = (addresses: readonly string[]) =>
+    openPeerClient({ seeds: addresses, caBundle, expectedClusterUid: clusterUid, credentials });
+  const api = client(seeds);
+  const homes = new Map<string, ReturnType<typeof client>>();
+  const at = ({ address }: { address: string }) => {
+    const home = homes.get(address) ?? client([address]);
+    homes.set(address, home);
+    return home;
+  };
   const lanes = tlsLaneDialer({
     credentials,
     trust: () => [caBundle],
     authorize: (chain) => agentOf(chain, bundle, clock.nowMs()),
     clock,
   });
-  return { api, lanes, close: () => api.close() };
+  const close = async () => {
+    for (const opened of [api, ...homes.values()]) await opened.close();
+  };
+  return { api, at, lanes, close };
 }
 
 /** A bundle that cannot be read trusts nobody: that is how the location's state has to call it. */

@@ -328,6 +328,7 @@ const emptyReport: Report = {
   staging: null,
   commits: [],
   generationMax: 0,
+  epoch: 0,
 };
 
 /** A commit counts while the point is there; one whose file was lost since is sent again. */

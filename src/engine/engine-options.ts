@@ -6,13 +6,24 @@ import type { Metrics } from "../base/metrics.ts";
 import { unitBytesMax } from "../domain/plan.ts";
 import type { StorageBackend } from "../storage/backend.ts";
 import type { LaneDialer, LaneServer } from "../transfer/lane.ts";
+import type { MemberApi } from "../wire/member.ts";
 import type { PeerApi } from "../wire/peer.ts";
-import type { LocationSpec } from "../wire/schemas.ts";
+import type { LocationSpec, Member } from "../wire/schemas.ts";
+import type { Journal } from "./journal.ts";
 
 /** A connection to the target cluster of one location. */
 export interface PeerConnection {
+  /** Whichever agent answers first. */
   readonly api: PeerApi;
+  /** One agent of it, such as the home of a copy; calls throw `Unreachable` when another answers there. */
+  at(member: Pick<Member, "agentId" | "address">): PeerApi;
   readonly lanes: LaneDialer;
+  close(): Promise<void>;
+}
+
+/** A connection to one agent of the own cluster. */
+export interface MemberConnection {
+  readonly api: MemberApi;
   close(): Promise<void>;
 }
 
@@ -71,6 +82,12 @@ export interface EngineOptions {
   readonly version: string;
   /** Control and lane addresses that other agents reach this one at. */
   readonly addresses: { readonly address: string; readonly laneAddress: string };
+  /** Addresses (host:port) of agents of the own cluster, from which all others are learnt; none for a single agent. */
+  readonly seeds: readonly string[];
+  /** Opens a connection to an agent of the own cluster; its calls throw what the network does. */
+  readonly connectMember: (address: string) => MemberConnection;
+  /** Opens the journal in {@link dataDir}. */
+  readonly openJournal: (folder: string) => Journal;
   readonly storage: StorageBackend;
   readonly lanes: LaneServer;
   /** Opens a connection to a location's cluster; its calls throw what the network does, and `Untrusted`. */

@@ -12,7 +12,7 @@ import type { Core } from "./core.ts";
 import type { EngineOptions } from "./engine-options.ts";
 import { Gauges } from "./gauges.ts";
 import { Jobs } from "./jobs.ts";
-import { type Journal, openJournal } from "./journal.ts";
+import type { Journal } from "./journal.ts";
 import { Locations } from "./locations.ts";
 import { MigratedVolumes } from "./migrated.ts";
 import { recover } from "./recovery.ts";
@@ -48,7 +48,7 @@ const slowTickMs = 10_000;
 
 /** Opens the journal, brings rows and files together, and goes on with what was unfinished. */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
-  const journal = openJournal(options.dataDir);
+  const journal = options.openJournal(options.dataDir);
   try {
     return await start(options, journal);
   } catch (error) {

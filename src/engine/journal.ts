@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { schema, schemaVersion } from "./schema.ts";
+import { upgrades } from "./schema.ts";
 
 export type Value = SQLInputValue;
 
@@ -113,13 +113,15 @@ class SqliteJournal implements Journal {
   }
 }
 
+/** Brings a journal to the newest version, in one transaction; one of a version that is not known yet is left alone. */
 function migrate(database: DatabaseSync, folder: string): void {
   const { user_version: version } = database.prepare("PRAGMA user_version").get() as { user_version: number };
-  if (version === schemaVersion) return;
-  if (version !== 0) {
+  if (version === upgrades.length) return;
+  if (version > upgrades.length) {
     throw new LongshoreError("Unsupported", `${folder} was written by a version with schema ${version}; upgrade first`);
   }
-  database.exec(`BEGIN IMMEDIATE; ${schema}; PRAGMA user_version=${schemaVersion}; COMMIT`);
+  const missing = upgrades.slice(version).join("\n");
+  database.exec(`BEGIN IMMEDIATE; ${missing}; PRAGMA user_version=${upgrades.length}; COMMIT`);
 }
 
 /** By its shape: under Jest, errors of Node.js are of another realm than our `Error`. */

@@ -1,9 +1,8 @@
 // The tables of the journal. Times are milliseconds since the epoch; JSON columns end in Json. `owner` is the storage key of
 // a volume or migrated volume: a UUID that is never used again, so that a name made anew never meets old rows or files.
 
-export const schemaVersion = 1;
-
-export const schema = `
+/** What version 1 made; what later versions add is in {@link upgrades}, so that old journals and new ones end up the same. */
+const first = `
 CREATE TABLE agent (id TEXT PRIMARY KEY, clusterUid TEXT NOT NULL) STRICT;
 
 CREATE TABLE volumes (
@@ -70,3 +69,41 @@ CREATE TABLE clones (
   revision INTEGER NOT NULL) STRICT;
 CREATE INDEX clonesOf ON clones (migrated);
 `;
+
+// Several agents and groups. `points.groupPoint`: the id shared by the points of one group snapshot; `isValid` 0 until all
+// of its members were thawed well. `jobs.parent`: the group's job that this volume's share belongs to; such rows are not shown
+// as jobs. `jobs.shareJson`: on a group's job, what to move and who takes part (ShareSpec).
+const groups = `
+CREATE TABLE members (
+  agentId TEXT PRIMARY KEY, node TEXT NOT NULL, address TEXT NOT NULL, laneAddress TEXT NOT NULL, incarnation INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('member','lost','forgotten'))) STRICT;
+ALTER TABLE agent ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;
+
+-- Homes chosen for copies of which the home has perhaps not heard yet; kept by the member that places.
+CREATE TABLE placements (
+  clusterUid TEXT NOT NULL, volumeUid TEXT NOT NULL, agentId TEXT NOT NULL, PRIMARY KEY (clusterUid, volumeUid)) STRICT;
+
+-- The decider's row of a group whose home this agent is, and its decisions.
+CREATE TABLE groups (
+  uid TEXT PRIMARY KEY, clusterUid TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL, nonce TEXT NOT NULL,
+  claimant TEXT NOT NULL, job TEXT NOT NULL, isTermLive INTEGER NOT NULL, revision INTEGER NOT NULL, UNIQUE (clusterUid, name)) STRICT;
+CREATE TABLE groupCommits (
+  groupUid TEXT NOT NULL, groupPoint TEXT NOT NULL, job TEXT NOT NULL, epoch INTEGER NOT NULL, membersJson TEXT NOT NULL,
+  committedAt INTEGER NOT NULL, PRIMARY KEY (groupUid, groupPoint)) STRICT;
+
+-- A member's vote: from here on it is bound by the group home's decision.
+CREATE TABLE votes (
+  owner TEXT PRIMARY KEY, groupPoint TEXT NOT NULL, epoch INTEGER NOT NULL, requestJson TEXT NOT NULL, sealedJson TEXT NOT NULL) STRICT;
+
+ALTER TABLE migrated ADD COLUMN groupName TEXT;
+ALTER TABLE migrated ADD COLUMN groupHome TEXT;
+ALTER TABLE points ADD COLUMN groupName TEXT;
+ALTER TABLE points ADD COLUMN groupPoint TEXT;
+ALTER TABLE points ADD COLUMN isValid INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE jobs ADD COLUMN parent TEXT;
+ALTER TABLE jobs ADD COLUMN shareJson TEXT;
+ALTER TABLE jobs ADD COLUMN isPrepared INTEGER NOT NULL DEFAULT 0;
+`;
+
+/** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
+export const upgrades: readonly string[] = [first, groups];

@@ -135,6 +135,7 @@ export class Target {
             },
       commits: this.decisions.commits(row.uid),
       generationMax: row.generationMax,
+      epoch: row.epoch,
     };
   }
 

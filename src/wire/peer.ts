@@ -4,6 +4,8 @@
 import { type Static, Type } from "typebox";
 import { Barrier, Bytes, Member, Metadata, Mode, Name, PointId, PointRef, SizeBytes, Time, Uid } from "./schemas.ts";
 
+const strict = { additionalProperties: false } as const;
+
 const Digest = Type.String({ pattern: "^[0-9a-f]{64}$", description: "SHA-256, hex" });
 const Index = Type.Integer({ minimum: 0, maximum: 2 ** 31 });
 const Nonce = Type.String({ pattern: "^[0-9a-f]{32}$" });
@@ -20,6 +22,13 @@ export type Hello = Static<typeof Hello>;
 export const Term = Type.Object({ epoch: Type.Integer({ minimum: 1 }), nonce: Nonce });
 export type Term = Static<typeof Term>;
 
+/** A group as one of its members remembers it: the agent of the target cluster that decides for it. */
+export const GroupRef = Type.Object({
+  name: Name,
+  home: Type.Unsafe<string>({ ...Uid, description: "Agent id of the group home" }),
+});
+export type GroupRef = Static<typeof GroupRef>;
+
 export const Claim = Type.Object({
   job: Name,
   /** The source volume's UID; `name` is for people. */
@@ -31,6 +40,11 @@ export const Claim = Type.Object({
   nonce: Nonce,
   /** The highest epoch the claimant has seen; the grant is above it and above all that were granted. */
   offeredEpoch: Type.Integer({ minimum: 0 }),
+  /**
+   * For a member of a group: the term that the group home has granted for the whole job. The member takes it over as it
+   * is, if it is above every epoch it has seen (or is the very term it has), and grants none of its own.
+   */
+  group: Type.Optional(Type.Object({ ...GroupRef.properties, term: Term }, strict)),
 });
 export type Claim = Static<typeof Claim>;
 
@@ -58,6 +72,11 @@ export const Report = Type.Object({
   ]),
   commits: Type.Array(CommitRecord, { description: "The newest ones, oldest first" }),
   generationMax: Type.Integer(),
+  /** The highest epoch it has accepted; a term below it changes nothing. */
+  epoch: Type.Integer({ minimum: 0 }),
+  group: Type.Optional(GroupRef),
+  /** It has voted to commit this group point, under this epoch, and waits for the group home's decision. */
+  prepared: Type.Optional(Type.Object({ groupPoint: PointId, epoch: Type.Integer() })),
 });
 export type Report = Static<typeof Report>;
 
@@ -80,6 +99,8 @@ export const PlanHeader = Type.Object({
   bytesPunched: Bytes,
   planDigest: Digest,
   diverged: Type.Boolean(),
+  /** The group point that `to` is a part of. */
+  groupPoint: Type.Optional(PointId),
 });
 export type PlanHeader = Static<typeof PlanHeader>;
 
@@ -114,6 +135,135 @@ export type LaneTicket = Static<typeof LaneTicket>;
 
 export const FreezeResult = Type.Object({ stored: Ranges });
 export type FreezeResult = Static<typeof FreezeResult>;
+
+// ---- several nodes, and groups ----------------------------------------------------------------------------------------
+
+export const LocateRequest = Type.Object(
+  {
+    volumes: Type.Array(Type.Object({ volume: Uid, sizeBytes: SizeBytes }, strict), { minItems: 1, maxItems: 256 }),
+    /** The group they are members of. */
+    group: Type.Optional(Name),
+  },
+  strict,
+);
+export type LocateRequest = Static<typeof LocateRequest>;
+
+/** Where volumes have, or will have, their copies. */
+export const Homes = Type.Object({
+  clusterUid: Uid,
+  homes: Type.Array(Type.Object({ volume: Uid, agentId: Uid })),
+  /** Who decides for the group; null when none was asked for. */
+  groupHome: Type.Union([Uid, Type.Null()]),
+  members: Type.Array(Member),
+});
+export type Homes = Static<typeof Homes>;
+
+export const GroupClaim = Type.Object(
+  {
+    group: Name,
+    job: Name,
+    claimant: Uid,
+    nonce: Nonce,
+    /** The highest epoch that any participant, source or target, has seen. */
+    offeredEpoch: Type.Integer({ minimum: 0 }),
+  },
+  strict,
+);
+export type GroupClaim = Static<typeof GroupClaim>;
+
+export const GroupCommitMember = Type.Object(
+  {
+    volume: Uid,
+    /** The home of its copy. */
+    agentId: Uid,
+    baseId: Type.Union([PointId, Type.Null()]),
+    toId: PointId,
+    planDigest: Digest,
+  },
+  strict,
+);
+export type GroupCommitMember = Static<typeof GroupCommitMember>;
+
+export const GroupCommitRequest = Type.Object(
+  { groupPoint: PointId, members: Type.Array(GroupCommitMember, { minItems: 1, maxItems: 256 }) },
+  strict,
+);
+export type GroupCommitRequest = Static<typeof GroupCommitRequest>;
+
+export const GroupCommitRecord = Type.Object({
+  groupPoint: PointId,
+  job: Name,
+  epoch: Type.Integer(),
+  members: Type.Array(GroupCommitMember),
+  committedAt: Time,
+});
+export type GroupCommitRecord = Static<typeof GroupCommitRecord>;
+
+/** What the group home durably knows. */
+export const GroupReport = Type.Object({
+  agentId: Uid,
+  epoch: Type.Integer({ minimum: 0 }),
+  job: Type.String(),
+  isTermLive: Type.Boolean(),
+  commits: Type.Array(GroupCommitRecord, { description: "The newest ones, oldest first" }),
+});
+export type GroupReport = Static<typeof GroupReport>;
+
+export const GroupGrant = Type.Object({ term: Term, leaseMs: Type.Integer(), report: GroupReport });
+export type GroupGrant = Static<typeof GroupGrant>;
+
+export const PrepareRequest = Type.Object(
+  {
+    baseId: Type.Union([PointId, Type.Null()]),
+    toId: PointId,
+    planDigest: Digest,
+    groupPoint: PointId,
+    /** All members of the group point with the homes of their copies: whom to ask should the group home be forgotten. */
+    members: Type.Array(Type.Object({ volume: Uid, agentId: Uid }, strict), { minItems: 1, maxItems: 256 }),
+  },
+  strict,
+);
+export type PrepareRequest = Static<typeof PrepareRequest>;
+
+/** The group a call is about; the caller's cluster comes from its certificate. */
+export interface GroupTarget {
+  readonly group: string;
+  readonly term: Term;
+}
+
+/**
+ * What groups add to {@link PeerApi}. A group has one decider, the group home; its members hold what is staged. The
+ * coordinator has every member vote by `prepare`, and then asks the group home to `commitGroup`: that one conditional
+ * write is the decision for all of them. A member that has voted neither aborts by itself nor commits by itself: it asks.
+ */
+export interface PeerGroupApi {
+  /**
+   * Where the copies of these volumes are, and which agent decides for the group. Places those that are new, durably.
+   * `Unreachable` when a member that may have one does not answer: bring it back, or have it forgotten.
+   */
+  locate(request: LocateRequest): Promise<Homes>;
+  /** At the group home: as {@link PeerApi.claim}, for the whole group. */
+  claimGroup(claim: GroupClaim): Promise<GroupGrant>;
+  /** What the group home durably knows; needs no term. */
+  reportGroup(group: string): Promise<GroupReport | undefined>;
+  renewGroup(target: GroupTarget): Promise<void>;
+  /**
+   * At a member, under the group's term: its vote. Seals staging in place and records the vote, durably; `PlanMismatch`
+   * unless exactly the plan is stored. From here on the member is bound by the group home's decision.
+   */
+  prepare(target: PeerTarget, request: PrepareRequest): Promise<void>;
+  /** At the group home: the decision, one conditional write. A repeat answers with the record. */
+  commitGroup(target: GroupTarget, request: GroupCommitRequest): Promise<GroupCommitRecord>;
+  /** At the group home: ends the term without a commit; members that ask from now on are told so. */
+  abortGroup(target: GroupTarget): Promise<void>;
+  /** At the group home: ends the term after the commit. */
+  releaseGroup(target: GroupTarget): Promise<void>;
+  /**
+   * At a member: has it ask the group home now, and do what was decided; answers what holds then (`prepared` is still
+   * there while nothing is decided, or the home does not answer). Needs no term: the decision is not the caller's.
+   */
+  settle(volume: string): Promise<Report | undefined>;
+}
 
 /** The volume a call is about, as the source names it; the caller's cluster comes from its certificate. */
 export interface PeerTarget {

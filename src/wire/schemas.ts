@@ -53,6 +53,16 @@ export const Member = Type.Object({
   node: Type.String(),
   address: Address,
   laneAddress: Address,
+  state: Type.Optional(
+    Type.Union(
+      [
+        Type.Literal("alive"),
+        Type.Literal("unreachable", { description: "Known, and does not answer now" }),
+        Type.Literal("lost", { description: "Its node came back without its data; it counts until it is forgotten" }),
+      ],
+      { description: "As the answering agent sees it; absent from older agents" },
+    ),
+  ),
 });
 export type Member = Static<typeof Member>;
 
@@ -93,6 +103,9 @@ export const SnapshotView = Type.Object({
   sizeBytes: Bytes,
   createdAt: Time,
   stallMs: Type.Number({ description: "How long writers were held up" }),
+  groupPoint: Type.Optional(
+    Type.Unsafe<string>({ ...PointId, description: "Taken together with others: the id all of them share" }),
+  ),
   holds: Type.Array(Hold),
 });
 export type SnapshotView = Static<typeof SnapshotView>;
@@ -136,6 +149,22 @@ export const VolumeView = Type.Object({
 export type VolumeView = Static<typeof VolumeView>;
 
 export const SnapshotSpec = Type.Object({}, strict);
+
+/** All volumes are frozen, then all are snapshotted, then all are thawed. */
+export const GroupSnapshotSpec = Type.Object(
+  { volumes: Type.Array(Name, { minItems: 1, maxItems: 256, uniqueItems: true }) },
+  strict,
+);
+export type GroupSnapshotSpec = Static<typeof GroupSnapshotSpec>;
+
+export const GroupSnapshotView = Type.Object({
+  group: Name,
+  name: Name,
+  groupPoint: PointId,
+  snapshots: Type.Array(SnapshotView, { description: "One of each volume, in the order asked for" }),
+  frozenMs: Type.Number({ description: "How long the writers of the group were held up" }),
+});
+export type GroupSnapshotView = Static<typeof GroupSnapshotView>;
 
 // ---- locations (source side) ---------------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ function connect(peers: readonly Cluster[], callerUid: string, location: Locatio
         }
       },
   });
-  return { api, lanes: { open: (to) => peer().lanes.open(to) }, close: async () => undefined };
+  return { api, at: () => api, lanes: { open: (to) => peer().lanes.open(to) }, close: async () => undefined };
 }
 
 /** Lets `target` take volumes of `source`, and makes it a location there. */

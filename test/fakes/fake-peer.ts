@@ -115,7 +115,8 @@ export class FakePeer implements PeerApi {
     return known;
   }
 
-  #report({ commits }: FakeVolume): Report {
-    return { agentId: "agent-1", barrier: "None", points: [], staging: null, commits, generationMax: 0 };
+  #report({ commits, term }: FakeVolume): Report {
+    const epoch = term?.epoch ?? 0;
+    return { agentId: "agent-1", barrier: "None", points: [], staging: null, commits, generationMax: 0, epoch };
   }
 }

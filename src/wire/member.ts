@@ -1,0 +1,270 @@
+// What the agents of one storage cluster say to each other. On the source side: the coordinator of a group's job to the
+// participants. On the target side: who has a copy, and what a group home has decided. And on both: who there is.
+// Only agents of the own cluster may call it; every call is safe to repeat.
+import { type Static, Type } from "typebox";
+import { GroupCommitRecord, GroupRef, LocateRequest, Term } from "./peer.ts";
+import {
+  Barrier,
+  Bytes,
+  JobSpec,
+  JobState,
+  Member,
+  Mode,
+  Name,
+  PointId,
+  PointRef,
+  Problem,
+  SnapshotView,
+  Uid,
+} from "./schemas.ts";
+
+const strict = { additionalProperties: false } as const;
+const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(schema: T) => Type.Union([schema, Type.Null()]);
+const Count = Type.Integer({ minimum: 0 });
+
+// ---- membership ----------------------------------------------------------------------------------------------------
+
+/**
+ * An agent as it is passed on from one to the next. Of two tellings about one agent the later state wins in the order
+ * `member`, `lost`, `forgotten`; its addresses are those it gave last itself (the higher `incarnation`).
+ */
+export const KnownMember = Type.Object(
+  {
+    agentId: Uid,
+    node: Type.String(),
+    address: Member.properties.address,
+    laneAddress: Member.properties.laneAddress,
+    /** Grows with every start of the agent. */
+    incarnation: Count,
+    state: Type.Union([
+      Type.Literal("member"),
+      Type.Literal("lost", { description: "Its node is back under another agent id: with an empty disk" }),
+      Type.Literal("forgotten", { description: "A person said that it will not come back" }),
+    ]),
+  },
+  strict,
+);
+export type KnownMember = Static<typeof KnownMember>;
+
+export const Meeting = Type.Object({ self: KnownMember, members: Type.Array(KnownMember, { maxItems: 1024 }) }, strict);
+export type Meeting = Static<typeof Meeting>;
+
+// ---- target side ---------------------------------------------------------------------------------------------------
+
+export const CopiesRequest = Type.Object(
+  { clusterUid: Uid, volumes: Type.Array(Uid, { minItems: 1, maxItems: 256 }) },
+  strict,
+);
+export type CopiesRequest = Static<typeof CopiesRequest>;
+
+/** A copy this agent has, or one it has placed and whose home has perhaps not heard of it yet. */
+export const Copy = Type.Object({
+  volume: Uid,
+  /** The home. */
+  agentId: Uid,
+  /** `false`: only placed there. */
+  isMade: Type.Boolean(),
+  points: Count,
+  epoch: Count,
+  group: Type.Optional(GroupRef),
+});
+export type Copy = Static<typeof Copy>;
+
+export const Copies = Type.Object({ copies: Type.Array(Copy), freeBytes: Bytes });
+export type Copies = Static<typeof Copies>;
+
+export const PlaceRequest = Type.Object({ clusterUid: Uid, ...LocateRequest.properties }, strict);
+export type PlaceRequest = Static<typeof PlaceRequest>;
+
+export const DecisionQuery = Type.Object(
+  {
+    clusterUid: Uid,
+    group: Name,
+    groupPoint: PointId,
+    /** The epoch under which the member that asks has voted. */
+    epoch: Count,
+  },
+  strict,
+);
+export type DecisionQuery = Static<typeof DecisionQuery>;
+
+/** What became of a group point. `pending`: a term is live, under which it may still be committed. */
+export const Decision = Type.Union([
+  Type.Object({ kind: Type.Literal("committed"), record: GroupCommitRecord }),
+  Type.Object({
+    kind: Type.Literal("aborted", {
+      description: "No term of the asked epoch or below it can commit it any more",
+    }),
+    epoch: Count,
+  }),
+  Type.Object({ kind: Type.Literal("pending"), epoch: Count }),
+]);
+export type Decision = Static<typeof Decision>;
+
+export const OutcomeQuery = Type.Object({ clusterUid: Uid, volume: Uid, groupPoint: PointId }, strict);
+export type OutcomeQuery = Static<typeof OutcomeQuery>;
+
+/** What a member itself knows of a group point; what the others go by when the group home was forgotten. */
+export const MemberOutcome = Type.Object({
+  outcome: Type.Union([Type.Literal("committed"), Type.Literal("prepared"), Type.Literal("none")]),
+});
+export type MemberOutcome = Static<typeof MemberOutcome>;
+
+// ---- source side: snapshots of groups ------------------------------------------------------------------------------
+
+export const HoldingsRequest = Type.Object({ volumes: Type.Array(Name, { minItems: 1, maxItems: 256 }) }, strict);
+export type HoldingsRequest = Static<typeof HoldingsRequest>;
+
+/** The volumes asked for that have their home here. */
+export const Holdings = Type.Object({
+  volumes: Type.Array(
+    Type.Object({
+      name: Name,
+      uid: Uid,
+      snapshots: Type.Array(SnapshotView, { description: "Those taken with a group, valid or not" }),
+    }),
+  ),
+});
+export type Holdings = Static<typeof Holdings>;
+
+export const FreezeRequest = Type.Object(
+  {
+    group: Name,
+    groupPoint: PointId,
+    volumes: Type.Array(Name, { minItems: 1, maxItems: 256 }),
+    /** Thaws by itself after this long, whatever happened to whoever asked. */
+    timeoutMs: Type.Integer({ minimum: 1, maximum: 600_000 }),
+  },
+  strict,
+);
+export type FreezeRequest = Static<typeof FreezeRequest>;
+
+export const FrozenRef = Type.Object({ group: Name, groupPoint: PointId }, strict);
+export type FrozenRef = Static<typeof FrozenRef>;
+
+export const GroupSnapshotPart = Type.Object({ group: Name, groupPoint: PointId, name: Name }, strict);
+export type GroupSnapshotPart = Static<typeof GroupSnapshotPart>;
+
+export const Thawed = Type.Object({
+  /** Whether all of them were frozen without a break from the freeze to this moment. */
+  wasFrozen: Type.Boolean(),
+  frozenMs: Type.Number(),
+});
+export type Thawed = Static<typeof Thawed>;
+
+// ---- source side: the job of a group -------------------------------------------------------------------------------
+
+/** A group's job as every source participant keeps it: what to move, and who takes part. */
+export const ShareSpec = Type.Object(
+  {
+    spec: JobSpec,
+    groupPoint: PointId,
+    to: PointRef,
+    participants: Type.Array(
+      Type.Object({ agentId: Uid, volumes: Type.Array(Type.Object({ name: Name, uid: Uid, toId: PointId }, strict)) }, strict),
+      { minItems: 1, maxItems: 256 },
+    ),
+  },
+  strict,
+);
+export type ShareSpec = Static<typeof ShareSpec>;
+
+/** How far a participant is to bring its share, and then wait. `Released` finishes forward, `Ended` gives up. */
+export const Step = Type.Union([
+  Type.Literal("Joined"),
+  Type.Literal("Frozen"),
+  Type.Literal("Stored", { description: "Stored and verified, and every member has voted" }),
+  Type.Literal("Released", { description: "The group point is committed: base moved, terms ended" }),
+  Type.Literal("Ended", { description: "It is decided that the job ends otherwise: Failed, Cancelled or Suspended" }),
+]);
+export type Step = Static<typeof Step>;
+
+export const Order = Type.Object(
+  {
+    /** As granted by the group home; a participant acts on none below the highest it has persisted. */
+    term: Term,
+    step: Step,
+    targetClusterUid: Uid,
+    group: GroupRef,
+    homes: Type.Array(Type.Object({ volume: Uid, member: Member }), { maxItems: 256 }),
+    /** With `Ended`: as what, why, and whether staging at the target is dropped as well. */
+    end: Type.Optional(
+      Type.Object({ state: JobState, problem: nullable(Problem), discard: Type.Boolean() }, strict),
+    ),
+  },
+  strict,
+);
+export type Order = Static<typeof Order>;
+
+/** One volume's part of a job, as the source participant that reads it knows it. */
+export const ShareView = Type.Object({
+  volume: Name,
+  uid: Uid,
+  toId: PointId,
+  barrier: Barrier,
+  /** Its target member has voted, as far as is known here. */
+  isPrepared: Type.Boolean(),
+  from: nullable(PointRef),
+  mode: nullable(Mode),
+  planDigest: nullable(Type.String()),
+  bytesTotal: Bytes,
+  bytesPunched: Bytes,
+  bytesSent: Bytes,
+  bytesStored: Bytes,
+  unitsTotal: Count,
+  unitsStored: Count,
+  /** Of its copy: the home, what it reported last, and under which epoch. */
+  targetAgent: nullable(Uid),
+  targetBarrier: nullable(Barrier),
+});
+export type ShareView = Static<typeof ShareView>;
+
+export const ShareReport = Type.Object({
+  agentId: Uid,
+  job: Name,
+  /** The highest epoch it has persisted for this job. */
+  epoch: Count,
+  /** `idle`: the last order is done. */
+  state: Type.Union([Type.Literal("idle"), Type.Literal("running"), Type.Literal("failed"), Type.Literal("finished")]),
+  /** What the last order asked for. */
+  step: nullable(Step),
+  /** Why the last order failed. */
+  problem: nullable(Problem),
+  finishedAs: nullable(JobState),
+  shares: Type.Array(ShareView),
+});
+export type ShareReport = Static<typeof ShareReport>;
+
+/** One agent as the others of its cluster see it. */
+export interface MemberApi {
+  /** Introduces the caller, and exchanges who is known. `Forbidden` for an agent that was forgotten. */
+  meet(meeting: Meeting): Promise<Meeting>;
+
+  copies(request: CopiesRequest): Promise<Copies>;
+  /** At the member that places (the first of all that count): chooses homes for new copies, durably; once for each. */
+  place(request: PlaceRequest): Promise<Copies>;
+  /** At a group home. A group it does not know of is answered as aborted: it can commit nothing for it. */
+  decision(query: DecisionQuery): Promise<Decision>;
+  memberOutcome(query: OutcomeQuery): Promise<MemberOutcome>;
+
+  holdings(request: HoldingsRequest): Promise<Holdings>;
+  /** Freezes all of them or none. Frozen already for the same group point: nothing changes. */
+  freeze(request: FreezeRequest): Promise<void>;
+  /** Snapshots what is frozen for this group point. The snapshots do not count until they are confirmed. */
+  snapshotFrozen(part: GroupSnapshotPart): Promise<void>;
+  thaw(ref: FrozenRef): Promise<Thawed>;
+  /** Every thaw was good: the snapshots count from now on. */
+  confirmGroup(part: GroupSnapshotPart): Promise<{ snapshots: SnapshotView[] }>;
+  /** Drops what does not count. What was confirmed stays. */
+  discardGroup(part: GroupSnapshotPart): Promise<void>;
+
+  /** Takes part in a group's job: row and holds, durably. The same again changes nothing. */
+  takeShare(job: string, share: ShareSpec): Promise<ShareReport>;
+  /** Follows the spec's `suspend` and `cancel` of the job elsewhere. */
+  shareReport(job: string): Promise<ShareReport | undefined>;
+  /**
+   * Brings the share to a step, and answers when it is there, when it failed, or after ten seconds with `running`: then
+   * the same order again waits on. `TermLost` for an epoch below the persisted one, or another term of the same epoch.
+   */
+  order(job: string, order: Order): Promise<ShareReport>;
+}
