@@ -86,7 +86,8 @@ CREATE TABLE placements (
 -- The decider's row of a group whose home this agent is, and its decisions.
 CREATE TABLE groups (
   uid TEXT PRIMARY KEY, clusterUid TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL, nonce TEXT NOT NULL,
-  claimant TEXT NOT NULL, job TEXT NOT NULL, isTermLive INTEGER NOT NULL, revision INTEGER NOT NULL, UNIQUE (clusterUid, name)) STRICT;
+  claimant TEXT NOT NULL, job TEXT NOT NULL, groupPoint TEXT NOT NULL, isTermLive INTEGER NOT NULL, revision INTEGER NOT NULL,
+  UNIQUE (clusterUid, name)) STRICT;
 CREATE TABLE groupCommits (
   groupUid TEXT NOT NULL, groupPoint TEXT NOT NULL, job TEXT NOT NULL, epoch INTEGER NOT NULL, membersJson TEXT NOT NULL,
   committedAt INTEGER NOT NULL, PRIMARY KEY (groupUid, groupPoint)) STRICT;

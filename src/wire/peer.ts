@@ -162,6 +162,8 @@ export const GroupClaim = Type.Object(
   {
     group: Name,
     job: Name,
+    /** The one group point that may be committed under the term; a vote for any other is void once the term is granted. */
+    groupPoint: PointId,
     claimant: Uid,
     nonce: Nonce,
     /** The highest epoch that any participant, source or target, has seen. */
