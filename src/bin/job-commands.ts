@@ -51,7 +51,7 @@ function columns(asking: Asking): Column<JobView>[] {
   const nowMs = systemClock.nowMs();
   return [
     { title: "NAME", of: (job) => job.name },
-    { title: "VOLUME", of: (job) => job.spec.volume },
+    { title: "VOLUME", of: ({ spec }) => spec.volume ?? `group ${spec.group?.name}` },
     { title: "LOCATION", of: (job) => job.spec.location },
     { title: "MODE", of: (job) => job.mode?.kind },
     { title: "STATE", of: (job) => stateText(job.state, asking) },
@@ -80,6 +80,8 @@ function detail(job: JobView, streams: Asking): string {
   const fields = renderFields({
     job: job.name,
     volume: spec.volume,
+    group: spec.group?.name,
+    volumes: spec.group?.volumes.join(", "),
     location: spec.location,
     snapshot: spec.snapshot,
     state: stateText(job.state, streams),

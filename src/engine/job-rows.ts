@@ -1,5 +1,6 @@
 // Jobs as rows: what a migration of one volume to one location has durably reached, and how the API shows it.
 import { LongshoreError } from "../domain/errors.ts";
+import { volumesOf } from "../domain/job-subject.ts";
 import type { Barrier, JobSpec, JobState, JobView, Mode, ParticipantView, PointRef, Problem } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
 import type { Value } from "./journal.ts";
@@ -208,9 +209,23 @@ export class JobRows {
 
   private participants(row: JobRow, live: LiveProgress | undefined): ParticipantView[] {
     const error = row.errorJson === null ? null : (JSON.parse(row.errorJson) as Problem).detail;
-    const common = { barrier: row.barrier, epoch: row.epoch, unitsDone: live?.unitsStored ?? row.unitsStored };
-    const here: ParticipantView = { agentId: this.core.agentId, role: "coordinator", ...common, lastError: error };
+    const common = {
+      state: participantState(row),
+      volumes: [...volumesOf(JSON.parse(row.specJson) as JobSpec)],
+      barrier: row.barrier,
+      epoch: row.epoch,
+      unitsDone: live?.unitsStored ?? row.unitsStored,
+      lastHeardAt: null,
+    };
+    const { agentId, node } = this.core;
+    const here: ParticipantView = { agentId, node, role: "coordinator", ...common, lastError: error };
     const there = live?.targetAgent;
-    return there == null ? [here] : [here, { agentId: there, role: "decider", ...common, lastError: null }];
+    if (there == null) return [here];
+    return [here, { agentId: there, node: null, role: "decider", ...common, lastError: null }];
   }
+}
+
+function participantState({ state, finishedAt }: JobRow): ParticipantView["state"] {
+  if (finishedAt !== null) return "finished";
+  return state === "Running" ? "running" : "idle";
 }

@@ -1,6 +1,7 @@
 // The jobs of this node: taken in under the client's names, steered by their spec, admitted from one ledger, and shown.
 // Driving them is job-runner.ts; what one attempt does is coordinator.ts.
 import { LongshoreError } from "../domain/errors.ts";
+import { jobSubject } from "../domain/job-subject.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
 import { Coordinator } from "./coordinator.ts";
@@ -119,9 +120,11 @@ export class Jobs {
   }
 
   private take(name: string, spec: JobSpec): void {
-    const volume = this.volumes.row(spec.volume);
+    const subject = jobSubject(spec);
+    if (subject.kind === "group") throw new LongshoreError("Unsupported", "jobs of groups are not run yet");
+    const volume = this.volumes.row(subject.volume);
     const location = this.locations.spec(spec.location);
-    const to = this.volumes.snapshots.require(volume.uid, spec.volume, spec.snapshot);
+    const to = this.volumes.snapshots.require(volume.uid, volume.name, spec.snapshot);
     const { journal, log } = this.core;
     journal.transaction(() => {
       takeHold(this.core, { owner: volume.uid, pointId: to.pointId, reason: "job", holder: name });
@@ -129,7 +132,7 @@ export class Jobs {
       this.volumes.touch(volume.uid);
       if (spec.suspend === true) this.rows.change(name, { state: "Suspended" });
     });
-    log.info({ job: name, volume: spec.volume, location: spec.location, cluster: location.clusterName }, "job taken");
+    log.info({ job: name, volume: volume.name, location: spec.location, cluster: location.clusterName }, "job taken");
     this.rows.publish(name);
     this.volumes.published(volume.uid);
     if (spec.cancel === true) this.runner.finish(name, "Cancelled");
@@ -138,7 +141,7 @@ export class Jobs {
   private steer(row: JobRow, spec: JobSpec): void {
     const old = JSON.parse(row.specJson) as JobSpec;
     const isSame =
-      old.volume === spec.volume &&
+      JSON.stringify(jobSubject(old)) === JSON.stringify(jobSubject(spec)) &&
       old.location === spec.location &&
       old.snapshot === spec.snapshot &&
       (old.dryRun ?? false) === (spec.dryRun ?? false);

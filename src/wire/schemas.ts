@@ -207,17 +207,26 @@ export type LocationView = Static<typeof LocationView>;
 
 // ---- jobs (source side) --------------------------------------------------------------------------------------------
 
+/** Volumes that are snapshotted and migrated as one. */
+export const JobGroup = Type.Object(
+  { name: Name, volumes: Type.Array(Name, { minItems: 1, maxItems: 256, uniqueItems: true }) },
+  strict,
+);
+export type JobGroup = Static<typeof JobGroup>;
+
 export const JobSpec = Type.Object(
   {
-    volume: Name,
+    volume: Type.Optional(Name),
+    group: Type.Optional(JobGroup),
     location: Name,
-    snapshot: Name,
+    snapshot: Type.Unsafe<string>({ ...Name, description: "Of the volume, or the group's, which each volume has" }),
     dryRun: Type.Optional(Type.Boolean({ description: "Plan, report, and move nothing" })),
     suspend: Type.Optional(Type.Boolean()),
     cancel: Type.Optional(Type.Boolean()),
   },
-  strict,
+  { ...strict, oneOf: [{ required: ["volume"] }, { required: ["group"] }] },
 );
+/** Exactly one of `volume` and `group` is there. */
 export type JobSpec = Static<typeof JobSpec>;
 
 export const Barrier = Type.Union([
@@ -250,18 +259,32 @@ export type Mode = Static<typeof Mode>;
 export const PointRef = Type.Object({ pointId: PointId, generation: Count, sourceTime: Time, sizeBytes: Bytes });
 export type PointRef = Static<typeof PointRef>;
 
+export const ParticipantState = Type.Union([
+  Type.Literal("idle", { description: "Has done what was asked of it, and waits for the others" }),
+  Type.Literal("running"),
+  Type.Literal("failed", { description: "Its last try failed; it is asked again" }),
+  Type.Literal("finished"),
+  Type.Literal("unreachable", { description: "What is told of it is what was heard last" }),
+]);
+export type ParticipantState = Static<typeof ParticipantState>;
+
 export const ParticipantView = Type.Object({
   agentId: Uid,
+  node: nullable(Type.String({ description: "Null while it is not known" })),
   role: Type.Union([
     Type.Literal("coordinator"),
     Type.Literal("source"),
     Type.Literal("target"),
     Type.Literal("decider"),
   ]),
+  state: ParticipantState,
+  /** Names of the volumes it has a part in. */
+  volumes: Type.Array(Name),
   barrier: Barrier,
   unitsDone: Count,
   epoch: Count,
   lastError: nullable(Type.String()),
+  lastHeardAt: nullable(Time),
 });
 export type ParticipantView = Static<typeof ParticipantView>;
 

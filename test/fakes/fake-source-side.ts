@@ -1,5 +1,6 @@
 // The source side of the fake agent: volumes, snapshots and their holds, locations, jobs.
 import { LongshoreError } from "../../src/domain/errors.ts";
+import { volumesOf } from "../../src/domain/job-subject.ts";
 import type { Precondition } from "../../src/wire/agent-api.ts";
 import { problemOf } from "../../src/wire/problem.ts";
 import type {
@@ -58,7 +59,9 @@ export class FakeSourceSide extends FakeStore {
     const present = this.volumes.get(name);
     if (present === undefined) return;
     check(present, precondition, `volume ${name}`);
-    const busy = [...this.jobs.values()].find((job) => job.spec.volume === name && !finished.includes(job.state));
+    const busy = [...this.jobs.values()].find(
+      (job) => volumesOf(job.spec).includes(name) && !finished.includes(job.state),
+    );
     if (busy) throw new LongshoreError("InUse", `volume ${name} is in use by job ${busy.name}`);
     this.dropRow(this.volumes, "volume", name);
   }
@@ -200,9 +203,11 @@ export class FakeSourceSide extends FakeStore {
   /** The target has committed: the base moves, old holds are dropped. */
   succeedJob(name: string, fields: Partial<JobView> = {}): void {
     const job = this.getRow(this.jobs, name, "job");
-    const volume = this.getRow(this.volumes, job.spec.volume, "volume");
-    const snapshot = volume.snapshots.find((candidate) => candidate.name === job.spec.snapshot);
-    if (snapshot && !job.spec.dryRun) this.#moveBase(volume, job.spec.location, snapshot);
+    for (const name of volumesOf(job.spec)) {
+      const volume = this.getRow(this.volumes, name, "volume");
+      const snapshot = volume.snapshots.find((candidate) => candidate.name === job.spec.snapshot);
+      if (snapshot && !job.spec.dryRun) this.#moveBase(volume, job.spec.location, snapshot);
+    }
     this.#end(job, "Succeeded", { barrier: "Released", ...fields });
   }
 
@@ -312,15 +317,15 @@ export class FakeSourceSide extends FakeStore {
 
   #startJob(name: string, spec: JobSpec): void {
     this.getRow(this.locations, spec.location, "location");
-    const held = this.#hold(spec.volume, spec.snapshot, { reason: "job", owner: name });
-    const { pointId, generation, createdAt: sourceTime, sizeBytes } = held;
+    const held = volumesOf(spec).map((volume) => this.#hold(volume, spec.snapshot, { reason: "job", owner: name }));
+    const { pointId, generation, createdAt: sourceTime, sizeBytes } = held[0] as SnapshotView;
     const to: PointRef = { pointId, generation, sourceTime, sizeBytes };
     this.storeRow(this.jobs, "job", { ...pending(name, structuredClone(spec)), to, createdAt: this.now() });
     this.#steer(this.getRow(this.jobs, name, "job"));
   }
 
   #changeJob(present: Writable<JobView>, spec: JobSpec): void {
-    const fixed = ({ volume, location, snapshot, dryRun = false }: JobSpec) => [volume, location, snapshot, dryRun];
+    const fixed = ({ suspend: _, cancel: __, dryRun = false, ...rest }: JobSpec) => ({ ...rest, dryRun });
     if (!same(fixed(present.spec), fixed(spec)))
       throw new LongshoreError("NameTaken", `job ${present.name} exists with another spec`);
     if (same(present.spec, spec)) return;
@@ -344,8 +349,10 @@ export class FakeSourceSide extends FakeStore {
   #end(job: Writable<JobView>, state: JobState, fields: Partial<JobView> = {}): void {
     if (finished.includes(job.state)) return;
     Object.assign(job, { state, finishedAt: this.now(), durationMs: 1 }, fields);
-    const volume = this.volumes.get(job.spec.volume);
-    if (volume) this.#unhold(volume, (_, hold) => hold.reason === "job" && hold.owner === job.name);
+    for (const name of volumesOf(job.spec)) {
+      const volume = this.volumes.get(name);
+      if (volume) this.#unhold(volume, (_, hold) => hold.reason === "job" && hold.owner === job.name);
+    }
     this.touch("job", job);
   }
 }
