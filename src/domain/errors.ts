@@ -29,6 +29,11 @@ export const errorTable = {
   LeaseHeld: { retry: "backoff", http: 409, advice: "Another coordinator holds the term; wait for its lease to end." },
   TermLost: { retry: "backoff", http: 409, advice: "Another term was granted; claim a new one before going on." },
   SnapshotDeleting: { retry: "never", http: 409, advice: "The snapshot is being deleted; choose another one." },
+  Undecided: {
+    retry: "backoff",
+    http: 409,
+    advice: "Its group home decides; bring that agent back, or have it forgotten: longshore node forget.",
+  },
   PlanMismatch: { retry: "backoff", http: 409, advice: "The plan no longer fits the target; the job plans again." },
   VolumeBusy: { retry: "backoff", http: 409, advice: "Detach or freeze the volume, then try again." },
   Frozen: { retry: "backoff", http: 409, advice: "A transfer is running; the request is served when it commits." },

@@ -350,6 +350,9 @@ export const MigratedPoint = Type.Object({
   sizeBytes: Bytes,
   state: Type.Union([Type.Literal("sealed"), Type.Literal("lost"), Type.Literal("deleting")]),
   verified: Type.Union([Type.Literal("media"), Type.Literal("memory")]),
+  groupPoint: Type.Optional(
+    Type.Unsafe<string>({ ...PointId, description: "Committed together with others: the id all of them share" }),
+  ),
   holds: Type.Array(Hold),
 });
 export type MigratedPoint = Static<typeof MigratedPoint>;
@@ -368,7 +371,12 @@ export const MigratedVolumeView = Type.Object({
     Type.Literal("Empty", { description: "No point has been committed yet" }),
     Type.Literal("Available"),
     Type.Literal("Frozen", { description: "A transfer runs; the newest point is closed for new clones" }),
+    Type.Literal("Undecided", {
+      description: "Frozen, with a vote to commit whose group home does not answer, or has not decided in time",
+    }),
   ]),
+  /** The group it was last migrated with, and the agent that decides for it. */
+  group: Type.Optional(Type.Object({ name: Name, home: Uid })),
   diverged: Type.Boolean({ description: "The newest point here was unknown to the source at the last job" }),
   transfer: nullable(
     Type.Object({
@@ -386,9 +394,42 @@ export const MigratedVolumeView = Type.Object({
 });
 export type MigratedVolumeView = Static<typeof MigratedVolumeView>;
 
+/** What was committed together: one point of each volume. */
+export const GroupPoint = Type.Object({
+  groupPoint: PointId,
+  job: Type.String(),
+  epoch: Count,
+  committedAt: Time,
+  members: Type.Array(
+    Type.Object({
+      volume: Type.Unsafe<string>({ ...Uid, description: "UID of the source's volume" }),
+      home: Type.Unsafe<string>({ ...Uid, description: "The agent that has its copy" }),
+      toId: PointId,
+    }),
+  ),
+});
+export type GroupPoint = Static<typeof GroupPoint>;
+
+export const GroupView = Type.Object({
+  name: Name,
+  source: nullable(Name),
+  sourceClusterUid: Uid,
+  home: Type.Unsafe<string>({ ...Uid, description: "The agent that decides for it; only it lists the group" }),
+  state: Type.Union([
+    Type.Literal("Idle"),
+    Type.Literal("Deciding", { description: "A job holds its term; it may commit the next group point" }),
+  ]),
+  epoch: Count,
+  job: Type.String({ description: "The last one that was granted a term" }),
+  points: Type.Array(GroupPoint, { description: "Oldest first; the newest ones" }),
+  revision: Revision,
+});
+export type GroupView = Static<typeof GroupView>;
+
 export const CloneSpec = Type.Object(
   {
     migratedVolume: Name,
+    /** A point's id, or the id of a group point that one of its points is a part of. */
     point: Type.Union([Type.Literal("latest"), PointId]),
     sizeBytes: Type.Optional(SizeBytes),
     metadata: Type.Optional(Metadata),
@@ -437,6 +478,7 @@ export const ChangeKind = Type.Union([
   Type.Literal("job"),
   Type.Literal("source"),
   Type.Literal("migratedVolume"),
+  Type.Literal("group"),
   Type.Literal("clone"),
   Type.Literal("resync", { description: "Changes were missed; list everything again" }),
 ]);
