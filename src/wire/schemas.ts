@@ -478,7 +478,6 @@ export const ChangeKind = Type.Union([
   Type.Literal("job"),
   Type.Literal("source"),
   Type.Literal("migratedVolume"),
-  Type.Literal("group"),
   Type.Literal("clone"),
   Type.Literal("resync", { description: "Changes were missed; list everything again" }),
 ]);
