@@ -25,7 +25,7 @@ export const ownRoles: Record<Role, readonly Access[]> = {
   operator: everything,
   admin: everything,
   csi: ["own", "agent", "volumes", "clones"],
-  agent: ["own", "agent", "jobs"],
+  agent: ["own", "agent", "jobs", "member"],
 };
 
 /** Why the caller may not use it, `undefined` when it may. `what` names the request for the error's text. */

@@ -11,11 +11,13 @@ import { LongshoreError } from "../domain/errors.ts";
 import { identityOf } from "../domain/identity.ts";
 import { type Engine, openEngine } from "../engine/engine.ts";
 import type { EngineOptions, PeerConnection } from "../engine/engine-options.ts";
+import { openJournal } from "../engine/journal.ts";
 import { openBackend } from "../storage/open.ts";
 import type { LaneServer } from "../transfer/lane.ts";
 import { tlsLaneDialer } from "../transfer/tls-lane-dialer.ts";
 import { openTlsLaneServer } from "../transfer/tls-lane-server.ts";
 import { type Credentials, openCredentials } from "../wire/credentials.ts";
+import { openMemberClient } from "../wire/member-client.ts";
 import { openPeerClient } from "../wire/peer-client.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { identifyCaller } from "./caller.ts";
@@ -72,6 +74,12 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
       storage,
       lanes,
       connect: (location) => connectTo(location, credentials, clock),
+      seeds: config.seeds,
+      connectMember(address) {
+        const api = openMemberClient({ address, credentials });
+        return { api, close: () => api.close() };
+      },
+      openJournal,
       limits: config.limits,
       ...surroundings,
     } satisfies EngineOptions);
@@ -173,6 +181,7 @@ function openServer(
   return listening(`listen ${renderHostPort(config.listen)}`, () =>
     openAgentServer({
       api: engine.api,
+      member: engine.member,
       peerFor: ({ clusterUid, source }) => engine.peer(clusterUid, [source]),
       consents: () => engine.consents(),
       // The engine has recovered before the server opens, so what listens is ready.

@@ -21,6 +21,8 @@ export interface AgentConfig {
   readonly laneListen: HostPort;
   /** The host other agents reach this one at; the ports are those listened at. */
   readonly advertiseAddress: string;
+  /** host:port of agents of the same cluster, from which the others are learnt. */
+  readonly seeds: readonly string[];
   readonly dataDir: string;
   readonly backend: "auto" | "reflink" | "copy";
   readonly tls: { readonly certFile: string; readonly keyFile: string; readonly caFile: string };
@@ -55,6 +57,7 @@ const allFields = {
   listen: "host:port of the API, such as 0.0.0.0:7420",
   laneListen: "host:port for the data of migrations, such as 0.0.0.0:7421",
   advertiseAddress: "the IP address or host name at which other agents reach this one",
+  seeds: "a list of host:port of agents of this cluster, from which the others are learnt",
   dataDir: "the folder for volumes and state",
   backend: "auto, reflink or copy",
   tls: "certFile, keyFile and caFile",
@@ -79,6 +82,9 @@ function readConfig(fields: Fields, reader: Reader, folder: string): AgentConfig
     listen,
     laneListen: field("laneListen", hostPort, { host: "0.0.0.0", port: 7421 }),
     advertiseAddress: field("advertiseAddress", hostName, isWildcard(listen?.host ?? "") ? undefined : listen.host),
+    seeds: field("seeds", listOf(hostPort), []).map(({ host, port }) =>
+      host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`,
+    ),
     dataDir: field("dataDir", path),
     backend: field("backend", oneOf(["auto", "reflink", "copy"]), "auto"),
     tls: { certFile: file("certFile"), keyFile: file("keyFile"), caFile: file("caFile") },
@@ -200,6 +206,13 @@ function hostPort(value: unknown): HostPort {
   const port = Number(match?.[3]);
   if (host === undefined || port > 65535) throw wrong("it is not host:port");
   return { host, port };
+}
+
+function listOf<T>(parse: Parse<T>): Parse<readonly T[]> {
+  return (value) => {
+    if (!Array.isArray(value)) throw wrong("it is no list");
+    return value.map(parse);
+  };
 }
 
 function isWildcard(host: string): boolean {

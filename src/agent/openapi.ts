@@ -1,7 +1,8 @@
 // The OpenAPI 3.1 document, made of the table of routes and the very schemas that validate requests.
+import * as memberSchemas from "../wire/member.ts";
 import * as peerSchemas from "../wire/peer.ts";
 import { problemMediaType } from "../wire/problem.ts";
-import { agentRoutes, peerRoutes, type Route } from "../wire/routes.ts";
+import { agentRoutes, memberRoutes, peerRoutes, type Route } from "../wire/routes.ts";
 import * as schemas from "../wire/schemas.ts";
 
 type Schema = NonNullable<Route["body"]>;
@@ -9,7 +10,7 @@ type Json = string | number | boolean | null | readonly Json[] | { readonly [key
 
 /** The same for the same version: it is committed as docs/openapi.json, and served at /v1/openapi.json. */
 export function openApiDocument(version: string): Json {
-  const routes: [string, Route][] = Object.entries({ ...agentRoutes, ...peerRoutes });
+  const routes: [string, Route][] = Object.entries({ ...agentRoutes, ...memberRoutes, ...peerRoutes });
   const paths: Record<string, Record<string, Json>> = {};
   for (const [id, route] of routes) {
     const path = route.path.replaceAll(/:(\w+)/g, "{$1}");
@@ -35,11 +36,11 @@ const description =
   "with the ETag it was decided on. Every failure is a problem document whose type is stable.";
 const trust =
   "A client certificate with the URI name longshore://cluster/<uid>/<role>. Own operator and admin: everything but peer; " +
-  "own csi: volumes and clones; own agent: jobs; agents of a consented cluster: peer only.";
+  "own csi: volumes and clones; own agent: jobs and member; agents of a consented cluster: peer only.";
 
 /** Schemas that are exported by name are referred to by it. */
 function named(): Map<object, string> {
-  const exported = Object.entries({ ...schemas, ...peerSchemas });
+  const exported = Object.entries({ ...schemas, ...memberSchemas, ...peerSchemas });
   return new Map(
     exported
       .filter(([name, value]) => /^[A-Z]/.test(name) && typeof value === "object")

@@ -1,7 +1,7 @@
 // /v1/peer for foreign clusters: each request is one call of the PeerApi that belongs to the cluster its certificate names.
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import type { PeerApi, PeerTarget, Term } from "../wire/peer.ts";
+import type { GroupTarget, PeerApi, PeerTarget, Term } from "../wire/peer.ts";
 import type { peerRoutes } from "../wire/routes.ts";
 import { checkMetadata } from "./agent-handlers.ts";
 import type { Caller } from "./caller.ts";
@@ -39,11 +39,34 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
     peerCommit: async (request) => found(await peerOf(request).commit(targetOf(request), request.body.request)),
     peerAbort: (request) => done(peerOf(request).abort(targetOf(request), { discard: request.body.discard })),
     peerRelease: (request) => done(peerOf(request).release(targetOf(request))),
+    peerLocate: async (request) => found(await peerOf(request).locate(request.body)),
+    peerPrepare: (request) => done(peerOf(request).prepare(targetOf(request), request.body.request)),
+    async peerSettle(request) {
+      return found({ report: (await peerOf(request).settle(request.params.volume)) ?? null });
+    },
+    async peerReportGroup(request) {
+      return found({ report: (await peerOf(request).reportGroup(request.params.group)) ?? null });
+    },
+    async peerClaimGroup(request) {
+      const { params, body } = request;
+      if (params.group !== body.group)
+        throw new LongshoreError("BadRequest", `group: ${body.group} in the body, ${params.group} in the path`);
+      return found(await peerOf(request).claimGroup(body));
+    },
+    peerRenewGroup: (request) => done(peerOf(request).renewGroup(groupOf(request))),
+    peerCommitGroup: async (request) =>
+      found(await peerOf(request).commitGroup(groupOf(request), request.body.request)),
+    peerAbortGroup: (request) => done(peerOf(request).abortGroup(groupOf(request))),
+    peerReleaseGroup: (request) => done(peerOf(request).releaseGroup(groupOf(request))),
   };
 }
 
 function targetOf({ params, body }: { params: { volume: string }; body: { term: Term } }): PeerTarget {
   return { volume: params.volume, term: body.term };
+}
+
+function groupOf({ params, body }: { params: { group: string }; body: { term: Term } }): GroupTarget {
+  return { group: params.group, term: body.term };
 }
 
 async function done(call: Promise<void>): Promise<{ kind: "found"; body: Record<never, never> }> {

@@ -11,14 +11,16 @@ import type { Metrics } from "../base/metrics.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import type { Credentials } from "../wire/credentials.ts";
+import type { MemberApi } from "../wire/member.ts";
 import { problemMediaType, problemOf } from "../wire/problem.ts";
-import { agentRoutes, bodyBytesMax, peerRoutes, type Route } from "../wire/routes.ts";
+import { agentRoutes, bodyBytesMax, memberRoutes, peerRoutes, type Route } from "../wire/routes.ts";
 import type { Problem } from "../wire/schemas.ts";
 import { type Access, noSuchRoute, refusal } from "./admission.ts";
 import { agentHandlers } from "./agent-handlers.ts";
 import { type Caller, type ConsentedSource, identifyCaller } from "./caller.ts";
 import { writeEvents } from "./event-reply.ts";
 import type { Answer, Handler, Handlers, Request } from "./handler.ts";
+import { memberHandlers } from "./member-handlers.ts";
 import { openApiDocument } from "./openapi.ts";
 import { type PeerFor, peerHandlers } from "./peer-handlers.ts";
 import { problemOfError } from "./problem-reply.ts";
@@ -26,6 +28,8 @@ import { problemOfError } from "./problem-reply.ts";
 export interface AgentServerOptions {
   readonly api: AgentApi;
   readonly peerFor: PeerFor;
+  /** For the other agents of the own cluster. */
+  readonly member: MemberApi;
   /** The consents as of now; asked for each request of a foreign cluster. */
   readonly consents: () => readonly ConsentedSource[] | Promise<readonly ConsentedSource[]>;
   /** Why the agent cannot serve yet, `undefined` when it can. */
@@ -79,6 +83,7 @@ export async function openAgentServer(options: AgentServerOptions): Promise<Agen
   addHooks(app, context);
   addOpenRoutes(app, context);
   addRoutes(app, context, agentRoutes, agentHandlers(options.api));
+  addRoutes(app, context, memberRoutes, memberHandlers(options.member));
   addRoutes(app, context, peerRoutes, peerHandlers(options.peerFor));
   const unsubscribe = options.credentials.onChange(() => secureServerOf(app).setSecureContext(tlsOptions(context)));
   try {

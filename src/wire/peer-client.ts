@@ -2,7 +2,7 @@
 import { LongshoreError } from "../domain/errors.ts";
 import type { Credentials } from "./credentials.ts";
 import { type ClientTimeouts, openHttpClient } from "./http-client.ts";
-import type { PeerApi, PeerTarget } from "./peer.ts";
+import type { GroupTarget, PeerApi, PeerTarget } from "./peer.ts";
 import { peerRoutes as routes } from "./routes.ts";
 
 export interface PeerClientOptions {
@@ -30,6 +30,7 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     ...(timeouts && { timeouts }),
   });
   const about = ({ volume }: PeerTarget) => ({ params: { volume } });
+  const ofGroup = ({ group }: GroupTarget) => ({ params: { group } });
   const seedNames = seeds.join(", ");
   return {
     async hello() {
@@ -72,6 +73,34 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     },
     async release(target) {
       await http.call(routes.peerRelease, { ...about(target), body: { term: target.term } });
+    },
+    locate: async (body) => present(await http.call(routes.peerLocate, { body }), seedNames),
+    async prepare(target, request) {
+      await http.call(routes.peerPrepare, { ...about(target), body: { term: target.term, request } });
+    },
+    async settle(volume) {
+      const { report } = present(await http.call(routes.peerSettle, { params: { volume } }), seedNames);
+      return report ?? undefined;
+    },
+    async reportGroup(group) {
+      const { report } = present(await http.call(routes.peerReportGroup, { params: { group } }), seedNames);
+      return report ?? undefined;
+    },
+    claimGroup: async (body) =>
+      present(await http.call(routes.peerClaimGroup, { params: { group: body.group }, body }), seedNames),
+    async renewGroup(target) {
+      await http.call(routes.peerRenewGroup, { ...ofGroup(target), body: { term: target.term } });
+    },
+    commitGroup: async (target, request) =>
+      present(
+        await http.call(routes.peerCommitGroup, { ...ofGroup(target), body: { term: target.term, request } }),
+        seedNames,
+      ),
+    async abortGroup(target) {
+      await http.call(routes.peerAbortGroup, { ...ofGroup(target), body: { term: target.term } });
+    },
+    async releaseGroup(target) {
+      await http.call(routes.peerReleaseGroup, { ...ofGroup(target), body: { term: target.term } });
     },
     close: () => http.close(),
   };

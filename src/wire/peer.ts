@@ -277,7 +277,7 @@ export interface PeerTarget {
  * The target as a coordinator sees it. Each call is safe to repeat: what was done already is answered with its result.
  * Errors: `NotConsented`, `QuotaExceeded`, `LeaseHeld`, `TermLost`, `PlanMismatch`, `DiskFull`, and those of the network.
  */
-export interface PeerApi {
+export interface PeerApi extends PeerGroupApi {
   hello(): Promise<Hello>;
   /** One conditional transaction: grants the next epoch, unless another claimant's lease is live (`LeaseHeld`). */
   claim(claim: Claim): Promise<Grant>;

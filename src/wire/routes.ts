@@ -1,6 +1,7 @@
 // Every request of the agent's API in one table: its path, its schemas, who may make it. The server registers what the
 // table says, the clients call by it, and the OpenAPI document is made of it, so the three cannot disagree.
 import { type Static, type TSchema, Type } from "typebox";
+import * as member from "./member.ts";
 import * as peer from "./peer.ts";
 import {
   AgentView,
@@ -33,6 +34,7 @@ export type RouteGroup =
   | "migratedVolumes"
   | "clones"
   | "changes"
+  | "member"
   | "peer";
 
 export interface Route {
@@ -327,8 +329,134 @@ export const agentRoutes = {
 } as const satisfies Record<string, Route>;
 
 const volumeOf = Type.Object({ volume: Uid }, strict);
+const groupOf = Type.Object({ group: Name }, strict);
 const underTerm = <T extends Record<string, TSchema>>(fields: T) => Type.Object({ term: peer.Term, ...fields }, strict);
 const nothing = Type.Object({}, strict);
+
+const jobOf = Type.Object({ job: Name }, strict);
+/** An order is answered after ten seconds at the latest; a freeze within its own timeout. */
+const orderMs = 30_000;
+
+/** Between the agents of one cluster. All safe to repeat. */
+export const memberRoutes = {
+  memberMeet: {
+    method: "POST",
+    path: "/v1/member/meet",
+    group: "member",
+    summary: "Who there is",
+    body: member.Meeting,
+    response: member.Meeting,
+  },
+  memberCopies: {
+    method: "POST",
+    path: "/v1/member/copies",
+    group: "member",
+    summary: "Which of these copies are here, or were placed from here",
+    body: member.CopiesRequest,
+    response: member.Copies,
+  },
+  memberPlace: {
+    method: "POST",
+    path: "/v1/member/place",
+    group: "member",
+    summary: "Choose homes for new copies",
+    body: member.PlaceRequest,
+    response: member.Copies,
+  },
+  memberDecision: {
+    method: "POST",
+    path: "/v1/member/decision",
+    group: "member",
+    summary: "What this group home has decided",
+    body: member.DecisionQuery,
+    response: member.Decision,
+  },
+  memberOutcome: {
+    method: "POST",
+    path: "/v1/member/outcome",
+    group: "member",
+    summary: "What this member knows of a group point",
+    body: member.OutcomeQuery,
+    response: member.MemberOutcome,
+  },
+  memberHoldings: {
+    method: "POST",
+    path: "/v1/member/holdings",
+    group: "member",
+    summary: "Which of these volumes have their home here",
+    body: member.HoldingsRequest,
+    response: member.Holdings,
+  },
+  memberFreeze: {
+    method: "POST",
+    path: "/v1/member/freeze",
+    group: "member",
+    summary: "Freeze volumes for a group snapshot",
+    body: member.FreezeRequest,
+    response: nothing,
+    timeoutMs: copyingMs,
+  },
+  memberSnapshotFrozen: {
+    method: "POST",
+    path: "/v1/member/snapshot-frozen",
+    group: "member",
+    summary: "Snapshot what is frozen",
+    body: member.GroupSnapshotPart,
+    response: nothing,
+    timeoutMs: copyingMs,
+  },
+  memberThaw: {
+    method: "POST",
+    path: "/v1/member/thaw",
+    group: "member",
+    summary: "Thaw, and tell whether it was frozen all the time",
+    body: member.FrozenRef,
+    response: member.Thawed,
+  },
+  memberConfirmGroup: {
+    method: "POST",
+    path: "/v1/member/confirm-group",
+    group: "member",
+    summary: "The snapshots of a group count from now on",
+    body: member.GroupSnapshotPart,
+    response: Type.Object({ snapshots: Type.Array(SnapshotView) }),
+  },
+  memberDiscardGroup: {
+    method: "POST",
+    path: "/v1/member/discard-group",
+    group: "member",
+    summary: "Drop the snapshots of a group that do not count",
+    body: member.GroupSnapshotPart,
+    response: nothing,
+  },
+  memberTakeShare: {
+    method: "PUT",
+    path: "/v1/member/jobs/:job",
+    group: "member",
+    summary: "Take part in a group's job",
+    params: jobOf,
+    body: member.ShareSpec,
+    response: member.ShareReport,
+  },
+  memberShareReport: {
+    method: "GET",
+    path: "/v1/member/jobs/:job",
+    group: "member",
+    summary: "How far this participant is; null when it knows nothing of the job",
+    params: jobOf,
+    response: Type.Object({ report: Type.Union([member.ShareReport, Type.Null()]) }),
+  },
+  memberOrder: {
+    method: "POST",
+    path: "/v1/member/jobs/:job/order",
+    group: "member",
+    summary: "Bring a share to a step",
+    params: jobOf,
+    body: member.Order,
+    response: member.ShareReport,
+    timeoutMs: orderMs,
+  },
+} as const satisfies Record<string, Route>;
 
 /** Between clusters. All safe to repeat; all but `peerHello`, `peerClaim` and `peerReport` under the granted term. */
 export const peerRoutes = {
@@ -433,6 +561,85 @@ export const peerRoutes = {
     group: "peer",
     summary: "End the term after the commit",
     params: volumeOf,
+    body: underTerm({}),
+    response: nothing,
+  },
+  peerLocate: {
+    method: "POST",
+    path: "/v1/peer/locate",
+    group: "peer",
+    summary: "Where copies are, or will be, and who decides for a group",
+    body: peer.LocateRequest,
+    response: peer.Homes,
+  },
+  peerPrepare: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/prepare",
+    group: "peer",
+    summary: "A member's vote to commit a group point",
+    params: volumeOf,
+    body: underTerm({ request: peer.PrepareRequest }),
+    response: nothing,
+    timeoutMs: 5 * 60_000,
+  },
+  peerSettle: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/settle",
+    group: "peer",
+    summary: "Have a member ask its group home, and do what was decided",
+    params: volumeOf,
+    response: Type.Object({ report: Type.Union([peer.Report, Type.Null()]) }),
+  },
+  peerReportGroup: {
+    method: "GET",
+    path: "/v1/peer/groups/:group/report",
+    group: "peer",
+    summary: "What the group home durably knows; null when nothing is known",
+    params: groupOf,
+    response: Type.Object({ report: Type.Union([peer.GroupReport, Type.Null()]) }),
+  },
+  peerClaimGroup: {
+    method: "POST",
+    path: "/v1/peer/groups/:group/claim",
+    group: "peer",
+    summary: "Ask for a term of a group",
+    params: groupOf,
+    body: peer.GroupClaim,
+    response: peer.GroupGrant,
+  },
+  peerRenewGroup: {
+    method: "POST",
+    path: "/v1/peer/groups/:group/renew",
+    group: "peer",
+    summary: "Renew the group's lease",
+    params: groupOf,
+    body: underTerm({}),
+    response: nothing,
+  },
+  peerCommitGroup: {
+    method: "POST",
+    path: "/v1/peer/groups/:group/commit",
+    group: "peer",
+    summary: "The decision for all members",
+    params: groupOf,
+    body: underTerm({ request: peer.GroupCommitRequest }),
+    response: peer.GroupCommitRecord,
+  },
+  peerAbortGroup: {
+    method: "POST",
+    path: "/v1/peer/groups/:group/abort",
+    group: "peer",
+    summary: "End the group's term without a commit",
+    params: groupOf,
+    body: underTerm({}),
+    response: nothing,
+  },
+  peerReleaseGroup: {
+    method: "POST",
+    path: "/v1/peer/groups/:group/release",
+    group: "peer",
+    summary: "End the group's term after the commit",
+    params: groupOf,
     body: underTerm({}),
     response: nothing,
   },

@@ -11,6 +11,7 @@ import { openMetrics } from "../../src/base/metrics.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { defaultLimits, type EngineLimits, type PeerConnection } from "../../src/engine/engine-options.ts";
+import { openJournal } from "../../src/engine/journal.ts";
 import type { StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
@@ -110,6 +111,11 @@ async function openCluster(
       storage: cluster.storage,
       lanes: cluster.lanes,
       connect: (location) => connect(peers, uid, location),
+      seeds: [],
+      connectMember: (address) => {
+        throw new LongshoreError("Unreachable", `no agent answers at ${address}`);
+      },
+      openJournal,
       clock: options.clock ?? systemClock,
       dice: systemDice,
       log: openLog({ name, level: "silent" }),
