@@ -80,8 +80,10 @@ export class Locations {
         ),
       );
       this.buckets.get(name)?.setRate(spec.bytesPerSecondMax);
-      await this.disconnect(name);
-      this.probes.delete(name);
+      if (row === undefined || leadsElsewhere(JSON.parse(row.specJson), spec)) {
+        await this.disconnect(name);
+        this.probes.delete(name);
+      }
       this.core.feed.publish("location", name);
     }
     if (!this.probes.has(name)) this.core.tasks.spawn(`probe ${name}`, () => this.probe(name));
@@ -236,6 +238,12 @@ export class Locations {
       revision: row.revision,
     };
   }
+}
+
+/** Whether connections made under one spec are of no use under the other; a limit alone does not break what is running. */
+function leadsElsewhere(old: LocationSpec, spec: LocationSpec): boolean {
+  const way = ({ seeds, caBundle, clusterUid }: LocationSpec) => JSON.stringify([seeds, caBundle, clusterUid]);
+  return way(old) !== way(spec);
 }
 
 function stateOf(error: unknown): LocationState {

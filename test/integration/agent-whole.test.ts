@@ -50,6 +50,20 @@ test("a volume migrates between two agents, first whole, then what changed, and 
   expect((await readFile(String(clone.path))).equals(await readFile(path))).toBe(true);
 });
 
+test("a new bandwidth limit holds for a job under way, and does not break it off", async () => {
+  await consent();
+  await east.api.putLocation("west", { ...locationOf(west), bytesPerSecondMax: 1024 });
+  const { path } = await east.api.putVolume("data", { sizeBytes: 4 * mebibyte });
+  await write(path, 0, "x".repeat(2 * mebibyte));
+  await east.api.putSnapshot("data", "s1");
+  await east.api.putJob("job-1", { volume: "data", location: "west", snapshot: "s1" });
+  for await (const { barrier } of east.api.followJob("job-1", new AbortController().signal)) {
+    if (barrier === "Frozen") break;
+  }
+  await east.api.putLocation("west", { ...locationOf(west), bytesPerSecondMax: 1024 * mebibyte });
+  expect(await lastOf("job-1")).toMatchObject({ state: "Succeeded", attempts: 0 });
+});
+
 test("without consent the location says so, and the job goes on when it is given", async () => {
   await east.api.putLocation("west", locationOf(west));
   const refused = await settledLocation((location) => location.state !== "unknown");
