@@ -1,7 +1,17 @@
 // Jobs as rows: what a migration of one volume to one location has durably reached, and how the API shows it.
 import { LongshoreError } from "../domain/errors.ts";
 import { volumesOf } from "../domain/job-subject.ts";
-import type { Barrier, JobSpec, JobState, JobView, Mode, ParticipantView, PointRef, Problem } from "../wire/schemas.ts";
+import type {
+  Barrier,
+  JobSpec,
+  JobState,
+  JobView,
+  JobVolume,
+  Mode,
+  ParticipantView,
+  PointRef,
+  Problem,
+} from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
 import type { Value } from "./journal.ts";
 
@@ -35,6 +45,12 @@ export interface JobRow {
   readonly startedAt: number | null;
   readonly finishedAt: number | null;
   readonly errorJson: string | null;
+  /** Of a volume's share: the group's job it belongs to. */
+  readonly parent: string | null;
+  /** Of a group's job: a ShareSpec. */
+  readonly shareJson: string | null;
+  /** The home of the copy was asked to vote under the present epoch. */
+  readonly isPrepared: number;
   readonly revision: number;
 }
 
@@ -47,6 +63,7 @@ export interface LiveProgress {
   readonly startedMs: number;
   readonly bytesStoredAtStart: number;
   targetAgent: string | null;
+  targetBarrier: Barrier | null;
 }
 
 export type JobChange = { [K in keyof JobRow]?: JobRow[K] };
@@ -146,6 +163,7 @@ export class JobRows {
       startedMs: this.core.clock.monotonicMs(),
       bytesStoredAtStart: row.bytesStored,
       targetAgent: this.live.get(name)?.targetAgent ?? null,
+      targetBarrier: this.live.get(name)?.targetBarrier ?? null,
     };
     this.live.set(name, progress);
     return progress;
@@ -198,7 +216,33 @@ export class JobRows {
       durationMs: row.startedAt === null || row.finishedAt === null ? null : row.finishedAt - row.startedAt,
       error: row.errorJson === null ? null : (JSON.parse(row.errorJson) as Problem),
       participants: this.participants(row, live),
+      volumes: [this.volume(row)],
       revision: row.revision,
+    };
+  }
+
+  /** One volume's part of a job, from its row. */
+  volume(row: JobRow): JobVolume {
+    const now = { ...row, ...this.progressOf(row.name) };
+    const live = this.live.get(row.name);
+    return {
+      volume: (JSON.parse(row.specJson) as JobSpec).volume ?? "",
+      uid: row.owner,
+      toId: row.toId,
+      barrier: row.barrier,
+      isPrepared: row.isPrepared === 1,
+      from: row.fromJson === null ? null : (JSON.parse(row.fromJson) as PointRef),
+      mode: row.modeJson === null ? null : (JSON.parse(row.modeJson) as Mode),
+      planDigest: row.planDigest,
+      bytesTotal: now.bytesTotal,
+      bytesPunched: now.bytesPunched,
+      bytesSent: now.bytesSent,
+      bytesStored: now.bytesStored,
+      unitsTotal: now.unitsTotal,
+      unitsStored: now.unitsStored,
+      verified: now.verified,
+      targetAgent: live?.targetAgent ?? null,
+      targetBarrier: live?.targetBarrier ?? null,
     };
   }
 

@@ -4,16 +4,16 @@
 import { type Static, Type } from "typebox";
 import { GroupCommitRecord, GroupRef, LocateRequest, Term } from "./peer.ts";
 import {
-  Barrier,
   Bytes,
   JobSpec,
   JobState,
+  JobVolume,
   Member,
-  Mode,
   Name,
   PointId,
   PointRef,
   Problem,
+  SizeBytes,
   SnapshotView,
   Uid,
 } from "./schemas.ts";
@@ -154,14 +154,19 @@ export type Thawed = Static<typeof Thawed>;
 
 // ---- source side: the job of a group -------------------------------------------------------------------------------
 
+const SharedVolume = Type.Object({ name: Name, uid: Uid, toId: PointId, sizeBytes: SizeBytes }, strict);
+
 /** A group's job as every source participant keeps it: what to move, and who takes part. */
 export const ShareSpec = Type.Object(
   {
     spec: JobSpec,
+    /** How often the spec's `suspend` and `cancel` were changed: of two tellings the later one holds, everywhere. */
+    steered: Count,
     groupPoint: PointId,
+    /** Stands for the whole group point: its id, the highest generation, the earliest time, all sizes together. */
     to: PointRef,
     participants: Type.Array(
-      Type.Object({ agentId: Uid, volumes: Type.Array(Type.Object({ name: Name, uid: Uid, toId: PointId }, strict)) }, strict),
+      Type.Object({ agentId: Uid, volumes: Type.Array(SharedVolume, { minItems: 1, maxItems: 256 }) }, strict),
       { minItems: 1, maxItems: 256 },
     ),
   },
@@ -183,41 +188,22 @@ export const Order = Type.Object(
   {
     /** As granted by the group home; a participant acts on none below the highest it has persisted. */
     term: Term,
+    /** Who coordinates, by its agent id. */
+    coordinator: Uid,
     step: Step,
     targetClusterUid: Uid,
     group: GroupRef,
     homes: Type.Array(Type.Object({ volume: Uid, member: Member }), { maxItems: 256 }),
     /** With `Ended`: as what, why, and whether staging at the target is dropped as well. */
-    end: Type.Optional(
-      Type.Object({ state: JobState, problem: nullable(Problem), discard: Type.Boolean() }, strict),
-    ),
+    end: Type.Optional(Type.Object({ state: JobState, problem: nullable(Problem), discard: Type.Boolean() }, strict)),
   },
   strict,
 );
 export type Order = Static<typeof Order>;
 
-/** One volume's part of a job, as the source participant that reads it knows it. */
-export const ShareView = Type.Object({
-  volume: Name,
-  uid: Uid,
-  toId: PointId,
-  barrier: Barrier,
-  /** Its target member has voted, as far as is known here. */
-  isPrepared: Type.Boolean(),
-  from: nullable(PointRef),
-  mode: nullable(Mode),
-  planDigest: nullable(Type.String()),
-  bytesTotal: Bytes,
-  bytesPunched: Bytes,
-  bytesSent: Bytes,
-  bytesStored: Bytes,
-  unitsTotal: Count,
-  unitsStored: Count,
-  /** Of its copy: the home, what it reported last, and under which epoch. */
-  targetAgent: nullable(Uid),
-  targetBarrier: nullable(Barrier),
-});
-export type ShareView = Static<typeof ShareView>;
+/** What a person asks of a job that is under way; see `steered` of {@link ShareSpec}. */
+export const Steering = Type.Object({ steered: Count, suspend: Type.Boolean(), cancel: Type.Boolean() });
+export type Steering = Static<typeof Steering>;
 
 export const ShareReport = Type.Object({
   agentId: Uid,
@@ -231,7 +217,9 @@ export const ShareReport = Type.Object({
   /** Why the last order failed. */
   problem: nullable(Problem),
   finishedAs: nullable(JobState),
-  shares: Type.Array(ShareView),
+  /** What is asked of the job, as this participant has heard it last. */
+  steering: Steering,
+  shares: Type.Array(JobVolume),
 });
 export type ShareReport = Static<typeof ShareReport>;
 
@@ -258,9 +246,9 @@ export interface MemberApi {
   /** Drops what does not count. What was confirmed stays. */
   discardGroup(part: GroupSnapshotPart): Promise<void>;
 
-  /** Takes part in a group's job: row and holds, durably. The same again changes nothing. */
+  /** Takes part in a group's job: row and holds, durably. The same again changes nothing but what is asked of the job. */
   takeShare(job: string, share: ShareSpec): Promise<ShareReport>;
-  /** Follows the spec's `suspend` and `cancel` of the job elsewhere. */
+  /** What it durably knows of the job and its part in it; undefined for a job it does not know. */
   shareReport(job: string): Promise<ShareReport | undefined>;
   /**
    * Brings the share to a step, and answers when it is there, when it failed, or after ten seconds with `running`: then

@@ -288,6 +288,30 @@ export const ParticipantView = Type.Object({
 });
 export type ParticipantView = Static<typeof ParticipantView>;
 
+/** One volume's part of a job, as the agent that reads it knows it. */
+export const JobVolume = Type.Object({
+  volume: Name,
+  uid: Uid,
+  toId: PointId,
+  barrier: Barrier,
+  isPrepared: Type.Boolean({
+    description: "The home of its copy was asked to vote, or has voted, for the group's commit",
+  }),
+  from: nullable(PointRef),
+  mode: nullable(Mode),
+  planDigest: nullable(Type.String()),
+  bytesTotal: Bytes,
+  bytesPunched: Bytes,
+  bytesSent: Bytes,
+  bytesStored: Bytes,
+  unitsTotal: Count,
+  unitsStored: Count,
+  verified: nullable(Type.Union([Type.Literal("media"), Type.Literal("memory")])),
+  targetAgent: nullable(Type.Unsafe<string>({ ...Uid, description: "Home of its copy, once it is known" })),
+  targetBarrier: nullable(Type.Unsafe<Barrier>({ ...Barrier, description: "What that home reported last" })),
+});
+export type JobVolume = Static<typeof JobVolume>;
+
 export const JobView = Type.Object({
   name: Name,
   spec: JobSpec,
@@ -313,6 +337,7 @@ export const JobView = Type.Object({
   durationMs: nullable(Type.Number({ description: "From first start to Released, waiting between attempts included" })),
   error: nullable(Problem),
   participants: Type.Array(ParticipantView),
+  volumes: Type.Array(JobVolume, { description: "Its parts, as far as the answering agent knows them" }),
   revision: Revision,
 });
 export type JobView = Static<typeof JobView>;

@@ -53,8 +53,19 @@ export function pending(name: string, spec: JobSpec): JobView {
   const counts = { epoch: 0, attempts: 0, bytesTotal: 0, bytesPunched: 0, bytesSent: 0, bytesStored: 0 };
   const times = { createdAt: "", startedAt: null, finishedAt: null, durationMs: null };
   const unknown = { from: null, to: null, mode: null, bytesPerSecond: null, etaSeconds: null, verified: null };
-  const progress = { barrier: "None", unitsTotal: 0, unitsStored: 0, error: null, participants: [] } as const;
-  return { name, spec, state: "Pending", ...counts, ...times, ...unknown, ...progress, participants: [], revision: 0 };
+  const progress = { barrier: "None", unitsTotal: 0, unitsStored: 0, error: null } as const;
+  return {
+    name,
+    spec,
+    state: "Pending",
+    ...counts,
+    ...times,
+    ...unknown,
+    ...progress,
+    participants: [],
+    volumes: [],
+    revision: 0,
+  };
 }
 
 export function emptyMigrated(name: string, home: string): Omit<MigratedVolumeView, "source"> {
