@@ -110,6 +110,7 @@ function limitParsers() {
     stagingAge: ["stagingAgeMs", duration],
     cloneWait: ["cloneWaitMs", duration],
     probeInterval: ["probeIntervalMs", duration],
+    memberInterval: ["memberIntervalMs", duration],
     jobHistory: ["jobHistoryMs", duration],
   } as const satisfies Record<string, readonly [keyof EngineLimits, Parse<number>]>;
 }

@@ -6,6 +6,7 @@ import type { Problem } from "../wire/schemas.ts";
 import type { ChangeFeed } from "./changes.ts";
 import type { EngineOptions } from "./engine-options.ts";
 import type { Journal } from "./journal.ts";
+import type { Members } from "./members.ts";
 
 export interface Core extends EngineOptions {
   readonly agentId: string;
@@ -14,6 +15,8 @@ export interface Core extends EngineOptions {
   readonly lock: KeyedLock;
   readonly feed: ChangeFeed;
   readonly tasks: TaskGroup;
+  /** The agents of the own cluster. */
+  readonly members: Members;
 }
 
 /** Milliseconds since the epoch as the API writes them. */

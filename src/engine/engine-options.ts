@@ -52,6 +52,8 @@ export interface EngineLimits {
   /** A waiting clone nobody asks for again is dropped after this long. */
   readonly cloneWaitMs: number;
   readonly probeIntervalMs: number;
+  /** How often an agent meets the others of its cluster; three missed meetings make one unreachable. */
+  readonly memberIntervalMs: number;
   /** Finished jobs are forgotten after this long. */
   readonly jobHistoryMs: number;
 }
@@ -71,6 +73,7 @@ export const defaultLimits: EngineLimits = {
   stagingAgeMs: 24 * 3_600_000,
   cloneWaitMs: 15 * 60_000,
   probeIntervalMs: 30_000,
+  memberIntervalMs: 2_000,
   jobHistoryMs: 7 * 24 * 3_600_000,
 };
 

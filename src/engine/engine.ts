@@ -4,6 +4,7 @@ import { keyedLock } from "../base/keyed-lock.ts";
 import { taskGroup } from "../base/task-group.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
+import type { MemberApi } from "../wire/member.ts";
 import type { PeerApi } from "../wire/peer.ts";
 import type { List } from "../wire/schemas.ts";
 import { openChangeFeed } from "./changes.ts";
@@ -11,9 +12,11 @@ import { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import type { EngineOptions } from "./engine-options.ts";
 import { Gauges } from "./gauges.ts";
+import { Homes } from "./homes.ts";
 import { Jobs } from "./jobs.ts";
 import type { Journal } from "./journal.ts";
 import { Locations } from "./locations.ts";
+import { Members } from "./members.ts";
 import { MigratedVolumes } from "./migrated.ts";
 import { recover } from "./recovery.ts";
 import { Sources } from "./sources.ts";
@@ -28,6 +31,8 @@ export interface Engine {
    * certificate was verified with; throws `NotConsented` when none of them stands for that cluster.
    */
   peer(clusterUid: string, verifiedUnder: readonly string[]): PeerApi;
+  /** What the other agents of this cluster may ask for. */
+  readonly member: MemberApi;
   /** All consents: whose CA bundle may speak for which cluster; `clusterUid` null while it is not known. */
   consents(): readonly {
     readonly name: string;
@@ -58,7 +63,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 }
 
 async function start(options: EngineOptions, journal: Journal): Promise<Engine> {
-  const core: Core = {
+  const base = {
     ...options,
     agentId: identify(options, journal),
     journal,
@@ -66,13 +71,18 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
     feed: openChangeFeed(options.clock.nowMs()),
     tasks: taskGroup(options.log),
   };
+  const members = new Members(base);
+  const core: Core = { ...base, members };
   const volumes = new Volumes(core);
   const migrated = new MigratedVolumes(core);
   const sources = new Sources(core);
   const locations = new Locations(core);
+  const homes = new Homes(core, { migrated });
   const clones = new Clones(core, { migrated, volumes });
   const jobs = new Jobs(core, { volumes, locations });
-  const target = new Target(core, { migrated, sources, clones });
+  const target = new Target(core, { migrated, sources, clones, homes });
+  const member = memberApi({ members, homes });
+  members.serve(member);
   await recover(core, { volumes, migrated, clones });
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
@@ -89,8 +99,10 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       gauges.update();
     }),
   );
+  core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
+    member,
     api: agentApi(core, { volumes, migrated, sources, locations, clones, jobs }),
     peer: (clusterUid, verifiedUnder) => {
       const source = sources.admit(clusterUid, verifiedUnder);
@@ -106,7 +118,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
     onConsentChange: (listener) => sources.onChange(listener),
     laneFailed: (owner, lane, error) => core.log.info({ migratedVolume: owner, lane, err: error }, "lane failed"),
     async close() {
-      await Promise.all([core.tasks.close(), locations.close()]);
+      await Promise.all([core.tasks.close(), locations.close(), members.close()]);
       await target.close();
       journal.close();
     },
@@ -140,6 +152,14 @@ async function every(core: Core, intervalMs: number, signal: AbortSignal, work: 
     }
     await core.clock.sleep(intervalMs, signal);
   }
+}
+
+function memberApi({ members, homes }: { members: Members; homes: Homes }): MemberApi {
+  return {
+    meet: (meeting) => members.meet(meeting),
+    copies: (request) => homes.copies(request),
+    place: (request) => homes.place(request),
+  } as MemberApi;
 }
 
 interface Parts {
@@ -188,7 +208,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
   };
 }
 
-async function describeAgent({ agentId, node, version, cluster, storage, addresses }: Core) {
+async function describeAgent({ agentId, node, version, cluster, storage, members }: Core) {
   const space = await storage.space();
   return {
     agentId,
@@ -197,7 +217,7 @@ async function describeAgent({ agentId, node, version, cluster, storage, address
     clusterUid: cluster.uid,
     clusterName: cluster.name,
     backend: storage.kind,
-    members: [{ agentId, node, ...addresses }],
+    members: members.all(),
     ...space,
   };
 }

@@ -26,6 +26,9 @@ export interface MigratedRow {
   readonly claimant: string;
   readonly job: string;
   readonly isTermLive: number;
+  /** The group it is a member of, and the agent that decides for that; null for none. */
+  readonly groupName: string | null;
+  readonly groupHome: string | null;
   readonly revision: number;
 }
 

@@ -7,6 +7,7 @@ import type { Barrier } from "../wire/schemas.ts";
 import type { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import { Decisions } from "./decisions.ts";
+import type { Homes } from "./homes.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, Plans } from "./plans.ts";
 import { pointRef, presentPoints } from "./points.ts";
@@ -22,11 +23,13 @@ export class Target {
   private readonly plans: Plans;
   private readonly staging: StagingArea;
   private readonly decisions: Decisions;
+  private readonly homes: Homes;
   /** Volumes whose term or staging is being ended; one that is busy must not keep the others from it. */
   private readonly expiring = new Set<string>();
 
-  constructor(core: Core, parts: { migrated: MigratedVolumes; sources: Sources; clones: Clones }) {
+  constructor(core: Core, parts: { migrated: MigratedVolumes; sources: Sources; clones: Clones; homes: Homes }) {
     this.core = core;
+    this.homes = parts.homes;
     this.migrated = parts.migrated;
     this.sources = parts.sources;
     this.terms = new Terms(core, parts);
@@ -45,6 +48,10 @@ export class Target {
     const { terms, plans, staging, decisions } = this;
     return {
       hello: () => this.hello(caller),
+      locate: async (request) => {
+        this.sources.seen(caller);
+        return this.homes.locate(caller.clusterUid, request);
+      },
       claim: (claim) => this.claim(caller, claim),
       report: (volume) => this.reportOf(caller, volume),
       renew: (target) => terms.inTerm(caller, target, async () => undefined),
@@ -82,13 +89,13 @@ export class Target {
 
   private async hello(caller: Caller): Promise<Hello> {
     this.sources.seen(caller);
-    const { cluster, agentId, node, addresses, storage } = this.core;
+    const { cluster, agentId, members, storage } = this.core;
     const { freeBytes } = await storage.space();
     return {
       clusterUid: cluster.uid,
       clusterName: cluster.name,
       agentId,
-      members: [{ agentId, node, ...addresses }],
+      members: members.all(),
       freeBytes,
     };
   }

@@ -1,0 +1,156 @@
+// Which agent of this cluster is at home to a foreign volume's copy, and which decides for a group. Asked by the source before
+// it claims; what is new is placed by one agent only, and only when all have said that they do not have it.
+import { LongshoreError } from "../domain/errors.ts";
+import { chooseHome, findHome, type Room } from "../domain/homes.ts";
+import type { Copies, CopiesRequest, Copy, PlaceRequest } from "../wire/member.ts";
+import type { Homes as Located, LocateRequest } from "../wire/peer.ts";
+import type { Core } from "./core.ts";
+import type { MigratedVolumes } from "./migrated.ts";
+import { pointsOf } from "./points.ts";
+
+interface Survey {
+  readonly copies: readonly Copy[];
+  readonly rooms: readonly Room[];
+  /** Members that count and did not answer. */
+  readonly silent: readonly string[];
+}
+
+const placeLockKey = "place";
+
+export class Homes {
+  private readonly core: Core;
+  private readonly migrated: MigratedVolumes;
+
+  constructor(core: Core, parts: { migrated: MigratedVolumes }) {
+    this.core = core;
+    this.migrated = parts.migrated;
+  }
+
+  /** See PeerGroupApi.locate. */
+  async locate(clusterUid: string, request: LocateRequest): Promise<Located> {
+    this.core.members.checkWelcome();
+    const asked = { clusterUid, volumes: request.volumes.map(({ volume }) => volume) };
+    const survey = await this.survey(asked);
+    const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
+    const { copies } = isNew ? await this.placer().place({ clusterUid, ...request }) : survey;
+    const homes = asked.volumes.map((volume) => ({ volume, agentId: this.required(volume, { ...survey, copies }) }));
+    return {
+      clusterUid: this.core.cluster.uid,
+      homes,
+      groupHome: request.group === undefined ? null : this.groupHome(request.group, copies, homes),
+      members: this.core.members.all(),
+    };
+  }
+
+  /** See MemberApi.copies. */
+  async copies({ clusterUid, volumes }: CopiesRequest): Promise<Copies> {
+    const { freeBytes } = await this.core.storage.space();
+    const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
+    return { copies, freeBytes };
+  }
+
+  /** See MemberApi.place. */
+  place(request: PlaceRequest): Promise<Copies> {
+    const { clusterUid, volumes } = request;
+    return this.core.lock.run(placeLockKey, async () => {
+      const survey = await this.survey({ clusterUid, volumes: volumes.map(({ volume }) => volume) });
+      const copies = [...survey.copies];
+      for (const { volume, sizeBytes } of volumes) {
+        if (this.homeOf(volume, { ...survey, copies }) !== undefined) continue;
+        copies.push(this.choose(clusterUid, { volume, sizeBytes }, { ...survey, copies }));
+      }
+      const { freeBytes } = await this.core.storage.space();
+      return { copies, freeBytes };
+    });
+  }
+
+  private made(clusterUid: string, volume: string): Copy | undefined {
+    const row = this.migrated.bySource(clusterUid, volume);
+    if (row === undefined || row.deleting === 1) return undefined;
+    const points = pointsOf(this.core.journal, row.uid).filter(({ state }) => state === "sealed").length;
+    const group = row.groupName !== null && row.groupHome !== null && { name: row.groupName, home: row.groupHome };
+    const { agentId } = this.core;
+    return { volume, agentId, isMade: true, points, epoch: row.epoch, ...(group && { group }) };
+  }
+
+  private placed(clusterUid: string, volume: string): Copy | undefined {
+    const row = this.core.journal.get<{ agentId: string }>(
+      "SELECT agentId FROM placements WHERE clusterUid = ? AND volumeUid = ?",
+      clusterUid,
+      volume,
+    );
+    if (row === undefined || this.core.members.isForgotten(row.agentId)) return undefined;
+    return { volume, agentId: row.agentId, isMade: false, points: 0, epoch: 0 };
+  }
+
+  private async survey(asked: CopiesRequest): Promise<Survey> {
+    const { members } = this.core;
+    const counting = members.counting();
+    const answers = await Promise.allSettled(counting.map(async (agentId) => members.api(agentId).copies(asked)));
+    const copies: Copy[] = [];
+    const rooms: Room[] = [];
+    const silent: string[] = [];
+    for (const [index, answer] of answers.entries()) {
+      const agentId = counting[index] as string;
+      if (answer.status === "rejected") silent.push(agentId);
+      else {
+        copies.push(...answer.value.copies);
+        rooms.push({ agentId, freeBytes: answer.value.freeBytes });
+      }
+    }
+    return { copies, rooms, silent };
+  }
+
+  private choose(clusterUid: string, asked: { volume: string; sizeBytes: number }, survey: Survey): Copy {
+    const siblings = survey.copies.map(({ agentId }) => agentId);
+    const agentId = chooseHome(asked.sizeBytes, { rooms: survey.rooms, siblings }) ?? this.core.agentId;
+    const { journal } = this.core;
+    journal.transaction(() =>
+      journal.run(
+        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId) VALUES (?,?,?)",
+        clusterUid,
+        asked.volume,
+        agentId,
+      ),
+    );
+    return { volume: asked.volume, agentId, isMade: false, points: 0, epoch: 0 };
+  }
+
+  /** Undefined when there is none yet. Throws `Unreachable` when somebody who does not answer may have it. */
+  private homeOf(volume: string, { copies, silent }: Survey): string | undefined {
+    const home = findHome(
+      copies.filter((copy) => copy.volume === volume),
+      silent,
+    );
+    if (home.kind === "at") return home.agentId;
+    if (home.kind === "new") return undefined;
+    const names = home.silent.join(", ");
+    throw new LongshoreError(
+      "Unreachable",
+      `agent ${names} may have the copy of ${volume} and does not answer; bring it back, or: longshore node forget`,
+    );
+  }
+
+  private required(volume: string, survey: Survey): string {
+    const agentId = this.homeOf(volume, survey);
+    if (agentId === undefined) throw new LongshoreError("Unreachable", `no home was chosen for the copy of ${volume}`);
+    return agentId;
+  }
+
+  /** All new copies are placed by the first agent, so that two requests at once find the same home. */
+  private placer() {
+    const [first = this.core.agentId] = this.core.members.counting();
+    return this.core.members.api(first);
+  }
+
+  private groupHome(group: string, copies: readonly Copy[], homes: Located["homes"]): string {
+    const byVolume = [...copies].sort((a, b) => (a.volume < b.volume ? -1 : 1));
+    const known = byVolume.find((copy) => copy.group?.name === group && !this.isForgotten(copy.group.home));
+    const [first] = [...homes].sort((a, b) => (a.volume < b.volume ? -1 : 1));
+    return known?.group?.home ?? first?.agentId ?? this.core.agentId;
+  }
+
+  private isForgotten(agentId: string): boolean {
+    return this.core.members.isForgotten(agentId);
+  }
+}

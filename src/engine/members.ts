@@ -1,0 +1,230 @@
+// The agents of this storage cluster as this one knows them: learnt from seeds, passed on from one to the next, and kept in the
+// journal, so that an agent that is away is missed. Nobody is taken off the list by a timeout: only a person can tell that
+// an agent, and what it has, will not come back.
+import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+import type { KnownMember, Meeting, MemberApi } from "../wire/member.ts";
+import type { Member } from "../wire/schemas.ts";
+import type { Core } from "./core.ts";
+import type { MemberConnection } from "./engine-options.ts";
+
+/** Heard within so many intervals: alive. */
+const intervalsAlive = 3;
+
+export class Members {
+  private readonly core: Omit<Core, "members">;
+  private readonly connections = new Map<string, MemberConnection>();
+  private readonly heardMs = new Map<string, number>();
+  private local: MemberApi | undefined;
+  /** Whether others have said that this agent was forgotten. */
+  private isOut = false;
+  private incarnation: number;
+
+  constructor(core: Omit<Core, "members">) {
+    this.core = core;
+    this.incarnation = this.raiseIncarnation(0);
+  }
+
+  /** Given once: what answers the other agents, and this one when it asks itself. */
+  serve(local: MemberApi): void {
+    this.local = local;
+  }
+
+  /** All agents that count, this one included, in the order of their ids, with their state as seen from here. */
+  all(): Member[] {
+    return this.known()
+      .filter(({ state }) => state !== "forgotten")
+      .map(({ agentId, node, address, laneAddress, state }) => {
+        const seen = this.isAlive(agentId) ? "alive" : "unreachable";
+        return { agentId, node, address, laneAddress, state: state === "lost" ? "lost" : seen };
+      });
+  }
+
+  /** Ids of all agents that count: whoever may have data is among them. */
+  counting(): string[] {
+    return this.all().map(({ agentId }) => agentId);
+  }
+
+  /** Throws `Unreachable` for one that is not known. */
+  member(agentId: string): Member {
+    const member = this.all().find((one) => one.agentId === agentId);
+    if (member === undefined) throw new LongshoreError("Unreachable", `agent ${agentId} is not known here`);
+    return member;
+  }
+
+  isAlive(agentId: string): boolean {
+    if (agentId === this.core.agentId) return true;
+    const heardMs = this.heardMs.get(agentId) ?? Number.NEGATIVE_INFINITY;
+    return this.core.clock.monotonicMs() - heardMs <= intervalsAlive * this.core.limits.memberIntervalMs;
+  }
+
+  isForgotten(agentId: string): boolean {
+    return this.row(agentId)?.state === "forgotten";
+  }
+
+  /** One agent, this one included. Throws `Unreachable` for one that is not known or was forgotten. */
+  api(agentId: string): MemberApi {
+    if (agentId === this.core.agentId && this.local !== undefined) return this.local;
+    return this.connection(this.member(agentId).address).api;
+  }
+
+  /** Throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
+  checkWelcome(): void {
+    if (!this.isOut) return;
+    const { agentId, dataDir } = this.core;
+    throw new LongshoreError(
+      "Forbidden",
+      `agent ${agentId} was forgotten by its cluster; start it on an empty folder instead of ${dataDir}`,
+    );
+  }
+
+  /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
+  forget(agentId: string): void {
+    const row = this.row(agentId);
+    if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
+    if (row.state === "forgotten") return;
+    if (this.isAlive(agentId)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    this.save({ ...row, state: "forgotten" });
+    this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
+  }
+
+  /** See MemberApi.meet. */
+  async meet({ self, members }: Meeting): Promise<Meeting> {
+    if (this.isForgotten(self.agentId)) {
+      throw new LongshoreError("Forbidden", `agent ${self.agentId} was forgotten; start it on an empty folder`);
+    }
+    this.heard(self);
+    for (const member of members) this.learn(member);
+    return this.meeting();
+  }
+
+  /** One round: meets every seed and every member, and tells lost ones. */
+  async round(): Promise<void> {
+    const own = this.core.addresses.address;
+    const known = this.known().filter(({ state }) => state !== "forgotten");
+    const addresses = new Set([...known.map(({ address }) => address), ...this.core.seeds]);
+    addresses.delete(own);
+    await Promise.all([...addresses].map((address) => this.visit(address)));
+    this.tellLost();
+    await this.disconnectOld();
+  }
+
+  async close(): Promise<void> {
+    for (const connection of this.connections.values()) await connection.close();
+    this.connections.clear();
+  }
+
+  private async visit(address: string): Promise<void> {
+    try {
+      const { self, members } = await this.connection(address).api.meet(this.meeting());
+      if (self.agentId !== this.core.agentId) this.heard(self);
+      for (const member of members) this.learn(member);
+    } catch (error) {
+      if (codeOf(error) === "Forbidden") this.refused(error);
+      else this.core.log.debug({ address, problem: describe(error) }, "member does not answer");
+    }
+  }
+
+  private refused(error: unknown): void {
+    if (!this.isOut) this.core.log.error({ err: error }, "this agent was forgotten by its cluster");
+    this.isOut = true;
+  }
+
+  private meeting(): Meeting {
+    const { agentId, node, addresses } = this.core;
+    const { address, laneAddress } = addresses;
+    const self = { agentId, node, address, laneAddress, incarnation: this.incarnation, state: "member" } as const;
+    return { self, members: this.rows() };
+  }
+
+  private heard(member: KnownMember): void {
+    this.heardMs.set(member.agentId, this.core.clock.monotonicMs());
+    this.learn(member);
+  }
+
+  /** Takes in what is newer than what is known. */
+  private learn(told: KnownMember): void {
+    if (told.agentId === this.core.agentId) {
+      this.hearOfSelf(told);
+      return;
+    }
+    const known = this.row(told.agentId);
+    if (known === undefined || isNewer(told, known)) this.save(told);
+  }
+
+  private hearOfSelf({ state, incarnation }: KnownMember): void {
+    if (state === "forgotten") this.refused(new LongshoreError("Forbidden", "forgotten, as another agent tells"));
+    // Taken for lost, although it is here: said anew, louder.
+    else if (state === "lost" && incarnation >= this.incarnation) this.incarnation = this.raiseIncarnation(incarnation);
+  }
+
+  /** An agent that is away while another one has come up on its node has lost its data, as far as can be told. */
+  private tellLost(): void {
+    const rows = [...this.rows(), this.meeting().self];
+    const alive = new Set(rows.filter(({ agentId }) => this.isAlive(agentId)).map(({ node }) => node));
+    for (const row of this.rows()) {
+      if (row.state !== "member" || this.isAlive(row.agentId) || !alive.has(row.node)) continue;
+      this.save({ ...row, state: "lost" });
+      this.core.log.error({ agentId: row.agentId, node: row.node }, "the node is back without this agent's data");
+    }
+  }
+
+  private known(): KnownMember[] {
+    const { self } = this.meeting();
+    return [...this.rows(), self].sort((a, b) => (a.agentId < b.agentId ? -1 : 1));
+  }
+
+  private rows(): KnownMember[] {
+    return this.core.journal.all<KnownMember>("SELECT * FROM members ORDER BY agentId").map((row) => ({ ...row }));
+  }
+
+  private row(agentId: string): KnownMember | undefined {
+    return this.core.journal.get<KnownMember>("SELECT * FROM members WHERE agentId = ?", agentId);
+  }
+
+  private save({ agentId, node, address, laneAddress, incarnation, state }: KnownMember): void {
+    const { journal } = this.core;
+    journal.transaction(() =>
+      journal.run(
+        "INSERT OR REPLACE INTO members (agentId, node, address, laneAddress, incarnation, state) VALUES (?,?,?,?,?,?)",
+        agentId,
+        node,
+        address,
+        laneAddress,
+        incarnation,
+        state,
+      ),
+    );
+  }
+
+  private raiseIncarnation(above: number): number {
+    const { journal } = this.core;
+    return journal.transaction(() => {
+      journal.run("UPDATE agent SET incarnation = max(incarnation, ?) + 1", above);
+      return journal.get<{ incarnation: number }>("SELECT incarnation FROM agent")?.incarnation ?? 1;
+    });
+  }
+
+  private connection(address: string): MemberConnection {
+    const known = this.connections.get(address) ?? this.core.connectMember(address);
+    this.connections.set(address, known);
+    return known;
+  }
+
+  private async disconnectOld(): Promise<void> {
+    const used = new Set([...this.known().map(({ address }) => address), ...this.core.seeds]);
+    for (const [address, connection] of this.connections) {
+      if (used.has(address)) continue;
+      this.connections.delete(address);
+      await connection.close();
+    }
+  }
+}
+
+const finality = { member: 0, lost: 1, forgotten: 2 } as const;
+
+/** Forgotten is for good; otherwise the later life counts, and within one life `lost` over `member`. */
+export function isNewer(told: KnownMember, known: KnownMember): boolean {
+  if (known.state === "forgotten" || told.state === "forgotten") return known.state !== "forgotten";
+  if (told.incarnation !== known.incarnation) return told.incarnation > known.incarnation;
+  return finality[told.state] > finality[known.state];
+}
