@@ -38,6 +38,22 @@ export interface Sealed {
   readonly identity: SealedIdentity;
   /** How long writers of the live image were held up, in milliseconds. */
   readonly stallMs: number;
+  /** It is of one moment only if the volume was frozen all the while: {@link Thaw.wasFrozen} tells. */
+  readonly restsOnFreeze?: true;
+}
+
+export interface Thaw {
+  /** Whether nothing could be written without a break from the freeze until the thaw was asked for. */
+  readonly wasFrozen: boolean;
+  readonly frozenMs: number;
+}
+
+/** A volume whose writers are held up, until {@link thaw} or the timer of the freeze. */
+export interface FrozenVolume {
+  /** Whether there are writers: a file system on the image is mounted and frozen. Otherwise nobody has it attached. */
+  readonly isMounted: boolean;
+  /** Lets writers go on; asked again it gives the same answer. */
+  thaw(): Promise<Thaw>;
 }
 
 /** A file the backend found, whether or not a row knows it. */
@@ -93,7 +109,14 @@ export interface StorageBackend {
   remove(volume: string): Promise<void>;
   /** The live image's path, for whoever attaches it. */
   livePath(volume: string): string;
-  /** Freezes the live image's content as a sealed, read-only point. The file exists under its final name before it is sealed. */
+  /**
+   * Holds up all writers of the live image: every file system mounted from it is written out and frozen, or nobody may
+   * attach it. It ends by itself after `timeoutMs`, also when this process is stopped or dies. `VolumeBusy` when it is
+   * frozen already, or attached without being mounted here (nobody can tell then who writes to it); `Unsupported` when a
+   * file system cannot be frozen, this process may not, or would hold itself up.
+   */
+  freeze(volume: string, timeoutMs: number): Promise<FrozenVolume>;
+  /** Keeps the live image's content as a sealed, read-only point. The file exists under its final name before it is sealed. */
   snapshot(volume: string, point: string): Promise<Sealed>;
   /** Deletes a point or staging image. Gone already is success. Open readers keep reading. */
   deletePoint(volume: string, point: string): Promise<void>;

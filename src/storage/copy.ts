@@ -6,7 +6,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
 import { chunksOf, differingBlocks } from "./differing-blocks.ts";
 import { changeList, diffRuns } from "./extent-diff.ts";
-import type { Mechanism, OpenPoint } from "./mechanism.ts";
+import type { Held, Mechanism, OpenPoint } from "./mechanism.ts";
 import { errnoOf, hasReadLease, releaseLease, seek, takeReadLease } from "./native.ts";
 import { readWhole, writeWhole } from "./positioned-io.ts";
 
@@ -16,6 +16,7 @@ const chunkBytesMax = 1024 * 1024;
 export function copyMechanism(folderId: string): Mechanism {
   return {
     kind: "copy",
+    restsOnFreeze: true,
     wantsImmutable: false,
     fsUuid: () => folderId,
     prepareLive: () => undefined,
@@ -33,14 +34,16 @@ export function copyMechanism(folderId: string): Mechanism {
 }
 
 /**
- * Takes a read lease for the time of `work`: the kernel grants it only when nobody has the image open for writing, and
+ * A frozen file system holds its writers up by itself. Otherwise takes a read lease for the time of `work`: the kernel grants it only when nobody has the image open for writing, and
  * holds up who opens it meanwhile. If somebody does, the work is stopped or discarded, and they win.
  */
-async function heldStill<T>(
-  volume: string,
-  live: FileHandle,
-  work: (checkpoint: () => void) => Promise<T>,
-): Promise<T> {
+async function heldStill<T>({ volume, live, frozen }: Held, work: (checkpoint: () => void) => Promise<T>): Promise<T> {
+  if (frozen !== undefined) {
+    frozen();
+    // What was written last may be in memory still.
+    await live.datasync();
+    return work(frozen);
+  }
   if (!isLeased(volume, live.fd)) throw busy(volume);
   const checkpoint = () => {
     if (!hasReadLease(live.fd)) throw busy(volume);

@@ -3,8 +3,16 @@
 import * as fs from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { blockBytes, type PointReader, type SealedIdentity, type SealedPoint, type StorageBackend } from "./backend.ts";
+import {
+  blockBytes,
+  type PointReader,
+  type Sealed,
+  type SealedIdentity,
+  type SealedPoint,
+  type StorageBackend,
+} from "./backend.ts";
 import { attempt } from "./failures.ts";
+import { Freezer } from "./freezer.ts";
 import { buildImage, identityOf, imageState, openImage, removeImage, sealImage, verifyIdentity } from "./image-file.ts";
 import { listImages, quarantineImage, removeEmptyVolume } from "./inventory.ts";
 import type { Layout } from "./layout.ts";
@@ -17,11 +25,14 @@ interface Parts {
   readonly mechanism: Mechanism;
   readonly clock: Clock;
   readonly stagings: StagingRegister;
+  readonly freezer: Freezer;
 }
 
-/** A backend over a root that {@link ensureLayout} has prepared. Changes to one volume must not overlap: see one-at-a-time.ts. */
-export function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock): StorageBackend {
-  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister() };
+/** Opens a backend over a root that {@link ensureLayout} has prepared; what an earlier process left frozen is thawed. Changes to one volume must not overlap: see one-at-a-time.ts. */
+export async function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock): Promise<StorageBackend> {
+  const freezer = new Freezer(layout, clock);
+  await attempt("thaw what an earlier process left frozen", () => freezer.recover());
+  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister(), freezer };
   return {
     kind: mechanism.kind,
     ...volumeMethods(parts),
@@ -33,7 +44,10 @@ export function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock):
       const { bavail, blocks, bsize } = await attempt("ask for free space", () => fs.statfs(layout.root));
       return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
     },
-    close: () => parts.stagings.closeAll(),
+    async close() {
+      await freezer.close();
+      await parts.stagings.closeAll();
+    },
   };
 }
 
@@ -102,11 +116,12 @@ async function expand(layout: Layout, volume: string, sizeBytes: number): Promis
   });
 }
 
-type PointMethods = Pick<StorageBackend, "snapshot" | "deletePoint" | "changed" | "allocated" | "openPoint">;
+type PointMethods = Pick<StorageBackend, "freeze" | "snapshot" | "deletePoint" | "changed" | "allocated" | "openPoint">;
 
 function pointMethods(parts: Parts): PointMethods {
   const { layout, mechanism, stagings } = parts;
   return {
+    freeze: (volume, timeoutMs) => attempt(`freeze volume ${volume}`, () => parts.freezer.freeze(volume, timeoutMs)),
     snapshot: (volume, point) => snapshot(parts, volume, point),
     deletePoint: (volume, point) =>
       attempt(`delete point ${point} of ${volume}`, async () => {
@@ -123,23 +138,25 @@ function pointMethods(parts: Parts): PointMethods {
   };
 }
 
-async function snapshot(parts: Parts, volume: string, point: string) {
+async function snapshot(parts: Parts, volume: string, point: string): Promise<Sealed> {
   const { layout, mechanism, clock } = parts;
   const path = layout.point(volume, point);
   // A sealed point is never taken again: somebody may hold its content already.
   if ((await imageState(path)) === "sealed") return { identity: await seal(parts, volume, point), stallMs: 0 };
+  const frozen = parts.freezer.checkpoint(volume);
   let stallMs = 0;
   await withLive(layout, volume, { step: "snapshot", access: "read" }, async (live) => {
     requireSize(`the live image of volume ${volume}`, (await live.stat()).size);
     await buildImage(path, "sealed", (image) =>
-      mechanism.heldStill(volume, live, async (checkpoint) => {
+      mechanism.heldStill({ volume, live, frozen }, async (checkpoint) => {
         const startedMs = clock.monotonicMs();
         await mechanism.duplicate(live, image, checkpoint);
         stallMs = clock.monotonicMs() - startedMs;
       }),
     );
   });
-  return { identity: await seal(parts, volume, point), stallMs };
+  const restsOnFreeze = frozen !== undefined && mechanism.restsOnFreeze;
+  return { identity: await seal(parts, volume, point), stallMs, ...(restsOnFreeze && { restsOnFreeze }) };
 }
 
 type StagingMethods = Pick<StorageBackend, "stage" | "openStaging" | "seal">;

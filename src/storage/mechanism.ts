@@ -10,8 +10,17 @@ export interface OpenPoint {
   readonly sizeBytes: number;
 }
 
+/** A live image whose content has to stand still. */
+export interface Held {
+  readonly volume: string;
+  readonly live: FileHandle;
+  readonly frozen: (() => void) | undefined;
+}
+
 export interface Mechanism {
   readonly kind: StorageBackend["kind"];
+  /** Whether content duplicated while the volume was frozen is of one moment only if it stayed so. */
+  readonly restsOnFreeze: boolean;
   /** Whether sealed files get the immutable attribute where that is allowed. */
   readonly wantsImmutable: boolean;
   /** Identifies the file system that holds an open file, the same after a remount. */
@@ -22,9 +31,10 @@ export interface Mechanism {
   duplicate(source: FileHandle, target: FileHandle, checkpoint?: () => void): Promise<void>;
   /**
    * Runs `work`, during which the content of `live` as `duplicate` sees it stands still; `VolumeBusy` when it does not.
-   * `checkpoint` throws as soon as it is known to move.
+   * `checkpoint` throws as soon as it is known to move. `frozen` is given for a volume whose writers are held up by its
+   * file system, and throws when they are not any more.
    */
-  heldStill<T>(volume: string, live: FileHandle, work: (checkpoint: () => void) => Promise<T>): Promise<T>;
+  heldStill<T>(held: Held, work: (checkpoint: () => void) => Promise<T>): Promise<T>;
   changed(base: OpenPoint, next: OpenPoint, signal: AbortSignal | undefined): Promise<Changes>;
   allocated(point: OpenPoint, signal: AbortSignal | undefined): Promise<Changes>;
 }

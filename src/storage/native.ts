@@ -14,6 +14,7 @@ const ioctlNumber = libc.func("ioctl", "int", ["int", "ulong", "int"]);
 const fallocate = libc.func("fallocate", "int", ["int", "int", "int64_t", "int64_t"]);
 const fcntlNumber = libc.func("fcntl", "int", ["int", "int", "int"]);
 const lseek = libc.func("lseek", "int64_t", ["int", "int64_t", "int"]);
+const syncfs = libc.func("syncfs", "int", ["int"]);
 const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
 
 /** What Node.js throws for a failed system call; `code` is the errno's name. */
@@ -208,6 +209,39 @@ function answers(fd: number, request: number, buffer: Buffer): boolean {
 
 function renderUuid(bytes: Buffer): string {
   return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+// ---- Freezing -----------------------------------------------------------------------------------------------------
+
+/** Writes out what is dirty in the file system of `fd`. Runs in the pool. */
+export async function syncFileSystem(fd: number): Promise<void> {
+  await inPool("syncfs", syncfs, [fd]);
+}
+
+/**
+ * Holds up every writer of the file system that `fd` lies on, with everything written so far on its device (FIFREEZE).
+ * EBUSY when it is frozen already, EOPNOTSUPP where the file system cannot, EPERM without CAP_SYS_ADMIN. Runs in the pool.
+ */
+export async function freezeFileSystem(fd: number): Promise<void> {
+  await inPool("ioctl FIFREEZE", ioctlNumber, [fd, 0xc0045877, 0]);
+}
+
+/** Lets writers go on (FITHAW). Answers whether the file system was frozen until now. Runs in the pool. */
+export async function thawFileSystem(fd: number): Promise<boolean> {
+  try {
+    await inPool("ioctl FITHAW", ioctlNumber, [fd, 0xc0045878, 0]);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "EINVAL") return false;
+    throw error;
+  }
+}
+
+/** Device and inode of the file behind an open loop device, as stat() tells them; ENXIO when nothing is behind it. */
+export function loopBacking(fd: number): { readonly device: bigint; readonly inode: bigint } {
+  const status = Buffer.alloc(232); // struct loop_info64
+  checked("ioctl LOOP_GET_STATUS64", ioctlPointer(fd, 0x4c05, status));
+  return { device: status.readBigUInt64LE(0), inode: status.readBigUInt64LE(8) };
 }
 
 // ---- Leases -------------------------------------------------------------------------------------------------------

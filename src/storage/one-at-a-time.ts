@@ -12,6 +12,7 @@ export function oneAtATime(inner: StorageBackend): StorageBackend {
     create: (volume, sizeBytes) => run(volume, () => inner.create(volume, sizeBytes)),
     expand: (volume, sizeBytes) => run(volume, () => inner.expand(volume, sizeBytes)),
     remove: (volume) => run(volume, () => inner.remove(volume)),
+    freeze: (volume, timeoutMs) => run(volume, () => inner.freeze(volume, timeoutMs)),
     snapshot: (volume, point) => run(volume, () => inner.snapshot(volume, point)),
     deletePoint: (volume, point) => run(volume, () => inner.deletePoint(volume, point)),
     clone: (from, to) => run(to.volume, () => inner.clone(from, to)),

@@ -28,9 +28,9 @@ export async function openBackend({ kind, root, clock = systemClock }: BackendOp
   const layout = layoutOf(resolve(root));
   await ensureLayout(layout);
   const complaint = kind === "copy" ? "copy was asked for" : reflinkComplaint(root, await fileSystemOf(layout));
-  if (complaint === undefined) return oneAtATime(fileBackend(layout, reflinkMechanism(clock), clock));
+  if (complaint === undefined) return oneAtATime(await fileBackend(layout, reflinkMechanism(clock), clock));
   if (kind === "reflink") throw new LongshoreError("Unsupported", complaint);
-  return oneAtATime(fileBackend(layout, copyMechanism(await folderId(layout)), clock));
+  return oneAtATime(await fileBackend(layout, copyMechanism(await folderId(layout)), clock));
 }
 
 async function fileSystemOf(layout: Layout): Promise<SharingFileSystem | undefined> {

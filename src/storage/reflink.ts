@@ -16,11 +16,12 @@ const liveExtentBytes = 64 * 1024;
 export function reflinkMechanism(clock: Clock): Mechanism {
   return {
     kind: "reflink",
+    restsOnFreeze: false,
     wantsImmutable: true,
     fsUuid,
     prepareLive,
     duplicate: (source, target) => cloneWhole(source.fd, target.fd),
-    async heldStill(_volume, live, work) {
+    async heldStill({ live }, work) {
       // FICLONE holds writers up while it runs, so its content is of one moment. It writes back what is dirty first;
       // doing that beforehand, while writers go on, makes the time they are held up shorter.
       await live.datasync();

@@ -1,0 +1,354 @@
+// Holds the writers of live images up, so that a snapshot has the file systems on them in order, and so that the
+// snapshots of several volumes are of one moment. Each freeze ends by a timer of its own, kept by another process; a freeze
+// that this process does not live to end is ended by that one, or noted down and ended at the next start.
+
+import * as fs from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import { describe, LongshoreError } from "../domain/errors.ts";
+import type { FrozenVolume, Thaw } from "./backend.ts";
+import { attempt, unlessErrno } from "./failures.ts";
+import { GuardError, GuardProcess } from "./guard-process.ts";
+import { imageState, openImage } from "./image-file.ts";
+import type { Layout } from "./layout.ts";
+import {
+  type Attachment,
+  attachmentsOf,
+  deviceHolding,
+  type Mount,
+  mountsHere,
+  openMount,
+  writtenByThisProcess,
+} from "./mounts.ts";
+import { errnoOf, hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "./native.ts";
+
+/** How long the guard may take to answer a thaw, and how much later than its timer ours ends a freeze by force. */
+const thawMsMax = 2_000;
+
+/** What is frozen, written down before it is, for whoever has to thaw it. */
+interface FreezeNote {
+  /** Nothing is frozen any more after the machine was started again. */
+  readonly bootId: string;
+  /** Device numbers of the file systems. */
+  readonly devices: readonly string[];
+}
+
+interface Entry extends FrozenVolume {
+  /** Whether, as far as is known, it has been frozen all the time. */
+  isWhole(): boolean;
+}
+
+export class Freezer {
+  private readonly layout: Layout;
+  private readonly clock: Clock;
+  private readonly entries = new Map<string, Entry>();
+  /** Volumes whose freeze has begun. */
+  private readonly taken = new Set<string>();
+  private guard: { process: GuardProcess; users: number } | undefined;
+
+  constructor(layout: Layout, clock: Clock) {
+    this.layout = layout;
+    this.clock = clock;
+  }
+
+  /** See StorageBackend.freeze. */
+  async freeze(volume: string, timeoutMs: number): Promise<FrozenVolume> {
+    if (this.taken.has(volume)) throw new LongshoreError("VolumeBusy", `volume ${volume} is frozen already`);
+    this.taken.add(volume);
+    try {
+      const image = this.layout.live(volume);
+      const state = await imageState(image);
+      if (state !== "writable")
+        throw new LongshoreError("VolumeGone", `the live image of volume ${volume} is ${state}`);
+      const attachments = await attachmentsOf(image);
+      const entry =
+        attachments.length === 0
+          ? await this.lease(volume, timeoutMs)
+          : await this.freezeMounts(volume, attachments, timeoutMs);
+      this.entries.set(volume, entry);
+      return entry;
+    } catch (error) {
+      this.taken.delete(volume);
+      throw error;
+    }
+  }
+
+  /** For a volume whose writers are held up by its file system: throws as soon as it is known that they are not any more. */
+  checkpoint(volume: string): (() => void) | undefined {
+    const entry = this.entries.get(volume);
+    if (!entry?.isMounted) return undefined;
+    return () => {
+      if (!entry.isWhole()) throw new LongshoreError("VolumeBusy", `volume ${volume} was thawed too early`);
+    };
+  }
+
+  /** Thaws what an earlier process left frozen, if it could not do so itself. */
+  async recover(): Promise<void> {
+    const names = (await unlessErrno(["ENOENT"], () => fs.readdir(this.folder()))) ?? [];
+    for (const name of names) {
+      const path = join(this.folder(), name);
+      const note = parseNote(await fs.readFile(path, "utf8"));
+      if (note?.bootId === (await bootId())) await thawDevices(note.devices);
+      await fs.rm(path, { force: true });
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.entries.values()].map((entry) => entry.thaw()));
+  }
+
+  private folder(): string {
+    return join(this.layout.root, "frozen");
+  }
+
+  private forget(volume: string): void {
+    this.entries.delete(volume);
+    this.taken.delete(volume);
+  }
+
+  /** An image nobody has attached: the kernel holds up whoever wants to write to it, and tells us that somebody wanted to. */
+  private async lease(volume: string, timeoutMs: number): Promise<Entry> {
+    const image = await attempt(
+      `open volume ${volume}`,
+      () => openImage(this.layout.live(volume), "read"),
+      "VolumeGone",
+    );
+    try {
+      if (!isLeased(volume, image.fd)) throw attachedRaw(volume, "its image is open for writing");
+    } catch (error) {
+      await image.close();
+      throw error;
+    }
+    const startedMs = this.clock.monotonicMs();
+    const over = new AbortController();
+    let ended: Thaw | undefined;
+    const isWhole = () => ended === undefined && hasReadLease(image.fd);
+    const end = async () => {
+      ended ??= { wasFrozen: isWhole(), frozenMs: this.clock.monotonicMs() - startedMs };
+      over.abort();
+      // Closing the file releases the lease as well, but not before the last call on it has ended.
+      releaseLease(image.fd);
+      await image.close();
+      this.forget(volume);
+    };
+    const thaw = once(async () => {
+      await end();
+      return ended as Thaw;
+    });
+    this.spawn(over.signal, timeoutMs, async () => {
+      ended = { wasFrozen: false, frozenMs: timeoutMs };
+      await thaw();
+    });
+    return { isMounted: false, isWhole, thaw };
+  }
+
+  private async freezeMounts(volume: string, attachments: readonly Attachment[], timeoutMs: number): Promise<Entry> {
+    const fileSystems = fileSystemsOn(volume, attachments);
+    await this.refuseOwn(volume, [...fileSystems.keys()]);
+    const handles = await openAll(volume, fileSystems);
+    const note = await this.writeNote(volume, [...fileSystems.keys()]);
+    const guard = this.takeGuard();
+    const byForce = async () => {
+      guard.kill();
+      await guard.gone;
+      for (const handle of handles) await thawFileSystem(handle.fd);
+    };
+    const cleanUp = async () => {
+      for (const handle of handles) await handle.close();
+      await fs.rm(note, { force: true });
+      this.dropGuard(guard);
+    };
+    let held: Awaited<ReturnType<GuardProcess["freeze"]>>;
+    try {
+      held = await guard.freeze([...fileSystems.values()], timeoutMs);
+    } catch (error) {
+      // A refusal comes from a guard that has undone what it had begun; everything else has to be undone here.
+      if (!(error instanceof GuardError && error.errno !== undefined)) await byForce();
+      await cleanUp();
+      throw refusal(volume, fileSystems, error);
+    }
+    return this.frozenEntry(volume, { fileSystems, held, byForce, cleanUp, timeoutMs });
+  }
+
+  private frozenEntry(
+    volume: string,
+    parts: {
+      readonly fileSystems: ReadonlyMap<string, readonly Mount[]>;
+      readonly held: Awaited<ReturnType<GuardProcess["freeze"]>>;
+      readonly byForce: () => Promise<void>;
+      readonly cleanUp: () => Promise<void>;
+      readonly timeoutMs: number;
+    },
+  ): Entry {
+    const { fileSystems, held, byForce, cleanUp, timeoutMs } = parts;
+    const startedMs = this.clock.monotonicMs();
+    const over = new AbortController();
+    let isBroken = false;
+    const isWhole = () => !isBroken;
+    const thaw = once(async (): Promise<Thaw> => {
+      const [hasOtherMounts, thawed] = await Promise.all([
+        // Not knowing is no reason not to thaw.
+        this.hasOtherMounts(volume, fileSystems).catch(() => true),
+        held.thaw(thawMsMax).catch(async () => {
+          await byForce();
+          return { wasFrozen: false, frozenMs: this.clock.monotonicMs() - startedMs };
+        }),
+      ]);
+      over.abort();
+      await cleanUp();
+      this.forget(volume);
+      return { ...thawed, wasFrozen: thawed.wasFrozen && !hasOtherMounts };
+    });
+    const broken = async () => {
+      isBroken = true;
+      await thaw();
+    };
+    // By its own timer, or because it died: then what it had frozen does not stay so until somebody asks.
+    held.thawed.then(broken, broken).catch(() => undefined);
+    this.spawn(over.signal, timeoutMs + thawMsMax, broken);
+    return { isMounted: true, isWhole, thaw };
+  }
+
+  /** Another file system of the image, mounted while it was thought to be frozen as a whole. */
+  private async hasOtherMounts(volume: string, fileSystems: ReadonlyMap<string, readonly Mount[]>): Promise<boolean> {
+    const now = await attachmentsOf(this.layout.live(volume));
+    return now.some(({ mounts }) => mounts.some(({ device }) => !fileSystems.has(device)));
+  }
+
+  /** The agent must never wait for itself. */
+  private async refuseOwn(volume: string, devices: readonly string[]): Promise<void> {
+    const written = await writtenByThisProcess();
+    const holding = await deviceHolding(this.layout.root);
+    if (holding !== undefined) written.set(holding, this.layout.root);
+    const own = devices.find((device) => written.has(device));
+    if (own === undefined) return;
+    const text = `volume ${volume} cannot be frozen: the agent itself writes to its file system (${written.get(own)})`;
+    throw new LongshoreError("Unsupported", text);
+  }
+
+  private async writeNote(volume: string, devices: readonly string[]): Promise<string> {
+    const path = join(this.folder(), volume);
+    const note: FreezeNote = { bootId: await bootId(), devices };
+    await fs.mkdir(this.folder(), { recursive: true });
+    // Not synced: after a loss of power nothing is frozen, and the death of a process loses nothing.
+    await fs.writeFile(path, JSON.stringify(note));
+    return path;
+  }
+
+  private takeGuard(): GuardProcess {
+    this.guard ??= { process: new GuardProcess(this.clock), users: 0 };
+    this.guard.users++;
+    const { process } = this.guard;
+    // A dead one is of no use to the next freeze.
+    void process.gone.then(() => this.guard?.process === process && this.dropAll());
+    return process;
+  }
+
+  private dropAll(): void {
+    this.guard = undefined;
+  }
+
+  private dropGuard(process: GuardProcess): void {
+    if (this.guard?.process !== process) return;
+    this.guard.users--;
+    if (this.guard.users > 0) return;
+    this.guard = undefined;
+    process.end();
+  }
+
+  private spawn(signal: AbortSignal, afterMs: number, work: () => Promise<void>): void {
+    const task = this.clock.sleep(afterMs, signal).then(work);
+    // Either it was thawed in time, or thawing failed, which whoever asks for the thaw is told.
+    task.catch(() => undefined);
+  }
+}
+
+function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined;
+  return () => {
+    result ??= work();
+    return result;
+  };
+}
+
+function isLeased(volume: string, fd: number): boolean {
+  try {
+    return takeReadLease(fd);
+  } catch (cause) {
+    const text = `the file system cannot tell whether volume ${volume} is attached (${errnoOf(cause)})`;
+    throw new LongshoreError("Unsupported", text, { cause });
+  }
+}
+
+/** The file systems of an image by device number; `VolumeBusy` when it may be written to past them. */
+function fileSystemsOn(volume: string, attachments: readonly Attachment[]): Map<string, Mount[]> {
+  const raw = attachments.find(({ isWritable, mounts }) => isWritable && mounts.length === 0);
+  if (raw !== undefined) throw attachedRaw(volume, `/dev/${raw.name} is attached to it and not mounted here`);
+  return Map.groupBy(
+    attachments.flatMap(({ mounts }) => mounts),
+    ({ device }) => device,
+  );
+}
+
+function attachedRaw(volume: string, why: string): LongshoreError {
+  return new LongshoreError("VolumeBusy", `nobody can tell who writes to volume ${volume}: ${why}`);
+}
+
+/** Open, they can be thawed whatever becomes of the mount points. */
+async function openAll(volume: string, fileSystems: ReadonlyMap<string, readonly Mount[]>): Promise<fs.FileHandle[]> {
+  const handles: fs.FileHandle[] = [];
+  for (const mounts of fileSystems.values()) {
+    const handle = await firstOpen(mounts);
+    if (handle !== undefined) {
+      handles.push(handle);
+      continue;
+    }
+    for (const open of handles) await open.close();
+    const paths = mounts.map(({ path }) => path).join(", ");
+    throw new LongshoreError("VolumeBusy", `volume ${volume} is mounted at ${paths}, which cannot be reached`);
+  }
+  return handles;
+}
+
+async function firstOpen(mounts: readonly Mount[]): Promise<fs.FileHandle | undefined> {
+  for (const mount of mounts) {
+    const handle = await openMount(mount);
+    if (handle !== undefined) return handle;
+  }
+  return undefined;
+}
+
+function refusal(volume: string, fileSystems: ReadonlyMap<string, readonly Mount[]>, cause: unknown): LongshoreError {
+  const paths = [...fileSystems.values()].map((mounts) => mounts[0]?.path).join(", ");
+  const errno = cause instanceof GuardError ? cause.errno : undefined;
+  const isForEver = ["EPERM", "EACCES", "EOPNOTSUPP", "ENOTTY", "EINVAL"].includes(errno ?? "");
+  const why = errno === "EBUSY" ? "somebody else has frozen it" : describe(cause);
+  const text = `volume ${volume}, mounted at ${paths}, cannot be frozen: ${why}`;
+  return new LongshoreError(isForEver ? "Unsupported" : "VolumeBusy", text, { cause });
+}
+
+async function thawDevices(devices: readonly string[]): Promise<void> {
+  const mounts = await mountsHere();
+  for (const device of devices) {
+    const handle = await firstOpen(mounts.filter((mount) => mount.device === device));
+    if (handle === undefined) continue;
+    try {
+      await thawFileSystem(handle.fd);
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+function parseNote(text: string): FreezeNote | undefined {
+  try {
+    return JSON.parse(text) as FreezeNote;
+  } catch {
+    // It was being written, so nothing was frozen yet.
+    return undefined;
+  }
+}
+
+async function bootId(): Promise<string> {
+  return (await fs.readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+}

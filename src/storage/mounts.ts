@@ -1,0 +1,174 @@
+// Who uses an image, as far as this process can see: the loop devices over it, and the file systems mounted from them,
+// from their partitions, and from what is built on them. A mount in another mount namespace is not seen.
+
+import { constants } from "node:fs";
+import * as fs from "node:fs/promises";
+import { join } from "node:path";
+import { unlessErrno } from "./failures.ts";
+import { errnoOf, loopBacking } from "./native.ts";
+
+export interface Mount {
+  readonly id: number;
+  /** Major and minor number of the file system, as `7:0`; the same for all mounts of one file system. */
+  readonly device: string;
+  readonly path: string;
+  /** What was mounted, such as `/dev/loop0`. */
+  readonly source: string;
+}
+
+/** A loop device that is attached to the image. */
+export interface Attachment {
+  /** Such as `loop0`. */
+  readonly name: string;
+  readonly isWritable: boolean;
+  /** Mounts of the device, its partitions, and the mapped devices above it. */
+  readonly mounts: readonly Mount[];
+}
+
+/** The loop devices over the image at `path`; it is known by its inode, whatever name it was attached by. */
+export async function attachmentsOf(path: string): Promise<Attachment[]> {
+  const loops = (await namesIn("/sys/block")).filter((name) => name.startsWith("loop"));
+  const attached: string[] = [];
+  for (const name of loops) if (await isBackedBy(name, path)) attached.push(name);
+  if (attached.length === 0) return [];
+  const mounts = await mountsHere();
+  const found: Attachment[] = [];
+  for (const name of attached) {
+    const devices = await devicesAbove(`/sys/block/${name}`);
+    const onIt = await Promise.all(mounts.map((mount) => isOn(mount, devices)));
+    const isWritable = (await text(`/sys/block/${name}/ro`)) !== "1";
+    found.push({ name, isWritable, mounts: mounts.filter((_, index) => onIt[index]) });
+  }
+  return found;
+}
+
+/** All mounts that this process can see. */
+export async function mountsHere(): Promise<Mount[]> {
+  return parseMountInfo(await fs.readFile("/proc/self/mountinfo", "utf8"));
+}
+
+/** See proc_pid_mountinfo(5). */
+export function parseMountInfo(mountInfo: string): Mount[] {
+  return mountInfo
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const [id, , device = "", , path = ""] = before.split(" ");
+      return { id: Number(id), device, path: unescaped(path), source: unescaped(after.split(" ")[1] ?? "") };
+    });
+}
+
+/** Space, tab, line break and backslash are written as three octal digits. */
+function unescaped(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
+
+/**
+ * Opens the root of a mount for ioctls; `undefined` when it is not there any more, or hidden below another mount. An
+ * open one keeps its file system from being unmounted.
+ */
+export async function openMount(mount: Mount): Promise<fs.FileHandle | undefined> {
+  const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+  const handle = await unlessErrno(["ENOENT", "ENOTDIR", "EACCES", "ENXIO"], () => fs.open(mount.path, flags));
+  if (handle === undefined) return undefined;
+  if ((await openFile(handle.fd)).mountId === mount.id) return handle;
+  await handle.close();
+  return undefined;
+}
+
+/** The file systems, by device number, that this process could be held up on: it has a file open for writing there. */
+export async function writtenByThisProcess(): Promise<Map<string, string>> {
+  const devices = new Map((await mountsHere()).map((mount) => [mount.id, mount.device]));
+  const written = new Map<string, string>();
+  for (const fd of await namesIn("/proc/self/fd")) {
+    // The descriptor that lists the folder is gone by now.
+    const open = await unlessErrno(["ENOENT"], () => openFile(Number(fd)));
+    const device = open?.isWritable ? devices.get(open.mountId) : undefined;
+    if (device === undefined) continue;
+    const name = await unlessErrno(["ENOENT"], () => fs.readlink(`/proc/self/fd/${fd}`));
+    if (name !== undefined) written.set(device, name);
+  }
+  return written;
+}
+
+/** The device number of the file system that holds `path`. */
+export async function deviceHolding(path: string): Promise<string | undefined> {
+  const handle = await fs.open(path, "r");
+  try {
+    const { mountId } = await openFile(handle.fd);
+    return (await mountsHere()).find((mount) => mount.id === mountId)?.device;
+  } finally {
+    await handle.close();
+  }
+}
+
+async function openFile(fd: number): Promise<{ mountId: number; isWritable: boolean }> {
+  const about = await fs.readFile(`/proc/self/fdinfo/${fd}`, "utf8");
+  const flags = Number.parseInt(/^flags:\s*([0-7]+)$/m.exec(about)?.[1] ?? "0", 8);
+  return {
+    mountId: Number(/^mnt_id:\s*(\d+)$/m.exec(about)?.[1] ?? Number.NaN),
+    isWritable: (flags & (constants.O_WRONLY | constants.O_RDWR)) !== 0,
+  };
+}
+
+async function isBackedBy(loop: string, path: string): Promise<boolean> {
+  const backing = await text(`/sys/block/${loop}/loop/backing_file`);
+  if (backing === undefined) return false;
+  try {
+    const device = await fs.open(`/dev/${loop}`, "r");
+    try {
+      const [behind, image] = [loopBacking(device.fd), await fs.stat(path, { bigint: true })];
+      return behind.inode === image.ino && behind.device === image.dev;
+    } finally {
+      await device.close();
+    }
+  } catch (error) {
+    // Detached meanwhile.
+    if (errnoOf(error) === "ENXIO") return false;
+    // Without the right to open it, or without it in /dev, there is only the name.
+    if (["EACCES", "EPERM", "ENOENT"].includes(errnoOf(error) ?? "")) return backing === (await realPath(path));
+    throw error;
+  }
+}
+
+async function realPath(path: string): Promise<string | undefined> {
+  return unlessErrno(["ENOENT"], () => fs.realpath(path));
+}
+
+/** The numbers of a block device, its partitions, and what holds them (device mapper, RAID), all the way up. */
+async function devicesAbove(folder: string): Promise<Set<string>> {
+  const found = new Set<string>();
+  const number = await text(join(folder, "dev"));
+  if (number !== undefined) found.add(number);
+  const partitions = (await namesIn(folder)).filter((name) => /^loop\d+p\d+$/.test(name));
+  const above = [
+    ...partitions.map((name) => join(folder, name)),
+    ...(await namesIn(join(folder, "holders"))).map((name) => `/sys/block/${name}`),
+  ];
+  for (const device of above) for (const one of await devicesAbove(device)) found.add(one);
+  return found;
+}
+
+/** A file system over several devices (btrfs) has a number of its own, and only its source tells where it lies. */
+async function isOn(mount: Mount, devices: ReadonlySet<string>): Promise<boolean> {
+  if (devices.has(mount.device)) return true;
+  if (!mount.device.startsWith("0:") || !mount.source.startsWith("/dev/")) return false;
+  const stat = await unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(mount.source));
+  return stat !== undefined && devices.has(renderDevice(stat.rdev));
+}
+
+function renderDevice(number: number): string {
+  const device = BigInt(number);
+  const major = (device >> 8n) & 0xfffn;
+  const minor = (device & 0xffn) | ((device >> 12n) & 0xfff00n);
+  return `${major}:${minor}`;
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return (await unlessErrno(["ENOENT", "ENOTDIR"], () => fs.readdir(folder))) ?? [];
+}
+
+async function text(file: string): Promise<string | undefined> {
+  return (await unlessErrno(["ENOENT", "ENOTDIR", "ENODEV"], () => fs.readFile(file, "utf8")))?.trim();
+}
