@@ -1,5 +1,5 @@
-// Storage clusters of one engine each, in this process: real journals and real storage in temporary folders, and between
-// them direct calls in place of HTTP, with switches for what a network does.
+// Storage clusters of one or several engines each, in this process: real journals and real storage in temporary folders, and
+// between them direct calls in place of HTTP, with switches for what a network does.
 import { existsSync, rmSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,17 +10,26 @@ import { openLog } from "../../src/base/log.ts";
 import { openMetrics } from "../../src/base/metrics.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
-import { defaultLimits, type EngineLimits, type PeerConnection } from "../../src/engine/engine-options.ts";
+import {
+  defaultLimits,
+  type EngineLimits,
+  type MemberConnection,
+  type PeerConnection,
+} from "../../src/engine/engine-options.ts";
 import { openJournal } from "../../src/engine/journal.ts";
 import type { StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
+import type { MemberApi } from "../../src/wire/member.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
 import type { LocationSpec } from "../../src/wire/schemas.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { FakeLanes } from "./fake-lanes.ts";
 
+/** One agent; of a cluster that has no other it stands for the whole. */
 export interface Cluster {
+  /** Of the agent: that of its cluster, with `-1`, `-2`, … when there are several. */
   readonly name: string;
+  readonly clusterName: string;
   readonly uid: string;
   readonly folder: string;
   readonly lanes: FakeLanes;
@@ -28,6 +37,9 @@ export interface Cluster {
   onCall: (method: keyof PeerApi, args: readonly unknown[]) => void | Promise<void>;
   /** Called after it was carried out; throwing loses the reply. */
   onReply: (method: keyof PeerApi, args: readonly unknown[], result: unknown) => void | Promise<void>;
+  /** The same for calls of other agents of its own cluster. */
+  onMemberCall: (method: keyof MemberApi, args: readonly unknown[]) => void | Promise<void>;
+  onMemberReply: (method: keyof MemberApi, args: readonly unknown[], result: unknown) => void | Promise<void>;
   /** Called before and after each call of this cluster's storage, staging images included; may throw. */
   onStorage: (step: string, when: "before" | "after") => void | Promise<void>;
   /** What the storage says is free; as it is when undefined. */
@@ -51,10 +63,17 @@ const quickLimits: EngineLimits = {
   retryDelayMsMax: 50,
   probeIntervalMs: 3_600_000,
   reserveBytes: 0,
+  memberIntervalMs: 20,
 };
 
 export interface Clusters {
+  /** Every agent, cluster by cluster. */
   readonly all: readonly Cluster[];
+  /** The agents of one cluster. */
+  of(name: string): readonly Cluster[];
+  /** Calls and frames from the one agent do not reach the other until {@link Clusters.heal}; answers to the other still do. */
+  cut(from: Cluster, to: Cluster): void;
+  heal(): void;
   close(): Promise<void>;
 }
 
@@ -67,54 +86,77 @@ export interface ClustersOptions {
   readonly parent?: string;
 }
 
-/** Opens clusters by name, each with the `copy` backend. */
-export async function openClusters(names: readonly string[], options: ClustersOptions = {}): Promise<Clusters> {
+/** Who there is, and which ways are cut. */
+interface Net {
+  readonly agents: Cluster[];
+  readonly cuts: Set<string>;
+}
+
+/** Opens clusters by name, of one agent each or of the number given, each agent with the `copy` backend. */
+export async function openClusters(
+  names: readonly string[] | Readonly<Record<string, number>>,
+  options: ClustersOptions = {},
+): Promise<Clusters> {
   const { inMemory, parent, ...rest } = options;
   const usual = inMemory && existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
   const root = await mkdtemp(join(parent ?? usual, "longshore-engines-"));
   const forget = onInterrupt(() => rmSync(root, { recursive: true, force: true }));
-  const all: Cluster[] = [];
-  for (const name of names) all.push(await openCluster(all, { root, name, ...rest }));
+  const net: Net = { agents: [], cuts: new Set() };
+  const counts = Array.isArray(names) ? names.map((name) => [name, 1] as const) : Object.entries(names);
+  for (const [clusterName, count] of counts) {
+    for (let number = 1; number <= count; number++) {
+      const name = count === 1 ? clusterName : `${clusterName}-${number}`;
+      net.agents.push(await openAgent(net, { root, name, clusterName, ...rest }));
+    }
+  }
+  const all = net.agents;
   return {
     all,
+    of: (name) => all.filter((agent) => agent.clusterName === name),
+    cut: (from, to) => void net.cuts.add(way(from.name, to.name)),
+    heal: () => net.cuts.clear(),
     async close() {
-      for (const cluster of all) await cluster.stop();
+      for (const agent of all) await agent.stop();
       await rm(root, { recursive: true, force: true });
       forget();
     },
   };
 }
 
-async function openCluster(
-  peers: readonly Cluster[],
-  options: { root: string; name: string; limits?: Partial<EngineLimits>; clock?: Clock },
-): Promise<Cluster> {
-  const { name } = options;
+interface AgentOptions {
+  readonly root: string;
+  readonly name: string;
+  readonly clusterName: string;
+  readonly limits?: Partial<EngineLimits>;
+  readonly clock?: Clock;
+}
+
+async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
+  const { name, clusterName } = options;
   const folder = join(options.root, name);
   await mkdir(folder);
-  const uid = `uid-${name}`;
+  const uid = `uid-${clusterName}`;
   let ending = new AbortController();
   let up = Promise.withResolvers<void>();
   const open = async () => {
     const backend = await openBackend({ kind: "copy", root: join(folder, "store") });
     const space = async () => ({
       ...(await backend.space()),
-      ...(cluster.freeBytes !== undefined && { freeBytes: cluster.freeBytes }),
+      ...(agent.freeBytes !== undefined && { freeBytes: agent.freeBytes }),
     });
-    cluster.storage = observed({ ...backend, space }, (step, when) => cluster.onStorage(step, when));
-    cluster.engine = await openEngine({
+    agent.storage = observed({ ...backend, space }, (step, when) => agent.onStorage(step, when));
+    agent.engine = await openEngine({
       dataDir: folder,
-      cluster: { uid, name },
+      cluster: { uid, name: clusterName },
       node: `node-${name}`,
       version: "test",
       addresses: { address: `${name}:1`, laneAddress: `${name}:2` },
-      storage: cluster.storage,
-      lanes: cluster.lanes,
-      connect: (location) => connect(peers, uid, location),
-      seeds: [],
-      connectMember: (address) => {
-        throw new LongshoreError("Unreachable", `no agent answers at ${address}`);
-      },
+      storage: agent.storage,
+      lanes: agent.lanes,
+      connect: (location) => connect(net, agent, location),
+      // The first agent of a cluster is found under its name by those that come later.
+      seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.name ?? name}:1`],
+      connectMember: (address) => connectMember(net, agent, address),
       openJournal,
       clock: options.clock ?? systemClock,
       dice: systemDice,
@@ -123,30 +165,33 @@ async function openCluster(
       limits: { ...quickLimits, ...options.limits },
     });
     ending = new AbortController();
-    cluster.stopping = ending.signal;
+    agent.stopping = ending.signal;
     up.resolve();
   };
-  const cluster = {
+  const agent = {
     name,
+    clusterName,
     uid,
     folder,
     lanes: new FakeLanes(),
     onCall: () => undefined,
     onReply: () => undefined,
+    onMemberCall: () => undefined,
+    onMemberReply: () => undefined,
     onStorage: () => undefined,
     stop: async () => {
       if (ending.signal.aborted) return;
       up = Promise.withResolvers<void>();
-      cluster.running = up.promise;
+      agent.running = up.promise;
       ending.abort();
-      await cluster.engine.close();
-      await cluster.storage.close();
+      await agent.engine.close();
+      await agent.storage.close();
     },
     start: open,
     running: up.promise,
   } as unknown as Cluster;
   await open();
-  return cluster;
+  return agent;
 }
 
 const unobserved = new Set(["kind", "livePath", "close", "fd", "sizeBytes", "then"]);
@@ -176,45 +221,127 @@ function observed<T extends object>(
   });
 }
 
-/** A connection by direct calls: the seed's host is the cluster's name, and its CA bundle stands for itself. */
-function connect(peers: readonly Cluster[], callerUid: string, location: LocationSpec): PeerConnection {
-  const name = location.seeds[0]?.split(":")[0];
-  const peer = () => {
-    const found = peers.find((cluster) => cluster.name === name);
-    if (found === undefined)
-      throw new LongshoreError("Unreachable", `no agent answers at ${location.seeds.join(", ")}`);
-    return found;
-  };
-  const api = new Proxy({} as PeerApi, {
-    get:
-      (_, method: keyof PeerApi) =>
-      async (...args: unknown[]) => {
-        const cluster = peer();
-        await cluster.onCall(method, args);
-        const { stopping } = cluster;
-        const died = () => new LongshoreError("Unreachable", `${cluster.name} does not answer`);
+function way(from: string, to: string): string {
+  return `${from} > ${to}`;
+}
+
+function hostOf(address: string): string {
+  return String(address.split(":")[0]);
+}
+
+interface Hooks {
+  call(method: string, args: readonly unknown[]): void | Promise<void>;
+  reply(method: string, args: readonly unknown[], result: unknown): void | Promise<void>;
+}
+
+interface Door {
+  /** Whom the call reaches; throws `Unreachable`. */
+  readonly to: () => Cluster;
+  readonly hooks: (agent: Cluster) => Hooks;
+  readonly api: (agent: Cluster) => object;
+}
+
+/** An interface of another agent, each call of which passes the network: both ways may be cut, and the other may be down. */
+function remote<T extends object>(net: Net, from: Cluster, { to, hooks, api }: Door): T {
+  return new Proxy({} as T, {
+    get: (_, method: string) => {
+      if (method === "then") return undefined;
+      return async (...args: unknown[]) => {
+        const agent = to();
+        const died = () => new LongshoreError("Unreachable", `${agent.name} does not answer`);
+        const passes = (one: Cluster, other: Cluster) => {
+          if (net.cuts.has(way(one.name, other.name))) throw died();
+        };
+        passes(from, agent);
+        await hooks(agent).call(method, args);
+        const { stopping } = agent;
         if (stopping.aborted) throw died();
         try {
-          const sources = cluster.engine.consents().map((consent) => consent.name);
-          const call = cluster.engine.peer(callerUid, sources)[method] as (...values: unknown[]) => Promise<unknown>;
+          const call = (api(agent) as Record<string, (...values: unknown[]) => Promise<unknown>>)[method];
+          if (call === undefined) throw new LongshoreError("Unsupported", `there is no ${method}`);
           const result = await call(...structuredClone(args));
-          await cluster.onReply(method, args, result);
+          await hooks(agent).reply(method, args, result);
+          passes(agent, from);
           return structuredClone(result);
         } catch (error) {
           // What a process says while it ends never gets out.
           throw stopping.aborted ? died() : error;
         }
-      },
+      };
+    },
   });
-  return { api, at: () => api, lanes: { open: (to) => peer().lanes.open(to) }, close: async () => undefined };
 }
 
-/** Lets `target` take volumes of `source`, and makes it a location there. */
-export async function pair(source: Cluster, target: Cluster, location = target.name): Promise<void> {
-  await target.engine.api.putSource(source.name, { clusterName: source.name, clusterUid: source.uid, caBundle: "ca" });
-  await source.engine.api.putLocation(location, {
-    clusterName: target.name,
-    seeds: [`${target.name}:1`],
-    caBundle: "ca",
+/** A connection by direct calls: a seed's host is the name of an agent or of a cluster, and its CA bundle stands for itself. */
+function connect(net: Net, from: Cluster, location: LocationSpec): PeerConnection {
+  const named = (host: string) => net.agents.filter((agent) => agent.name === host || agent.clusterName === host);
+  const reachable = (agent: Cluster) =>
+    !agent.stopping.aborted && !net.cuts.has(way(from.name, agent.name)) && !net.cuts.has(way(agent.name, from.name));
+  const anyOf = (hosts: readonly string[]) => () => {
+    const found = hosts.flatMap(named);
+    const agent = found.find(reachable) ?? found[0];
+    if (agent === undefined) throw new LongshoreError("Unreachable", `no agent answers at ${hosts.join(", ")}`);
+    return agent;
+  };
+  const peer = (hosts: readonly string[]) =>
+    remote<PeerApi>(net, from, {
+      to: anyOf(hosts),
+      hooks: (agent) => ({
+        call: (method, args) => agent.onCall(method as keyof PeerApi, args),
+        reply: (method, args, result) => agent.onReply(method as keyof PeerApi, args, result),
+      }),
+      api: ({ engine }) =>
+        engine.peer(
+          from.uid,
+          engine.consents().map(({ name }) => name),
+        ),
+    });
+  const seeds = location.seeds.map(hostOf);
+  return {
+    api: peer(seeds),
+    at: ({ address }) => peer([hostOf(address)]),
+    lanes: {
+      open(to) {
+        const agent = anyOf([hostOf(to.address)])();
+        if (!reachable(agent)) throw new LongshoreError("Unreachable", `${agent.name} does not answer`);
+        return agent.lanes.open(to);
+      },
+    },
+    close: async () => undefined,
+  };
+}
+
+function connectMember(net: Net, from: Cluster, address: string): MemberConnection {
+  const to = () => {
+    const agent = net.agents.find(({ name }) => name === hostOf(address));
+    if (agent === undefined) throw new LongshoreError("Unreachable", `no agent answers at ${address}`);
+    return agent;
+  };
+  const api = remote<MemberApi>(net, from, {
+    to,
+    hooks: (agent) => ({
+      call: (method, args) => agent.onMemberCall(method as keyof MemberApi, args),
+      reply: (method, args, result) => agent.onMemberReply(method as keyof MemberApi, args, result),
+    }),
+    api: ({ engine }) => engine.member,
   });
+  return { api, close: async () => undefined };
+}
+
+/** Lets the cluster of `target` take volumes of that of `source`, and makes it a location there; for all agents, if all are given. */
+export async function pair(
+  source: Cluster | readonly Cluster[],
+  target: Cluster | readonly Cluster[],
+  location?: string,
+): Promise<void> {
+  const sources = [source].flat() as readonly Cluster[];
+  const targets = [target].flat() as readonly Cluster[];
+  const [{ clusterName: from, uid }] = sources as [Cluster];
+  const [{ clusterName: to }] = targets as [Cluster];
+  for (const { engine } of targets) {
+    await engine.api.putSource(from, { clusterName: from, clusterUid: uid, caBundle: "ca" });
+  }
+  for (const { engine } of sources) {
+    await engine.api.putLocation(location ?? to, { clusterName: to, seeds: [`${to}:1`], caBundle: "ca" });
+  }
 }
