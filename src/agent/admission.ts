@@ -11,6 +11,7 @@ export type Access = RouteGroup | "health" | "own";
 const everything: readonly Access[] = [
   "own",
   "agent",
+  "members",
   "volumes",
   "locations",
   "jobs",

@@ -10,6 +10,10 @@ type Routes = typeof agentRoutes;
 export function agentHandlers(api: AgentApi): Handlers<Routes> {
   return {
     describe: async () => found(await api.describe()),
+    async forgetMember({ params }) {
+      await api.forgetMember(params.agentId);
+      return gone;
+    },
     ...volumeHandlers(api),
     ...sourceSideHandlers(api),
     ...targetSideHandlers(api),

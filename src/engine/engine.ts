@@ -176,6 +176,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
   const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
   return {
     describe: () => describeAgent(core),
+    forgetMember: async (agentId) => core.members.forget(agentId),
     listVolumes: () => list(volumes.list()),
     getVolume: async (name) => volumes.get(name),
     putVolume: (name, spec, precondition) => volumes.put(name, spec, precondition),

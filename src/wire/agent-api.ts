@@ -6,6 +6,7 @@ import type {
   Change,
   CloneSpec,
   CloneView,
+  GroupView,
   JobSpec,
   JobView,
   List,
@@ -27,6 +28,11 @@ export interface Precondition {
 /** Removing what is gone already succeeds. Getting what does not exist throws `NotFound`. */
 export interface AgentApi {
   describe(): Promise<AgentView>;
+  /**
+   * Says that an agent of this cluster, and what it had, will not come back: new copies may be placed without it, and groups it
+   * decided for are decided by their members. For good. Throws `InUse` for one that answers.
+   */
+  forgetMember(agentId: string): Promise<void>;
 
   listVolumes(): Promise<List<VolumeView>>;
   getVolume(name: string): Promise<VolumeView>;
@@ -70,6 +76,11 @@ export interface AgentApi {
   getMigratedVolume(name: string): Promise<MigratedVolumeView>;
   /** Deletes the copy and its points; clones live on. Throws `Frozen` while a transfer runs. */
   removeMigratedVolume(name: string, precondition?: Precondition): Promise<void>;
+
+  /** The groups whose home this very agent is. */
+  listGroups(): Promise<List<GroupView>>;
+  /** `clusterUid` tells groups of one name of several source clusters apart; `BadRequest` when it is needed. */
+  getGroup(name: string, options?: { clusterUid?: string | undefined }): Promise<GroupView>;
 
   listClones(): Promise<List<CloneView>>;
   getClone(name: string): Promise<CloneView>;

@@ -38,6 +38,9 @@ export function openAgentClient(options: AgentClientOptions): AgentApi & { close
   const client = { http, headers: () => headersOf(options.reconcileId?.()) };
   return {
     describe: async () => present(await http.call(routes.describe, { headers: client.headers() })),
+    async forgetMember(agentId) {
+      await http.call(routes.forgetMember, { params: { agentId }, headers: client.headers() });
+    },
     ...volumesOver(client),
     ...locationsOver(client),
     ...jobsOver(client, options),

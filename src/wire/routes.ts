@@ -27,6 +27,7 @@ import {
 /** What a role may be allowed to use; see src/agent/admission.ts for who may. */
 export type RouteGroup =
   | "agent"
+  | "members"
   | "volumes"
   | "locations"
   | "jobs"
@@ -80,6 +81,13 @@ export const agentRoutes = {
     group: "agent",
     summary: "The agent and its cluster",
     response: AgentView,
+  },
+  forgetMember: {
+    method: "DELETE",
+    path: "/v1/members/:agentId",
+    group: "members",
+    summary: "Say that an agent and its data will not come back",
+    params: Type.Object({ agentId: Uid }, strict),
   },
 
   listVolumes: {

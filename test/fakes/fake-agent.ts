@@ -32,6 +32,14 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
     return structuredClone(this.view);
   }
 
+  async forgetMember(agentId: string): Promise<void> {
+    const member = this.view.members.find((one) => one.agentId === agentId);
+    if (member === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
+    if (member.state !== "lost" && member.state !== "unreachable")
+      throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    this.view.members.splice(this.view.members.indexOf(member), 1);
+  }
+
   // ---- consent, migrated volumes, clones ----
 
   async listSources(): Promise<List<SourceView>> {
