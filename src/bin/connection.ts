@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import { openAgentClient } from "../wire/agent-client.ts";
+import { openClusterClient } from "../wire/cluster-client.ts";
 import { openCredentials } from "../wire/credentials.ts";
 import type { Streams } from "./streams.ts";
 
@@ -34,13 +35,21 @@ export async function withAgent(options: ConnectionOptions, streams: Streams, wo
   if (options.output !== "table" && options.output !== "json")
     throw new LongshoreError("BadRequest", `--output ${options.output}: use table or json`);
   const credentials = await openCredentials(filesOf(options, streams));
-  const api = openAgentClient({ addresses: addressesOf(options, streams), credentials, reconnectMs: 30_000 });
+  const open = (addresses: readonly string[]) => openAgentClient({ addresses, credentials, reconnectMs: 30_000 });
+  const first = open(addressesOf(options, streams));
+  const api = openClusterClient({
+    first,
+    open: (address) => open([address]),
+    onSilent: ({ node, agentId }, problem) =>
+      streams.err(`warning: agent ${agentId} on node ${node} does not answer; what it has is not shown (${problem})\n`),
+  });
   const show = (value: unknown, text: () => string) =>
     streams.out(options.output === "json" ? `${JSON.stringify(value, undefined, 2)}\n` : text());
   try {
     await work({ ...streams, api, show });
   } finally {
     await api.close();
+    await first.close();
     credentials.close();
   }
 }

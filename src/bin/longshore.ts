@@ -5,6 +5,7 @@ import { addAgentCommand } from "./agent-command.ts";
 import { exitCodes, reportFailure } from "./failure.ts";
 import { addHoldCommands } from "./hold-commands.ts";
 import { addJobCommands } from "./job-commands.ts";
+import { addNodeCommands } from "./node-commands.ts";
 import { addOperatorCommand } from "./operator-command.ts";
 import { addPairCommands } from "./pair-commands.ts";
 import { addPkiCommands } from "./pki-commands.ts";
@@ -34,6 +35,7 @@ export async function runLongshore(words: readonly string[], streams: Streams): 
     addJobCommands,
     addViewCommands,
     addHoldCommands,
+    addNodeCommands,
   ])
     add(program, streams);
   try {

@@ -43,6 +43,7 @@ const colours: Readonly<Record<string, number>> = {
   Available: 32,
   Ready: 32,
   reachable: 32,
+  alive: 32,
   Running: 36,
   Frozen: 36,
   Pending: 33,
