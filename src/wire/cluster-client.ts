@@ -76,6 +76,7 @@ class Cluster {
   private readonly options: ClusterClientOptions;
   private readonly opened = new Map<string, AgentApi & { close(): Promise<void> }>();
   private readonly silent = new Set<string>();
+  private firstId: string | undefined;
   private known: Promise<readonly Member[]> | undefined;
 
   constructor(options: ClusterClientOptions) {
@@ -90,18 +91,20 @@ class Cluster {
 
   /** The agent that has it. Throws `NotFound`, or `Unreachable` when an agent that does not answer may have it. */
   async having(what: string, read: Read<unknown>): Promise<AgentApi> {
+    let missing: unknown;
     const found = await this.ask(async (api) => {
       try {
         await read(api);
         return api;
       } catch (error) {
-        if (codeOf(error) === "NotFound") return undefined;
-        throw error;
+        if (codeOf(error) !== "NotFound") throw error;
+        missing ??= error;
+        return undefined;
       }
     });
     const api = found.find((one) => one !== undefined);
     if (api !== undefined) return api;
-    if (this.silent.size === 0) throw new LongshoreError("NotFound", `${what} does not exist`);
+    if (this.silent.size === 0) throw missing;
     const agents = [...this.silent].join(", ");
     throw new LongshoreError("Unreachable", `no agent that answers has ${what}; agent ${agents} does not answer`);
   }
@@ -151,13 +154,16 @@ class Cluster {
 
   /** The agent asked first comes first. */
   private members(): Promise<readonly Member[]> {
-    this.known ??= this.options.first
-      .describe()
-      .then(({ agentId, members }) => [...members].sort((a, b) => order(a, agentId) - order(b, agentId)));
+    this.known ??= this.options.first.describe().then(({ agentId, members }) => {
+      this.firstId = agentId;
+      return [...members].sort((a, b) => order(a, agentId) - order(b, agentId));
+    });
     return this.known;
   }
 
+  /** The first is reached the way it was reached before: it need not be at the address that others use. */
   private api({ agentId, address }: Member): AgentApi {
+    if (agentId === this.firstId) return this.options.first;
     const api = this.opened.get(agentId) ?? this.options.open(address);
     this.opened.set(agentId, api);
     return api;

@@ -1,0 +1,77 @@
+// One command line against clusters of several engines: whichever agent is asked, it is the cluster that answers.
+import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { LongshoreError } from "../../src/domain/errors.ts";
+import { openClusterClient } from "../../src/wire/cluster-client.ts";
+import type { Member } from "../../src/wire/schemas.ts";
+import { type Cluster, type Clusters, openClusters } from "../fakes/engines.ts";
+
+let clusters: Clusters;
+let agents: [Cluster, Cluster, Cluster];
+let silent: string[];
+
+beforeEach(async () => {
+  clusters = await openClusters({ west: 3 }, { inMemory: true });
+  agents = clusters.of("west") as unknown as [Cluster, Cluster, Cluster];
+  silent = [];
+  for (const { engine } of agents) while ((await engine.api.describe()).members.length < 3) await metAgain();
+});
+
+afterEach(() => clusters.close());
+
+const metAgain = () => new Promise((resolve) => setTimeout(resolve, 5));
+
+/** The cluster as it is seen by asking one agent. */
+function through(first: Cluster) {
+  return openClusterClient({
+    first: first.engine.api,
+    open(address) {
+      const agent = agents.find(({ name }) => address === `${name}:1`) as Cluster;
+      return { ...agent.engine.api, close: async () => undefined };
+    },
+    onSilent: ({ node }: Member) => void silent.push(node),
+  });
+}
+
+test("lists are those of all agents", async () => {
+  for (const [index, { engine }] of agents.entries()) await engine.api.putVolume(`v${index}`, { sizeBytes: 4096 });
+  for (const agent of agents) {
+    const { items } = await through(agent).listVolumes();
+    expect(items.map(({ name }) => name).sort()).toEqual(["v0", "v1", "v2"]);
+  }
+  expect(silent).toEqual([]);
+});
+
+test("a request goes to the agent that has what it is about, a new volume to the one asked", async () => {
+  const [first, second, third] = agents;
+  await second.engine.api.putVolume("data", { sizeBytes: 4096 });
+  const cluster = through(third);
+  await cluster.putVolume("data", { sizeBytes: 8192 });
+  expect((await second.engine.api.getVolume("data")).sizeBytes).toBe(8192);
+  expect(await cluster.putSnapshot("data", "s1")).toMatchObject({ volume: "data", state: "sealed" });
+  await cluster.putVolume("new", { sizeBytes: 4096 });
+  expect((await third.engine.api.getVolume("new")).sizeBytes).toBe(4096);
+  await through(first).removeVolume("new");
+  await expect(cluster.getVolume("new")).rejects.toMatchObject({ code: "NotFound" });
+});
+
+test("what is set for the cluster is set on every agent", async () => {
+  await through(agents[0]).putSource("east", { clusterName: "east", caBundle: "ca" });
+  for (const { engine } of agents) expect((await engine.api.listSources()).items).toHaveLength(1);
+});
+
+test("an agent that does not answer is named once, and what it may have is not said to be missing", async () => {
+  const [first, , third] = agents;
+  await third.stop();
+  const open = () => through(first);
+  const unreachable = { ...third.engine.api };
+  for (const key of Object.keys(unreachable)) {
+    Object.assign(unreachable, {
+      [key]: () => Promise.reject(new LongshoreError("Unreachable", "no answer")),
+    });
+  }
+  Object.assign(third.engine, { api: unreachable });
+  const cluster = open();
+  expect((await cluster.listVolumes()).items).toEqual([]);
+  await expect(cluster.getVolume("data")).rejects.toMatchObject({ code: "Unreachable" });
+  expect(silent).toEqual(["node-west-3"]);
+});
