@@ -4,22 +4,31 @@ import { LongshoreError } from "../domain/errors.ts";
 import type { CommitRecord, CommitRequest, PeerTarget, PlanHeader } from "../wire/peer.ts";
 import type { Clones } from "./clones.ts";
 import { type Core, timeText } from "./core.ts";
+import { checkTerm } from "./leases.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
 import { isPresent, nextPosition, pointOf, pointsOf, sweep } from "./points.ts";
 import type { Caller, Sources } from "./sources.ts";
 import type { StagingArea } from "./staging-area.ts";
-import { checkTerm, type Terms } from "./terms.ts";
+import type { Terms } from "./terms.ts";
 
 /** Commit records kept of each volume, and told in a report. */
 const commitsKept = 16;
 const pointsKeptDefault = 3;
 
-interface SealedFile {
+export interface SealedFile {
   readonly file: string;
   readonly inode: string | null;
   readonly fsUuid: string | null;
   readonly verified: "media" | "memory";
+}
+
+/** What is to be a point, and by whose decision. */
+interface Decided extends SealedFile {
+  readonly job: string;
+  readonly epoch: number;
+  /** Null for one that was committed by itself. */
+  readonly groupPoint: string | null;
 }
 
 interface Parts {
@@ -41,18 +50,19 @@ export class Decisions {
   }
 
   commit(caller: Caller, target: PeerTarget, request: CommitRequest): Promise<CommitRecord> {
-    const { terms, plans, staging: area } = this.parts;
+    const { terms, staging: area } = this.parts;
     return terms.inTermOrEnded(caller, target, async (row) => {
       const done = this.committed(row, request);
       if (done !== undefined) return done;
       checkTerm(row, target.term);
-      const staging = plans.require(row);
-      const header = this.checkCommit(row, staging, request);
-      await this.core.lanes.closeLanes(row.uid);
-      const point = plans.sharesBaseFile(row.uid, header)
-        ? await this.baseFile(row, header)
-        : await this.sealStaging(row, staging);
-      this.core.journal.transaction(() => this.decide(row, header, point));
+      if (row.groupName !== null) {
+        throw new LongshoreError("BadRequest", `${row.name} is committed with group ${row.groupName}, not by itself`);
+      }
+      const { header, point } = await this.seal(row, request);
+      this.core.journal.transaction(() => {
+        checkTerm(this.parts.migrated.require(row.uid), row);
+        this.record(row, header, { ...point, job: row.job, epoch: row.epoch, groupPoint: null });
+      });
       await area.endSession(row.uid);
       this.core.log.info(
         { migratedVolume: row.name, job: row.job, epoch: row.epoch, point: header.to.pointId, mode: header.mode.kind },
@@ -75,6 +85,7 @@ export class Decisions {
 
   abort(caller: Caller, target: PeerTarget, { discard }: { discard: boolean }): Promise<void> {
     return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
+      this.checkVote(row);
       if (row.isTermLive === 1) await this.endTerm(row);
       const staging = this.parts.migrated.staging(row.uid);
       if (discard && staging !== undefined) await this.parts.staging.drop(row, staging);
@@ -85,6 +96,7 @@ export class Decisions {
   /** Ends the term; points beyond the number kept are released. */
   release(caller: Caller, target: PeerTarget): Promise<void> {
     return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
+      this.checkVote(row);
       if (row.isTermLive === 1) await this.endTerm(row);
       await this.prune(row);
       this.thawed(row.uid);
@@ -97,6 +109,7 @@ export class Decisions {
     await this.core.lock.run(migratedLockKey(stale), async () => {
       const row = migrated.byUid(stale.uid);
       if (row === undefined || row.isTermLive === 0 || terms.isAlive(row.uid)) return;
+      if (migrated.vote(row.uid) !== undefined) return;
       await staging.endSession(row.uid);
       this.core.journal.transaction(() => terms.takeAway(row));
       const about = { migratedVolume: row.name, job: row.job, epoch: row.epoch };
@@ -112,13 +125,36 @@ export class Decisions {
     this.parts.clones.serveWaiting(uid);
   }
 
+  /** A member that has voted does not end its term: neither by itself, nor for its coordinator. */
+  private checkVote(row: MigratedRow): void {
+    const vote = this.parts.migrated.vote(row.uid);
+    if (vote === undefined) return;
+    throw new LongshoreError(
+      "Undecided",
+      `${row.name} has voted for point ${vote.groupPoint}; agent ${row.groupHome} has not decided, or does not answer`,
+    );
+  }
+
   private async endTerm(row: MigratedRow): Promise<void> {
     await this.parts.staging.endSession(row.uid);
     this.core.journal.transaction(() => this.parts.terms.end(row));
   }
 
+  /**
+   * Makes exactly the plan that the request names ready to be a point: nothing is written into it any more. Throws
+   * `PlanMismatch` for another one, or while something of it is missing. The staging session is still to be ended.
+   */
+  async seal(row: MigratedRow, request: CommitRequest): Promise<{ header: PlanHeader; point: SealedFile }> {
+    const { plans } = this.parts;
+    const staging = plans.require(row);
+    const header = this.checkCommit(row, staging, request);
+    await this.core.lanes.closeLanes(row.uid);
+    const isShared = plans.sharesBaseFile(row.uid, header);
+    return { header, point: isShared ? await this.baseFile(row, header) : await this.sealStaging(row, staging) };
+  }
+
   /** What a repeated request to commit is answered with, also when its term ended meanwhile. */
-  private committed(row: MigratedRow, request: CommitRequest): CommitRecord | undefined {
+  committed(row: MigratedRow, request: CommitRequest): CommitRecord | undefined {
     const done = this.commits(row.uid).find((commit) => commit.toId === request.toId);
     if (done === undefined || pointOf(this.core.journal, row.uid, done.toId)?.state !== "sealed") return undefined;
     if (done.planDigest === request.planDigest) return done;
@@ -163,18 +199,17 @@ export class Decisions {
     };
   }
 
-  /** The one conditional write: from here on the point exists. */
-  private decide(row: MigratedRow, header: PlanHeader, point: SealedFile): void {
+  /** Within the one conditional write, whose condition the caller checks: from here on the point exists. */
+  record(row: MigratedRow, header: PlanHeader, point: Decided): void {
     const { journal, clock } = this.core;
-    checkTerm(this.parts.migrated.require(row.uid), row);
     const nowMs = clock.nowMs();
     // A point that was lost and is sent again has a record already; the newer one takes its place.
     journal.run(
       `INSERT OR REPLACE INTO commits (owner, toId, job, epoch, baseId, planDigest, committedAt) VALUES (?,?,?,?,?,?,?)`,
       row.uid,
       header.to.pointId,
-      row.job,
-      row.epoch,
+      point.job,
+      point.epoch,
       header.baseId,
       header.planDigest,
       nowMs,
@@ -195,14 +230,14 @@ export class Decisions {
     );
   }
 
-  private insertPoint(row: MigratedRow, header: PlanHeader, point: SealedFile & { committedAt: number }): void {
+  private insertPoint(row: MigratedRow, header: PlanHeader, point: Decided & { committedAt: number }): void {
     const { journal } = this.core;
     // A point that was lost and has now been sent again takes its row back.
     journal.run("DELETE FROM holds WHERE owner = ? AND pointId = ?", row.uid, header.to.pointId);
     journal.run("DELETE FROM points WHERE owner = ? AND pointId = ? AND state = 'lost'", row.uid, header.to.pointId);
     journal.run(
-      `INSERT INTO points (owner, pointId, generation, state, file, sizeBytes, sourceTime, committedAt, inode, fsUuid, verified, position)
-       VALUES (?,?,?,'sealed',?,?,?,?,?,?,?,?)`,
+      `INSERT INTO points (owner, pointId, generation, state, file, sizeBytes, sourceTime, committedAt, inode, fsUuid, verified,
+       groupName, groupPoint, position) VALUES (?,?,?,'sealed',?,?,?,?,?,?,?,?,?,?)`,
       row.uid,
       header.to.pointId,
       header.to.generation,
@@ -213,6 +248,8 @@ export class Decisions {
       point.inode,
       point.fsUuid,
       point.verified,
+      point.groupPoint === null ? null : row.groupName,
+      point.groupPoint,
       nextPosition(journal, row.uid),
     );
   }

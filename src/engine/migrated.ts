@@ -26,10 +26,20 @@ export interface MigratedRow {
   readonly claimant: string;
   readonly job: string;
   readonly isTermLive: number;
-  /** The group it is a member of, and the agent that decides for that; null for none. */
+  /** The group whose term it has, or had last, and the agent that decides for it; null for a term of its own. */
   readonly groupName: string | null;
   readonly groupHome: string | null;
   readonly revision: number;
+}
+
+/** A member's vote: what is sealed becomes a point, or not, as the group home decides. */
+export interface VoteRow {
+  readonly owner: string;
+  readonly groupPoint: string;
+  /** The one it was given under. */
+  readonly epoch: number;
+  readonly requestJson: string;
+  readonly sealedJson: string;
 }
 
 export interface StagingRow {
@@ -53,6 +63,8 @@ export function migratedLockKey(row: Pick<MigratedRow, "clusterUid" | "volumeUid
 
 export class MigratedVolumes {
   private readonly core: Core;
+  /** Those that have voted, and whose group home does not answer, or has not decided in time. */
+  private readonly undecided = new Set<string>();
 
   constructor(core: Core) {
     this.core = core;
@@ -95,6 +107,24 @@ export class MigratedVolumes {
     return this.core.journal
       .all<{ unit: number }>("SELECT unit FROM storedUnits WHERE owner = ? ORDER BY unit", uid)
       .map(({ unit }) => unit);
+  }
+
+  vote(uid: string): VoteRow | undefined {
+    return this.core.journal.get<VoteRow>("SELECT * FROM votes WHERE owner = ?", uid);
+  }
+
+  /** Those that have voted and do not know yet what was decided. */
+  voted(): MigratedRow[] {
+    return this.core.journal.all<MigratedRow>("SELECT * FROM migrated WHERE uid IN (SELECT owner FROM votes)");
+  }
+
+  /** Shows, or no longer shows, that a vote waits for a decision that does not come. */
+  setUndecided(uid: string, isUndecided: boolean): void {
+    if (this.undecided.has(uid) === isUndecided) return;
+    if (isUndecided) this.undecided.add(uid);
+    else this.undecided.delete(uid);
+    this.core.journal.transaction(() => this.touch(uid));
+    this.published(uid);
   }
 
   /** Those a coordinator holds a term of. */
@@ -182,6 +212,12 @@ export class MigratedVolumes {
 
   private markDeleting(row: MigratedRow): void {
     const { journal } = this.core;
+    if (this.vote(row.uid) !== undefined) {
+      throw new LongshoreError(
+        "Undecided",
+        `${row.name} has voted with group ${row.groupName}, and awaits its decision`,
+      );
+    }
     if (row.frozenSince !== null) {
       throw new LongshoreError("Frozen", `migrated volume ${row.name} receives job ${row.job}; cancel it first`);
     }
@@ -213,13 +249,19 @@ export class MigratedVolumes {
       metadata: JSON.parse(row.metadataJson),
       sizeBytes: row.sizeBytes,
       home: this.core.agentId,
-      state: row.frozenSince !== null ? "Frozen" : isEmpty ? "Empty" : "Available",
+      state: this.stateOf(row, isEmpty),
+      ...(row.groupName !== null && row.groupHome !== null && { group: { name: row.groupName, home: row.groupHome } }),
       diverged: row.diverged === 1,
       transfer: this.transfer(row),
       points: points.map((point) => this.pointView(point)),
       waitingClones: waiting?.n ?? 0,
       revision: row.revision,
     };
+  }
+
+  private stateOf(row: MigratedRow, isEmpty: boolean): MigratedVolumeView["state"] {
+    if (row.frozenSince !== null) return this.undecided.has(row.uid) ? "Undecided" : "Frozen";
+    return isEmpty ? "Empty" : "Available";
   }
 
   private pointView(row: PointRow): MigratedPoint {
@@ -231,6 +273,7 @@ export class MigratedVolumes {
       sizeBytes: row.sizeBytes,
       state: row.state === "creating" ? "lost" : row.state,
       verified: row.verified ?? "memory",
+      ...(row.groupPoint !== null && { groupPoint: row.groupPoint }),
       holds: holdsOf(this.core.journal, row.owner, row.pointId),
     };
   }

@@ -23,6 +23,11 @@ export interface PointRow {
   readonly stallMs: number;
   readonly released: number;
   readonly verified: "media" | "memory" | null;
+  /** The group it was taken, or committed, with; `groupPoint` is shared by all that were. */
+  readonly groupName: string | null;
+  readonly groupPoint: string | null;
+  /** 0 while it is a snapshot of a group that may still turn out not to be of one moment; it is `creating` then. */
+  readonly isValid: number;
   /** Order of making within the owner; the only order that counts. */
   readonly position: number;
 }

@@ -83,14 +83,15 @@ ALTER TABLE agent ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE placements (
   clusterUid TEXT NOT NULL, volumeUid TEXT NOT NULL, agentId TEXT NOT NULL, PRIMARY KEY (clusterUid, volumeUid)) STRICT;
 
--- The decider's row of a group whose home this agent is, and its decisions.
+-- The decider's row of a group whose home this agent is, and its decisions. isReleased: every member has done what was
+-- decided, so nobody asks for the record any more.
 CREATE TABLE groups (
   uid TEXT PRIMARY KEY, clusterUid TEXT NOT NULL, name TEXT NOT NULL, epoch INTEGER NOT NULL, nonce TEXT NOT NULL,
   claimant TEXT NOT NULL, job TEXT NOT NULL, groupPoint TEXT NOT NULL, isTermLive INTEGER NOT NULL, revision INTEGER NOT NULL,
   UNIQUE (clusterUid, name)) STRICT;
 CREATE TABLE groupCommits (
   groupUid TEXT NOT NULL, groupPoint TEXT NOT NULL, job TEXT NOT NULL, epoch INTEGER NOT NULL, membersJson TEXT NOT NULL,
-  committedAt INTEGER NOT NULL, PRIMARY KEY (groupUid, groupPoint)) STRICT;
+  committedAt INTEGER NOT NULL, isReleased INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (groupUid, groupPoint)) STRICT;
 
 -- A member's vote: from here on it is bound by the group home's decision.
 CREATE TABLE votes (

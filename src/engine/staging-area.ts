@@ -42,7 +42,9 @@ export class StagingArea {
     });
     this.migrated.published(row.uid);
     const header = headerOf(staging);
-    if (!this.plans.sharesBaseFile(row.uid, header)) await this.openSession(row, staging, header);
+    // What was voted for is sealed: nothing is missing, and nothing may be written into it any more.
+    const isSealed = this.migrated.vote(row.uid) !== undefined;
+    if (!isSealed && !this.plans.sharesBaseFile(row.uid, header)) await this.openSession(row, staging, header);
     return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
   }
 
@@ -114,6 +116,7 @@ export class StagingArea {
       const row = this.migrated.byUid(stale.uid);
       const staging = this.migrated.staging(stale.uid);
       if (row?.isTermLive !== 0 || staging === undefined || !this.isOld(staging)) return;
+      if (this.migrated.vote(row.uid) !== undefined) return;
       await this.drop(row, staging);
       this.core.log.info({ migratedVolume: row.name, point: staging.toId }, "staging nobody went on with is dropped");
     });

@@ -1,9 +1,10 @@
 // Terms at the target: who may change a migrated volume now. A grant is one conditional transaction on the volume's row;
-// leases live in memory on the monotonic clock, and count as live for one period after a restart.
+// leases are those of leases.ts. A member of a group takes the term over that its group home has granted.
 import { createHash } from "node:crypto";
 import { LongshoreError } from "../domain/errors.ts";
-import type { Claim, PeerTarget, Term } from "../wire/peer.ts";
+import type { Claim, PeerTarget } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
+import { checkTerm, endTerm, grantTerm, isGranted, isTerm, Leases, takeAwayTerm, termLost } from "./leases.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
 import type { Caller, SourceRow, Sources } from "./sources.ts";
 
@@ -11,36 +12,35 @@ export class Terms {
   private readonly core: Core;
   private readonly migrated: MigratedVolumes;
   private readonly sources: Sources;
-  private readonly leaseEndsMs = new Map<string, number>();
+  private readonly leases: Leases;
 
   constructor(core: Core, parts: { migrated: MigratedVolumes; sources: Sources }) {
     this.core = core;
     this.migrated = parts.migrated;
     this.sources = parts.sources;
-    for (const row of this.migrated.inTerm()) this.renew(row.uid);
+    this.leases = new Leases(core, this.migrated.inTerm());
   }
 
   /**
    * Under the volume's lock: the row as granted to this claim; asking again with the same nonce gives the same grant.
    * `supersede` is called before another term is replaced, to close what writes under it. Throws `LeaseHeld`,
-   * `QuotaExceeded`, and `InUse` for a copy that is being deleted.
+   * `QuotaExceeded`, `InUse` for a copy that is being deleted, and `TermLost` for a group's term that came too late.
    */
   async claim(caller: Caller, claim: Claim, supersede: (uid: string) => Promise<void>): Promise<MigratedRow> {
     const source = this.sources.seen(caller);
     const found = this.migrated.bySource(caller.clusterUid, claim.volume);
     if (found?.deleting === 1) throw new LongshoreError("InUse", `migrated volume ${found.name} is being deleted`);
     this.checkQuota(source, claim, found);
-    const isSameTerm = found?.isTermLive === 1 && found.nonce === claim.nonce && found.claimant === claim.claimant;
-    if (isSameTerm) {
-      this.renew(found.uid);
+    if (found !== undefined && isSameTerm(found, claim)) {
+      this.leases.renew(found.uid);
       return found;
     }
     if (found !== undefined) {
-      this.checkLease(found, claim);
+      this.checkFree(found, claim);
       await supersede(found.uid);
     }
     const row = this.grant(source, { clusterUid: caller.clusterUid, claim, found });
-    this.renew(row.uid);
+    this.leases.renew(row.uid);
     return row;
   }
 
@@ -60,50 +60,56 @@ export class Terms {
       const row = this.migrated.bySource(clusterUid, target.volume);
       if (row === undefined) throw new LongshoreError("NotFound", `volume ${target.volume} has no copy here`);
       if (!isTerm(row, target.term)) throw termLost(row, target.term);
-      this.renew(row.uid);
+      this.leases.renew(row.uid);
       try {
         return await work(row);
       } finally {
         // Its work may have taken longer than the lease; the coordinator that waited for it was not silent.
-        this.renew(row.uid);
+        this.leases.renew(row.uid);
       }
     });
   }
 
   /** Whether the coordinator was heard within its lease. */
   isAlive(uid: string): boolean {
-    return this.leaseLeftMs(uid) > 0;
+    return this.leases.isAlive(uid);
   }
 
   /** Within a transaction: ends a term, thawed, that its coordinator ended; nothing is granted under it again. */
   end(row: MigratedRow): void {
     checkTerm(this.migrated.require(row.uid), row);
-    this.core.journal.run(
-      "UPDATE migrated SET isTermLive = 0, frozenSince = NULL, revision = revision + 1 WHERE uid = ?",
-      row.uid,
-    );
+    endTerm(this.core, "migrated", row.uid);
+    this.thaw(row.uid);
   }
 
   /** Within a transaction: ends a silent coordinator's term under an epoch of our own, so that its late calls are refused. */
   takeAway(row: MigratedRow): void {
     checkTerm(this.migrated.require(row.uid), row);
-    this.core.journal.run(
-      `UPDATE migrated SET epoch = epoch + 1, nonce = ?, isTermLive = 0, frozenSince = NULL, revision = revision + 1
-       WHERE uid = ?`,
-      this.core.dice.hex(16),
-      row.uid,
-    );
+    takeAwayTerm(this.core, "migrated", row.uid);
+    this.thaw(row.uid);
   }
 
-  private checkLease(row: MigratedRow, claim: Claim): void {
-    // A coordinator that lost its memory or its connection goes on with its own job at once; another one has to wait.
-    const isOwn = row.claimant === claim.claimant && row.job === claim.job;
-    if (row.isTermLive === 0 || isOwn) return;
-    const leftMs = this.leaseLeftMs(row.uid);
-    if (leftMs <= 0) return;
+  /** Within a transaction: the newest point is open again. */
+  private thaw(uid: string): void {
+    this.core.journal.run("UPDATE migrated SET frozenSince = NULL WHERE uid = ?", uid);
+  }
+
+  /** Whether the claimant may have the term of this row now. */
+  private checkFree(row: MigratedRow, claim: Claim): void {
+    const { group } = claim;
+    if (group !== undefined && group.term.epoch <= row.epoch) throw termLost(row, group.term);
+    this.checkVote(row, claim);
+    // Among coordinators of one group its home arbitrates: the higher epoch is the later grant.
+    if (group === undefined || group.name !== row.groupName) this.leases.check(row, claim);
+  }
+
+  /** A vote binds the member to what its group home decides; nobody else gets the volume before that is known. */
+  private checkVote(row: MigratedRow, { group }: Claim): void {
+    const vote = this.migrated.vote(row.uid);
+    if (vote === undefined || (group?.name === row.groupName && group?.home === row.groupHome)) return;
     throw new LongshoreError(
       "LeaseHeld",
-      `job ${row.job} of ${row.claimant} holds the term of ${row.name} for another ${Math.ceil(leftMs)} ms`,
+      `${row.name} has voted for point ${vote.groupPoint} of group ${row.groupName}, and waits for its home's decision`,
     );
   }
 
@@ -126,17 +132,25 @@ export class Terms {
     const { journal, dice } = this.core;
     const uid = found?.uid ?? dice.uuid();
     // A job that is resumed stays frozen: to thaw for a moment would hand out the old point to those who wait for the new.
-    const frozenSince = found?.job === claim.job && this.migrated.staging(uid) !== undefined ? found.frozenSince : null;
+    // So does one that has voted: what it has staged may be the newest point already.
+    const isResumed = found?.job === claim.job && this.migrated.staging(uid) !== undefined;
+    const frozenSince = isResumed || this.migrated.vote(uid) !== undefined ? (found?.frozenSince ?? null) : null;
+    const { group } = claim;
     journal.transaction(() => {
       if (found === undefined) this.insertRow(source, uid, { clusterUid, claim });
+      const epoch = group?.term.epoch ?? Math.max(found?.epoch ?? 0, claim.offeredEpoch) + 1;
+      const { claimant, job } = claim;
+      grantTerm(this.core, "migrated", {
+        uid,
+        epoch,
+        asking: { claimant, job, nonce: group?.term.nonce ?? claim.nonce },
+      });
       journal.run(
-        `UPDATE migrated SET epoch = max(epoch, ?) + 1, nonce = ?, claimant = ?, job = ?, isTermLive = 1, frozenSince = ?,
-         source = ?, clusterName = ?, metadataJson = ?, volumeName = ?, revision = revision + 1 WHERE uid = ?`,
-        claim.offeredEpoch,
-        claim.nonce,
-        claim.claimant,
-        claim.job,
+        `UPDATE migrated SET frozenSince = ?, groupName = ?, groupHome = ?,
+         source = ?, clusterName = ?, metadataJson = ?, volumeName = ? WHERE uid = ?`,
         frozenSince,
+        group?.name ?? null,
+        group?.home ?? null,
         source.name,
         source.spec.clusterName,
         JSON.stringify(claim.metadata),
@@ -162,27 +176,12 @@ export class Terms {
       claim.sizeBytes,
     );
   }
-
-  private renew(uid: string): void {
-    this.leaseEndsMs.set(uid, this.core.clock.monotonicMs() + this.core.limits.leaseMs);
-  }
-
-  private leaseLeftMs(uid: string): number {
-    return (this.leaseEndsMs.get(uid) ?? 0) - this.core.clock.monotonicMs();
-  }
 }
 
-/** Throws `TermLost` unless the term is the one granted and has not ended. */
-export function checkTerm(row: MigratedRow, term: Term): void {
-  if (row.isTermLive === 0 || !isTerm(row, term)) throw termLost(row, term);
-}
-
-function isTerm(row: MigratedRow, term: Term): boolean {
-  return row.epoch === term.epoch && row.nonce === term.nonce;
-}
-
-function termLost(row: MigratedRow, term: Term): LongshoreError {
-  return new LongshoreError("TermLost", `epoch ${term.epoch} no longer holds for ${row.name}`);
+/** Whether the claim asks for the term that it has already: a repeat. */
+function isSameTerm(row: MigratedRow, { group, ...claim }: Claim): boolean {
+  if (group === undefined) return row.groupName === null && isGranted(row, claim);
+  return row.isTermLive === 1 && isTerm(row, group.term);
 }
 
 /** Readable, and never the same for two volumes: source, volume, and a hash of what identifies it. */
