@@ -83,22 +83,38 @@ export class Homes {
     return { volume, agentId: row.agentId, isMade: false, points: 0, epoch: 0 };
   }
 
+  /** Those that are taken for dead are asked only for copies that nobody else has: waiting for them takes its time. */
   private async survey(asked: CopiesRequest): Promise<Survey> {
     const { members } = this.core;
     const counting = members.counting();
-    const answers = await Promise.allSettled(counting.map(async (agentId) => members.api(agentId).copies(asked)));
-    const copies: Copy[] = [];
-    const rooms: Room[] = [];
-    const silent: string[] = [];
+    const alive = await this.ask(
+      counting.filter((agentId) => members.isAlive(agentId)),
+      asked,
+    );
+    const isMade = (volume: string) => alive.copies.some((copy) => copy.volume === volume && copy.isMade);
+    const dead = counting.filter((agentId) => !members.isAlive(agentId));
+    if (dead.length === 0 || asked.volumes.every(isMade)) return alive;
+    const others = await this.ask(dead, asked);
+    return {
+      copies: [...alive.copies, ...others.copies],
+      rooms: [...alive.rooms, ...others.rooms],
+      silent: [...alive.silent, ...others.silent],
+    };
+  }
+
+  private async ask(agents: readonly string[], asked: CopiesRequest): Promise<Survey> {
+    const { members } = this.core;
+    const answers = await Promise.allSettled(agents.map(async (agentId) => members.api(agentId).copies(asked)));
+    const survey = { copies: [] as Copy[], rooms: [] as Room[], silent: [] as string[] };
     for (const [index, answer] of answers.entries()) {
-      const agentId = counting[index] as string;
-      if (answer.status === "rejected") silent.push(agentId);
+      const agentId = agents[index] as string;
+      if (answer.status === "rejected") survey.silent.push(agentId);
       else {
-        copies.push(...answer.value.copies);
-        rooms.push({ agentId, freeBytes: answer.value.freeBytes });
+        survey.copies.push(...answer.value.copies);
+        survey.rooms.push({ agentId, freeBytes: answer.value.freeBytes });
       }
     }
-    return { copies, rooms, silent };
+    return survey;
   }
 
   private choose(clusterUid: string, asked: { volume: string; sizeBytes: number }, survey: Survey): Copy {

@@ -82,7 +82,9 @@ export class Members {
     const row = this.row(agentId);
     if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
     if (row.state === "forgotten") return;
-    if (this.isAlive(agentId)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    // One that is taken for lost by mistake says so itself, and is a member again.
+    if (row.state === "member" && this.isAlive(agentId))
+      throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
     this.save({ ...row, state: "forgotten" });
     this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
   }
@@ -117,6 +119,8 @@ export class Members {
     try {
       const { self, members } = await this.connection(address).api.meet(this.meeting());
       if (self.agentId !== this.core.agentId) this.heard(self);
+      // A name that stands for all agents led here: it is resolved anew next time, and then perhaps leads to another one.
+      else await this.disconnect(address);
       for (const member of members) this.learn(member);
     } catch (error) {
       if (codeOf(error) === "Forbidden") this.refused(error);
@@ -212,11 +216,13 @@ export class Members {
 
   private async disconnectOld(): Promise<void> {
     const used = new Set([...this.known().map(({ address }) => address), ...this.core.seeds]);
-    for (const [address, connection] of this.connections) {
-      if (used.has(address)) continue;
-      this.connections.delete(address);
-      await connection.close();
-    }
+    for (const address of [...this.connections.keys()]) if (!used.has(address)) await this.disconnect(address);
+  }
+
+  private async disconnect(address: string): Promise<void> {
+    const connection = this.connections.get(address);
+    this.connections.delete(address);
+    await connection?.close();
   }
 }
 

@@ -7,7 +7,7 @@ import { issueCertificate, makeAuthority } from "../../src/pki/certificate.ts";
 import { readAuthority } from "../../src/pki/folder.ts";
 import type { Credentials } from "../../src/wire/credentials.ts";
 import { openPeerClient } from "../../src/wire/peer-client.ts";
-import { agentRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
+import { agentRoutes, memberRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
 import { rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -36,6 +36,7 @@ afterAll(async () => {
 /** A request that every group has, and that a caller who may is answered with something else than 401, 403 or 404. */
 const samples: Record<RouteGroup, { method?: string; path: string; body?: string }> = {
   agent: { path: "/v1/agent" },
+  members: { method: "DELETE", path: "/v1/members/00000000-0000-4000-8000-000000000001" },
   volumes: { path: "/v1/volumes" },
   locations: { path: "/v1/locations" },
   jobs: { path: "/v1/jobs" },
@@ -43,15 +44,16 @@ const samples: Record<RouteGroup, { method?: string; path: string; body?: string
   migratedVolumes: { path: "/v1/migrated-volumes" },
   clones: { path: "/v1/clones" },
   changes: { path: "/v1/changes?since=x" },
+  member: { method: "POST", path: "/v1/member/meet", body: "{}" },
   peer: { path: "/v1/peer/hello" },
 };
 
 test("every group of routes has a sample here", () => {
-  const groups = Object.values<Route>({ ...agentRoutes, ...peerRoutes }).map((route) => route.group);
+  const groups = Object.values<Route>({ ...agentRoutes, ...memberRoutes, ...peerRoutes }).map((route) => route.group);
   expect([...new Set(groups)].sort()).toEqual(Object.keys(samples).sort());
 });
 
-const everything = "agent volumes locations jobs sources migratedVolumes clones changes";
+const everything = "agent members volumes locations jobs sources migratedVolumes clones changes";
 
 describe("roles", () => {
   test.each([
@@ -59,7 +61,7 @@ describe("roles", () => {
     ["own", "operator", everything, 403],
     ["own", "admin", everything, 403],
     ["own", "csi", "agent volumes clones", 403],
-    ["own", "agent", "agent jobs", 403],
+    ["own", "agent", "agent jobs member", 403],
     ["foreign", "agent", "peer", 404],
     ["foreign", "operator", "", 404],
     ["foreign", "admin", "", 404],

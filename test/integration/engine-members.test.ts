@@ -104,7 +104,7 @@ test("a node that comes back with an empty disk leaves its former agent lost, un
   await rm(third.folder, { recursive: true });
   await mkdir(third.folder);
   await third.start();
-  await sees(first, "1+ 2+ 3! 3+");
+  for (const agent of [first, second]) await sees(agent, "1+ 2+ 3! 3+");
   await second.engine.api.forgetMember(agentId);
   for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
 });
