@@ -35,7 +35,7 @@ function location(text: string): LocationFacts {
 
 function facts(list: string, locations: string, migrateOn: VolumeFacts["migrateOn"] = "Expiry"): VolumeFacts {
   const each = locations.split(" ").filter(Boolean).map(location);
-  return { snapshots: snapshots(list), locations: each, wanted: each.map(({ name }) => name), migrateOn };
+  return { volume: "v", snapshots: snapshots(list), locations: each, wanted: each.map(({ name }) => name), migrateOn };
 }
 
 function show(volume: VolumeFacts): string {

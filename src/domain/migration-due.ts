@@ -1,5 +1,9 @@
 // What to bring where, and which snapshots nobody needs any more, for one volume. Locations do not wait for each other:
 // each has its own base, and at most one job. A backlog is coalesced: only the newest due snapshot is brought over.
+//
+// The volumes of a consistency group go together: a snapshot that was taken of all of them is due when it is due for one,
+// is brought over in one job when each of them has it and is behind it, and is kept by each until that is so no more.
+import { dueOfSnapshot } from "./names.ts";
 
 export interface SnapshotFacts {
   readonly name: string;
@@ -13,6 +17,8 @@ export interface SnapshotFacts {
   readonly isWhole: boolean;
   /** Its owner, that is us, has released it already. */
   readonly isReleased: boolean;
+  /** The id that it shares with those of the other volumes it was taken together with. */
+  readonly groupPoint?: string;
 }
 
 /** A job that has not ended, or is asked for and not yet begun. */
@@ -36,6 +42,7 @@ export interface LocationFacts {
 }
 
 export interface VolumeFacts {
+  readonly volume: string;
   readonly migrateOn: "Expiry" | "Creation";
   /** Oldest first. */
   readonly snapshots: readonly SnapshotFacts[];
@@ -43,6 +50,16 @@ export interface VolumeFacts {
   readonly locations: readonly LocationFacts[];
   /** The locations of the policy; empty when the volume is not (any longer) enabled. */
   readonly wanted: readonly string[];
+  /** The other volumes of its consistency group; absent for a volume by itself. */
+  readonly peers?: readonly PeerFacts[];
+}
+
+/** Another volume of the same consistency group. */
+export interface PeerFacts extends Pick<VolumeFacts, "volume" | "locations"> {
+  /** `undefined`: nobody is seen to hold it, so what it has is not known. */
+  readonly snapshots: readonly SnapshotFacts[] | undefined;
+  /** Since when it belongs to the group, in milliseconds: it has no part in what was due by then. */
+  readonly sinceMs: number;
 }
 
 export interface DueJob {
@@ -50,6 +67,8 @@ export interface DueJob {
   readonly snapshot: string;
   readonly pointId: string;
   readonly generation: number;
+  /** The job is one of all these volumes, in order of name. */
+  readonly group?: { readonly groupPoint: string; readonly volumes: readonly string[] };
 }
 
 export interface MigrationPlan {
@@ -60,47 +79,128 @@ export interface MigrationPlan {
   readonly blocked: readonly { readonly location: string; readonly reason: string }[];
 }
 
+/** A volume that the candidate is brought over of: the volume itself, and those of its group that have it. */
+interface Carrier {
+  readonly volume: string;
+  readonly snapshot: SnapshotFacts;
+  readonly locations: readonly LocationFacts[];
+}
+
 /** Decides what to start and what to release. Never releases what a location still needs. */
 export function planMigrations(facts: VolumeFacts): MigrationPlan {
   const candidate = candidateOf(facts);
-  const due = candidate === undefined ? [] : facts.locations.filter((location) => isDue(location, candidate, facts));
-  const ready = due.filter(({ blocked, jobs }) => blocked === undefined && jobs.length === 0);
+  const carriers = candidate === undefined ? [] : carriersOf(facts, candidate);
+  const due = candidate === undefined ? [] : facts.locations.filter(({ name }) => isDue(name, carriers, facts));
+  const ready = due.filter(({ name }) => at(carriers, name).every((each) => isFree(each)));
   return {
-    jobs: candidate === undefined ? [] : ready.map(({ name }) => dueJob(name, candidate)),
-    releases: releasable(facts, candidate).map(({ name }) => name),
+    jobs: candidate === undefined ? [] : ready.map(({ name }) => dueJob(name, candidate, facts.peers && carriers)),
+    releases: releasable(facts, candidate, carriers).map(({ name }) => name),
     blocked: due.flatMap(({ name, blocked }) => (blocked === undefined ? [] : [{ location: name, reason: blocked }])),
   };
 }
 
-function dueJob(location: string, { name, pointId, generation }: SnapshotFacts): DueJob {
-  return { location, snapshot: name, pointId, generation };
+function dueJob(location: string, candidate: SnapshotFacts, carriers: readonly Carrier[] | undefined): DueJob {
+  const { name, pointId, generation, groupPoint } = candidate;
+  const job = { location, snapshot: name, pointId, generation };
+  if (carriers === undefined || groupPoint === undefined) return job;
+  return { ...job, group: { groupPoint, volumes: carriers.map(({ volume }) => volume).sort() } };
 }
 
 /** The snapshot that locations should get next: the newest expired one, or the newest of all. */
-function candidateOf({ snapshots, migrateOn }: VolumeFacts): SnapshotFacts | undefined {
-  return snapshots.findLast(
-    ({ origin, isWhole, isReleased, isExpired }) =>
-      origin === "schedule" && isWhole && !isReleased && (isExpired || migrateOn === "Creation"),
+function candidateOf(facts: VolumeFacts): SnapshotFacts | undefined {
+  return facts.snapshots.findLast(
+    (snapshot) =>
+      snapshot.origin === "schedule" &&
+      isMovable(snapshot) &&
+      (facts.migrateOn === "Creation" || isExpired(snapshot, facts)) &&
+      isWithAll(snapshot, facts),
   );
 }
 
-function isDue(location: LocationFacts, candidate: SnapshotFacts, { wanted }: VolumeFacts): boolean {
+function isMovable({ isWhole, isReleased }: SnapshotFacts): boolean {
+  return isWhole && !isReleased;
+}
+
+/** Those of one group point expire together, with the first of them; not while any of them may be out of sight. */
+function isExpired(snapshot: SnapshotFacts, { peers = [] }: VolumeFacts): boolean {
+  const { groupPoint } = snapshot;
+  if (groupPoint === undefined) return snapshot.isExpired;
+  if (peers.some(({ snapshots }) => snapshots === undefined)) return false;
+  return snapshot.isExpired || peers.some((peer) => hasExpired(partOf(peer, groupPoint)));
+}
+
+/** One whose file is lost counts as expired for its own volume, which shall let go of it, and for no other. */
+function hasExpired(part: SnapshotFacts | undefined): boolean {
+  return part?.isWhole === true && part.isExpired;
+}
+
+/** Whether every volume that has a part in the snapshot is fit to be brought over. */
+function isWithAll({ name, groupPoint }: SnapshotFacts, { peers = [] }: VolumeFacts): boolean {
+  if (groupPoint === undefined) return true;
+  const dueMs = dueOfSnapshot(name) ?? Number.POSITIVE_INFINITY;
+  return peers.every((peer) => {
+    if (peer.snapshots === undefined) return false;
+    const part = partOf(peer, groupPoint);
+    return part === undefined ? peer.sinceMs >= dueMs : isMovable(part);
+  });
+}
+
+function partOf({ snapshots = [] }: PeerFacts, groupPoint: string): SnapshotFacts | undefined {
+  return snapshots.find((snapshot) => snapshot.groupPoint === groupPoint);
+}
+
+function carriersOf({ volume, locations, peers = [] }: VolumeFacts, snapshot: SnapshotFacts): readonly Carrier[] {
+  const { groupPoint } = snapshot;
+  const others = groupPoint === undefined ? [] : peers;
+  return [
+    { volume, snapshot, locations },
+    ...others.flatMap((peer) => {
+      const part = groupPoint === undefined ? undefined : partOf(peer, groupPoint);
+      return part === undefined ? [] : [{ volume: peer.volume, snapshot: part, locations: peer.locations }];
+    }),
+  ];
+}
+
+/** What each carrier knows of a location. One that knows nothing of it has neither base nor job there. */
+function at(carriers: readonly Carrier[], location: string): readonly LocationFacts[] {
+  return carriers.flatMap(({ locations }) => locations.filter(({ name }) => name === location));
+}
+
+function isFree({ blocked, jobs }: LocationFacts): boolean {
+  return blocked === undefined && jobs.length === 0;
+}
+
+/** `facts.wanted` is the same for all of a group. */
+function isDue(location: string, carriers: readonly Carrier[], facts: VolumeFacts): boolean {
   return (
-    wanted.includes(location.name) && isBehind(location, candidate) && !location.triedSnapshots.includes(candidate.name)
+    isNeeded(location, carriers, facts) &&
+    carriers.every(({ snapshot, locations }) =>
+      locations.every(({ name, triedSnapshots }) => name !== location || !triedSnapshots.includes(snapshot.name)),
+    )
   );
 }
 
-function isBehind({ base }: LocationFacts, { generation }: SnapshotFacts): boolean {
-  return base === undefined || base.generation < generation;
+/** One that has overtaken the others waits for them: bringing it back would take away its newest point. */
+function isNeeded(location: string, carriers: readonly Carrier[], { wanted }: VolumeFacts): boolean {
+  return wanted.includes(location) && carriers.every((carrier) => isBehind(location, carrier));
 }
 
-function releasable(facts: VolumeFacts, candidate: SnapshotFacts | undefined): readonly SnapshotFacts[] {
-  const { snapshots, locations, wanted } = facts;
-  const isNeededNext = locations.some((each) => wanted.includes(each.name) && candidate && isBehind(each, candidate));
+function isBehind(location: string, { snapshot, locations }: Carrier): boolean {
+  const base = locations.find(({ name }) => name === location)?.base;
+  return base === undefined || base.generation < snapshot.generation;
+}
+
+function releasable(
+  facts: VolumeFacts,
+  candidate: SnapshotFacts | undefined,
+  carriers: readonly Carrier[],
+): readonly SnapshotFacts[] {
+  const { snapshots, locations } = facts;
+  const isNeededNext = carriers.length > 0 && locations.some(({ name }) => isNeeded(name, carriers, facts));
   return snapshots.filter(
     (snapshot) =>
       !snapshot.isReleased &&
-      (snapshot.isExpired || snapshot.origin === "demand") &&
+      (isExpired(snapshot, facts) || snapshot.origin === "demand") &&
       !(isNeededNext && snapshot === candidate) &&
       !locations.some((location) => isInUse(location, snapshot)),
   );

@@ -46,6 +46,34 @@ export function jobNameOf(job: { volume: string; location: string; generation: n
   return shortName([volume, location, `g${generation}-${pointId.slice(-pointLength)}`]);
 }
 
+/** The name of the job that brings one point of a consistency group to a location. */
+export function groupJobNameOf(job: { group: GroupId; location: string; groupPoint: string }): string {
+  const { group, location, groupPoint } = job;
+  return shortName([group.namespace, group.name, location, `p${groupPoint.slice(-pointLength)}`]);
+}
+
+/** The claims of one namespace that carry the same label. */
+export interface GroupId {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** The agents' limit for names. */
+const agentNameLengthMax = 120;
+const agentName = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+
+/**
+ * The agents' name of a consistency group: `shop.orders`. Labels may be written in ways that agents do not take; of such a one a digest is added,
+ * after two dots, which no other name has there: namespaces have no dots, and labels do not begin with one.
+ */
+export function groupNameOf({ namespace, name }: GroupId): string {
+  const plain = `${namespace}.${name}`;
+  if (plain.length <= agentNameLengthMax && agentName.test(name)) return plain;
+  const digest = hash("sha256", name, "hex").slice(0, digestLength);
+  const head = `${namespace}..${name.toLowerCase().replace(/[^a-z0-9.-]/g, "-")}`;
+  return `${head.slice(0, agentNameLengthMax - digestLength - 1)}-${digest}`;
+}
+
 /** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */
 export function labelValueOf(name: string): string {
   if (name.length <= nameLengthMax) return name;
@@ -58,12 +86,23 @@ export function labelValueOf(name: string): string {
  * joining them is not reversible, so that different parts never give one name.
  */
 function shortName(parts: readonly string[]): string {
-  const plain = parts.join("-");
-  const isReversible = parts.slice(0, -1).every((part) => !part.includes("-"));
+  const fitting = parts.map(fit);
+  const plain = fitting.join("-");
+  const isReversible = parts.every((part, index) => part === fitting[index] && (isLast(index) || !part.includes("-")));
   if (plain.length <= nameLengthMax && isReversible) return plain;
   const digest = hash("sha256", JSON.stringify(parts), "hex").slice(0, digestLength);
-  const last = parts.at(-1) ?? "";
+  const last = fitting.at(-1) ?? "";
   const room = nameLengthMax - digestLength - last.length - 2;
-  const head = parts.slice(0, -1).join("-").slice(0, Math.max(0, room));
+  const head = fitting.slice(0, -1).join("-").slice(0, Math.max(0, room));
   return [head.replace(/[^a-z0-9]+$/, ""), last, digest].filter((part) => part !== "").join("-");
+
+  function isLast(index: number): boolean {
+    return index === parts.length - 1;
+  }
+}
+
+/** What of a part may stand in a Kubernetes name; such names are left as they are. */
+function fit(part: string): string {
+  const lower = part.toLowerCase().replace(/[^a-z0-9.-]/g, "-");
+  return lower.replace(/-*\.[.-]*/g, ".").replace(/^[.-]+|[.-]+$/g, "");
 }
