@@ -32,6 +32,14 @@ export interface MigratedVolumeStatusClaim {
   readonly name?: string;
 }
 
+/** The consistency group that the volume was last migrated with. */
+export interface MigratedVolumeStatusGroup {
+  /** The group's name at the agents. */
+  readonly name: string;
+  /** The id of the agent that decides for the group. */
+  readonly home?: string;
+}
+
 /** The newest complete point in time. */
 export interface MigratedVolumeStatusNewestPoint {
   /** The generation's number, for people. */
@@ -42,6 +50,8 @@ export interface MigratedVolumeStatusNewestPoint {
   readonly time?: string;
   /** When it was complete here. */
   readonly committedTime?: string;
+  /** The id that the points of all volumes of the group share. */
+  readonly groupPoint?: string;
 }
 
 /** One complete point in time. */
@@ -54,6 +64,8 @@ export interface MigratedVolumeStatusPoint {
   readonly time?: string;
   /** When it was complete here. */
   readonly committedTime?: string;
+  /** The id that the points of all volumes of the group share. */
+  readonly groupPoint?: string;
 }
 
 /** How far the transfer is, while frozen; written at most every 30 seconds. */
@@ -86,8 +98,11 @@ export interface MigratedVolumeStatus {
   readonly observedGeneration?: number;
   /** The latest observations of the object's state, one for each type. */
   readonly conditions?: readonly Condition[];
-  /** Empty before the first commit, Frozen while a transfer runs, else Available. */
-  readonly state?: "Empty" | "Available" | "Frozen";
+  /**
+   * Empty before the first commit, Frozen while a transfer runs, Undecided while it is not known whether the group it
+   * came with is committed, else Available.
+   */
+  readonly state?: "Empty" | "Available" | "Frozen" | "Undecided";
   /** The id of the agent that owns the copy. */
   readonly home?: string;
   /** The size in bytes. */
@@ -96,6 +111,8 @@ export interface MigratedVolumeStatus {
   readonly volumeMode?: string;
   /** The claim of the source volume in the source cluster. */
   readonly claim?: MigratedVolumeStatusClaim;
+  /** The consistency group that the volume was last migrated with. */
+  readonly group?: MigratedVolumeStatusGroup;
   /** The newest complete point in time. */
   readonly newestPoint?: MigratedVolumeStatusNewestPoint;
   /** The points in time that are kept. */

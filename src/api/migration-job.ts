@@ -2,8 +2,8 @@
 import type { Condition, KubernetesObject, ObjectMeta } from "./object.ts";
 
 /**
- * One transfer of one volume to one location. Made by the operator when a snapshot expires, or by a user to migrate
- * at once.
+ * One transfer of one volume, or of one consistency group, to one location. Made by the operator when a snapshot
+ * expires, or by a user to migrate at once.
  */
 export interface MigrationJob extends KubernetesObject {
   readonly apiVersion: "longshore.dev/v1";
@@ -13,10 +13,22 @@ export interface MigrationJob extends KubernetesObject {
   readonly status?: MigrationJobStatus;
 }
 
+/** The consistency group: the PersistentVolumeClaims of a namespace that carry the same label longshore.dev/group. */
+export interface MigrationJobSpecGroup {
+  /** The namespace of the claims. */
+  readonly namespace: string;
+  /** The value of the claims' label longshore.dev/group. */
+  readonly name: string;
+  /** The names of the PersistentVolumes that have the snapshot. Those of the group that have it when not given. */
+  readonly volumes?: readonly string[];
+}
+
 /** What to transfer where. Immutable but for suspend and cancel. */
 export interface MigrationJobSpec {
   /** The name of the PersistentVolume. */
-  readonly volumeName: string;
+  readonly volumeName?: string;
+  /** The consistency group: the PersistentVolumeClaims of a namespace that carry the same label longshore.dev/group. */
+  readonly group?: MigrationJobSpecGroup;
   /** The name of the MigrationLocation; one of those that the volume's policy names. */
   readonly location: string;
   /** The name of the snapshot to bring over. When not given, one is taken now. */
@@ -33,7 +45,9 @@ export interface MigrationJobSpec {
   readonly cancel?: boolean;
 }
 
-/** The base, from which the difference is taken. Absent on a first copy. */
+/**
+ * The base, from which the difference is taken; of a group's job, that of one of its volumes. Absent on a first copy.
+ */
 export interface MigrationJobStatusFrom {
   /** The generation's number, for people. */
   readonly generation: number;
@@ -41,7 +55,7 @@ export interface MigrationJobStatusFrom {
   readonly pointId: string;
 }
 
-/** The point that is brought over. */
+/** The point that is brought over; of a group's job, that of one of its volumes. */
 export interface MigrationJobStatusTo {
   /** The snapshot's name. */
   readonly snapshot: string;
@@ -49,6 +63,8 @@ export interface MigrationJobStatusTo {
   readonly generation?: number;
   /** The point's id, which both sides compare. */
   readonly pointId?: string;
+  /** The id that the points of all volumes of the group share. */
+  readonly groupPoint?: string;
   /** When the snapshot was taken. */
   readonly time?: string;
 }
@@ -56,11 +72,19 @@ export interface MigrationJobStatusTo {
 /** One agent. */
 export interface MigrationJobStatusParticipant {
   /** The agent's id. */
-  readonly agent: string;
+  readonly agentId: string;
+  /** The node that it runs on. */
+  readonly node?: string;
   /** What it does in the job. */
   readonly role: "coordinator" | "source" | "target" | "decider";
+  /** What it was doing when it was last heard of. */
+  readonly state?: "idle" | "running" | "failed" | "finished" | "unreachable";
   /** The last barrier that it has reached. */
   readonly barrier?: "None" | "Joined" | "Frozen" | "Stored" | "Committed" | "Released";
+  /** The highest epoch that it has seen. */
+  readonly epoch?: number;
+  /** How many volumes it has a part of. */
+  readonly volumes?: number;
   /** What last went wrong there. */
   readonly lastError?: string;
 }
@@ -75,9 +99,14 @@ export interface MigrationJobStatus {
   readonly phase?: "Pending" | "Running" | "Suspended" | "Undecided" | "Succeeded" | "Failed" | "Cancelled";
   /** What the job waits for, or why it failed. */
   readonly message?: string;
-  /** The base, from which the difference is taken. Absent on a first copy. */
+  /** The names of the PersistentVolumes that take part, of a job that names a group. */
+  readonly volumes?: readonly string[];
+  /**
+   * The base, from which the difference is taken; of a group's job, that of one of its volumes. Absent on a first
+   * copy.
+   */
   readonly from?: MigrationJobStatusFrom;
-  /** The point that is brought over. */
+  /** The point that is brought over; of a group's job, that of one of its volumes. */
   readonly to?: MigrationJobStatusTo;
   /** Delta, Allocated or Full. */
   readonly mode?: string;
@@ -99,8 +128,10 @@ export interface MigrationJobStatus {
   readonly verified?: string;
   /** The epoch of the coordinator's term. */
   readonly epoch?: number;
-  /** The agents that take part. */
+  /** The agents that take part; when they are many, those that decide and those in trouble come first. */
   readonly participants?: readonly MigrationJobStatusParticipant[];
+  /** How many more take part than are listed. */
+  readonly participantsOmitted?: number;
   /** When the job was first given to an agent. */
   readonly startTime?: string;
   /** When it ended. */

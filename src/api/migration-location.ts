@@ -69,6 +69,11 @@ export interface MigrationLocationStatusMember {
   readonly node?: string;
   /** Where it is reached, host:port. */
   readonly address: string;
+  /**
+   * As the others of its cluster see it. A lost one came back without its data, and counts until it is forgotten
+   * (longshore node forget).
+   */
+  readonly state?: "alive" | "unreachable" | "lost";
 }
 
 /** What was observed; written by the operator. */

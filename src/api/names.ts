@@ -17,6 +17,10 @@ export const label = {
   source: `${group}/source`,
   /** On VolumeSnapshots and their contents: the MigratedVolume they publish, shortened. */
   migratedVolume: `${group}/migrated-volume`,
+  /** On claims, by their users: those of one namespace with the same value are one consistency group. On jobs of a group as well. */
+  group: `${group}/group`,
+  /** On jobs of a group: the namespace of its claims. */
+  groupNamespace: `${group}/group-namespace`,
 } as const;
 
 export const managedByLongshore = "longshore";
@@ -60,6 +64,10 @@ export const conditionType = {
   policyValid: "PolicyValid",
   /** VolumeMigration: the StorageClass of the volume does not exist (any more). */
   classMissing: "ClassMissing",
+  /** VolumeMigration: the volumes of its consistency group do not agree; nothing of the group is snapshotted or migrated. */
+  groupConflict: "GroupConflict",
+  /** VolumeMigration: the agent that has the volume lost its data, as the others of its cluster see it. */
+  homeLost: "HomeLost",
   /** VolumeMigration: the last snapshot that was due has been taken. */
   snapshotted: "Snapshotted",
   /** VolumeMigration: every location has what was due the last time. */
@@ -69,6 +77,8 @@ export const conditionType = {
   /** MigrationJob: it has ended otherwise. */
   failed: "Failed",
   suspended: "Suspended",
+  /** MigrationJob, MigratedVolume: whether the target commits is decided by an agent that does not answer. */
+  undecided: "Undecided",
   /** MigratedVolume: the newest point may be cloned now. */
   available: "Available",
   /** MigratedVolume: the newest point here is unknown to the source. */
@@ -109,6 +119,10 @@ export const reason = {
   snapshotLost: "SnapshotLost",
   runMissed: "RunMissed",
   jobFailed: "JobFailed",
+  groupConflict: "GroupConflict",
+  groupIncomplete: "GroupIncomplete",
+  groupMember: "GroupMember",
+  homeLost: "HomeLost",
   // Jobs
   waiting: "Waiting",
   running: "Running",
@@ -116,6 +130,8 @@ export const reason = {
   planned: "Planned",
   cancelled: "Cancelled",
   deadlineExceeded: "DeadlineExceeded",
+  undecided: "Undecided",
+  decided: "Decided",
   // Migrated volumes
   empty: "Empty",
   frozen: "Frozen",
@@ -145,6 +161,10 @@ export const eventReason = {
   migrationSucceeded: "MigrationSucceeded",
   migrationFailed: "MigrationFailed",
   migrationCancelled: "MigrationCancelled",
+  migrationUndecided: "MigrationUndecided",
+  migrationDecided: "MigrationDecided",
+  groupConflict: "MigrationGroupConflict",
+  homeLost: "VolumeHomeLost",
   locationNotReady: "MigrationLocationNotReady",
   locationReady: "MigrationLocationReady",
   locationInUse: "MigrationLocationInUse",

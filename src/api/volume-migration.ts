@@ -35,6 +35,17 @@ export interface VolumeMigrationSpecClaim {
   readonly uid?: string;
 }
 
+/**
+ * The consistency group that the volume belongs to: the claims of a namespace with the same label
+ * longshore.dev/group. They are snapshotted and migrated together.
+ */
+export interface VolumeMigrationSpecGroup {
+  /** The claim's namespace. */
+  readonly namespace: string;
+  /** The value of the claim's label longshore.dev/group. */
+  readonly name: string;
+}
+
 /** Where each setting comes from. */
 export interface VolumeMigrationSpecPolicyOrigins {
   /** Where migrationEnable was found. */
@@ -65,6 +76,11 @@ export interface VolumeMigrationSpec {
   readonly volume: VolumeMigrationSpecVolume;
   /** The claim that the volume is bound to. */
   readonly claim?: VolumeMigrationSpecClaim;
+  /**
+   * The consistency group that the volume belongs to: the claims of a namespace with the same label
+   * longshore.dev/group. They are snapshotted and migrated together.
+   */
+  readonly group?: VolumeMigrationSpecGroup;
   /** What is to happen with the volume. */
   readonly policy: VolumeMigrationSpecPolicy;
 }
@@ -73,8 +89,10 @@ export interface VolumeMigrationSpec {
 export interface VolumeMigrationStatusSchedule {
   /** The schedule's name. */
   readonly name: string;
-  /** Since when the volume is on this schedule; earlier runs are never made up for. */
+  /** Since when the volume is on this schedule, in this group; earlier runs are never made up for. */
   readonly since: string;
+  /** The group that the volume is snapshotted with, as namespace/name. */
+  readonly group?: string;
 }
 
 /** One snapshot. */
