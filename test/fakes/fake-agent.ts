@@ -8,6 +8,7 @@ import type {
   Change,
   CloneSpec,
   CloneView,
+  GroupView,
   List,
   MigratedPoint,
   MigratedVolumeView,
@@ -23,6 +24,8 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
   readonly sources = new Map<string, Writable<SourceView>>();
   readonly migratedVolumes = new Map<string, Writable<MigratedVolumeView>>();
   readonly clones = new Map<string, Writable<CloneView>>();
+  /** By source cluster and name. */
+  readonly groups = new Map<string, Writable<GroupView>>();
 
   constructor(options: FakeAgentOptions = {}) {
     super(options);
@@ -40,7 +43,7 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
     this.view.members.splice(this.view.members.indexOf(member), 1);
   }
 
-  // ---- consent, migrated volumes, clones ----
+  // ---- consent, migrated volumes, groups, clones ----
 
   async listSources(): Promise<List<SourceView>> {
     return this.listOf(this.sources);
@@ -87,6 +90,19 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
     check(present, precondition, `migrated volume ${name}`);
     if (present.state === "Frozen") throw new LongshoreError("Frozen", `migrated volume ${name} is being written`);
     this.dropRow(this.migratedVolumes, "migratedVolume", name);
+  }
+
+  async listGroups(): Promise<List<GroupView>> {
+    return this.listOf(this.groups);
+  }
+
+  async getGroup(name: string, options: { clusterUid?: string | undefined } = {}): Promise<GroupView> {
+    const { clusterUid } = options;
+    const named = [...this.groups.values()].filter((group) => group.name === name);
+    const found = named.filter((group) => clusterUid === undefined || group.sourceClusterUid === clusterUid);
+    if (found.length > 1) throw new LongshoreError("BadRequest", `group ${name} is of several clusters: say which`);
+    if (found[0] === undefined) throw new LongshoreError("NotFound", `no group ${name}`);
+    return structuredClone(found[0]);
   }
 
   async listClones(): Promise<List<CloneView>> {
@@ -207,7 +223,7 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
 /** The point a clone asks for, `undefined` while there is none to be had. */
 function pointOf(from: MigratedVolumeView, spec: CloneSpec): MigratedPoint | undefined {
   if (spec.point === "latest") return from.points.at(-1);
-  const found = from.points.find((point) => point.pointId === spec.point);
+  const found = from.points.find(({ pointId, groupPoint }) => pointId === spec.point || groupPoint === spec.point);
   if (found === undefined) throw new LongshoreError("PointGone", `no point ${spec.point} of ${from.name}`);
   return found;
 }

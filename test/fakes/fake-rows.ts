@@ -37,11 +37,18 @@ export function sorted(value: unknown): string {
   );
 }
 
-export function agentView({ clusterUid, clusterName }: { clusterUid: string; clusterName: string }): AgentView {
-  const agentId = "00000000-0000-4000-8000-000000000001";
-  const members = [{ agentId, node: "node-1", address: "127.0.0.1:7420", laneAddress: "127.0.0.1:7421" }];
+export function agentView({ clusterUid, clusterName, place }: Required<ViewOptions>): AgentView {
+  const [agentId, node] = [`00000000-0000-4000-8000-00000000000${place}`, `node-${place}`];
+  const port = 7400 + 20 * place;
+  const members = [{ agentId, node, address: `127.0.0.1:${port}`, laneAddress: `127.0.0.1:${port + 1}` }];
   const space = { freeBytes: 2 ** 40, totalBytes: 2 ** 41 };
-  return { agentId, node: "node-1", version: "0.0.0", clusterUid, clusterName, backend: "copy", members, ...space };
+  return { agentId, node, version: "0.0.0", clusterUid, clusterName, backend: "copy", members, ...space };
+}
+
+interface ViewOptions {
+  readonly clusterUid?: string;
+  readonly clusterName?: string;
+  readonly place?: number;
 }
 
 export function unprobed(name: string): Omit<LocationView, "spec"> {

@@ -5,6 +5,8 @@ import type { Precondition } from "../../src/wire/agent-api.ts";
 import { problemOf } from "../../src/wire/problem.ts";
 import type {
   AgentView,
+  GroupSnapshotSpec,
+  GroupSnapshotView,
   Hold,
   JobSpec,
   JobState,
@@ -29,12 +31,26 @@ export class FakeSourceSide extends FakeStore {
   readonly locations = new Map<string, Writable<LocationView>>();
   readonly jobs = new Map<string, Writable<JobView>>();
   readonly view: Writable<AgentView>;
+  /** Why group snapshots are not taken at the moment. */
+  groupRefusal: LongshoreError | undefined;
+  /** All agents of the cluster, this one among them. */
+  protected cluster: readonly FakeSourceSide[] = [this];
   readonly #probes = new Map<string, Probe>();
 
   constructor(options: FakeAgentOptions) {
     super(options);
-    const { clusterUid = "fake-cluster-uid", clusterName = "fake" } = options;
-    this.view = agentView({ clusterUid, clusterName });
+    const { clusterUid = "fake-cluster-uid", clusterName = "fake", place = 1 } = options;
+    this.view = agentView({ clusterUid, clusterName, place });
+  }
+
+  /** Makes this agent and the others the members of one cluster. */
+  join(others: readonly FakeSourceSide[]): void {
+    const cluster = [this, ...others];
+    const members = cluster.map(({ view }) => view.members.find(({ agentId }) => agentId === view.agentId));
+    for (const agent of cluster) {
+      agent.cluster = cluster;
+      agent.view.members = members.flatMap((member) => member ?? []);
+    }
   }
 
   // ---- volumes and snapshots ----
@@ -70,10 +86,25 @@ export class FakeSourceSide extends FakeStore {
     const owner = this.getRow(this.volumes, volume, "volume");
     const present = owner.snapshots.find((snapshot) => snapshot.name === name);
     if (present?.state === "deleting") throw deleting(volume, name);
-    if (present) return structuredClone(present);
+    return structuredClone(present ?? this.#take(owner, name));
+  }
+
+  async putGroupSnapshot(group: string, name: string, { volumes }: GroupSnapshotSpec): Promise<GroupSnapshotView> {
+    const owned = volumes.map((volume) => this.#ownerOf(volume));
+    const present = owned.map(({ row }) => row.snapshots.find((snapshot) => snapshot.name === name));
+    const points = new Set(present.flatMap((snapshot) => (snapshot === undefined ? [] : [snapshot.groupPoint])));
+    if (points.has(undefined) || points.size > 1)
+      throw new LongshoreError("NameTaken", `snapshot ${name} was not taken of all of group ${group} together`);
+    if (points.size === 0 && this.groupRefusal !== undefined) throw this.groupRefusal;
+    const groupPoint = [...points][0] ?? this.id();
+    const snapshots = owned.map(({ agent, row }, at) => present[at] ?? agent.#take(row, name, groupPoint));
+    return { group, name, groupPoint, snapshots: structuredClone(snapshots), frozenMs: 1 };
+  }
+
+  #take(owner: Writable<VolumeView>, name: string, groupPoint?: string): SnapshotView {
     const made: SnapshotView = {
       name,
-      volume,
+      volume: owner.name,
       pointId: this.id(),
       generation: owner.generation,
       state: "sealed",
@@ -82,11 +113,20 @@ export class FakeSourceSide extends FakeStore {
       createdAt: this.now(),
       stallMs: 1,
       holds: [],
+      ...(groupPoint !== undefined && { groupPoint }),
     };
     owner.snapshots = [...owner.snapshots, made];
     owner.generation++;
     this.touch("volume", owner);
-    return structuredClone(made);
+    return made;
+  }
+
+  #ownerOf(volume: string): { agent: FakeSourceSide; row: Writable<VolumeView> } {
+    for (const agent of this.cluster) {
+      const row = agent.volumes.get(volume);
+      if (row !== undefined) return { agent, row };
+    }
+    throw new LongshoreError("NotFound", `no volume ${volume}`);
   }
 
   async removeSnapshot(volume: string, name: string): Promise<SnapshotView | undefined> {
@@ -158,7 +198,10 @@ export class FakeSourceSide extends FakeStore {
     const present = this.jobs.get(name);
     check(present, precondition, `job ${name}`);
     if (present === undefined) this.#startJob(name, spec);
-    else this.#changeJob(present, spec);
+    else {
+      refuseOther(present, spec);
+      for (const agent of this.cluster) agent.#changeJob(name, spec);
+    }
     return this.getJob(name);
   }
 
@@ -193,27 +236,34 @@ export class FakeSourceSide extends FakeStore {
     this.#probed(location);
   }
 
-  /** Sets fields of a running job, such as its barrier and progress. */
+  /** Sets fields of a running job, such as its barrier and progress, as this agent tells of it. */
   progressJob(name: string, fields: Partial<JobView>): void {
     const job = this.getRow(this.jobs, name, "job");
     Object.assign(job, { state: "Running", startedAt: job.startedAt ?? this.now() }, fields);
     this.touch("job", job);
   }
 
-  /** The target has committed: the base moves, old holds are dropped. */
+  /** The target has committed: bases move, old holds are dropped, wherever in the cluster a part of the job is. */
   succeedJob(name: string, fields: Partial<JobView> = {}): void {
-    const job = this.getRow(this.jobs, name, "job");
-    for (const name of volumesOf(job.spec)) {
-      const volume = this.getRow(this.volumes, name, "volume");
-      const snapshot = volume.snapshots.find((candidate) => candidate.name === job.spec.snapshot);
-      if (snapshot && !job.spec.dryRun) this.#moveBase(volume, job.spec.location, snapshot);
+    const { spec } = this.getRow(this.jobs, name, "job");
+    for (const volume of volumesOf(spec)) {
+      const { agent, row } = this.#ownerOf(volume);
+      const snapshot = row.snapshots.find((candidate) => candidate.name === spec.snapshot);
+      if (snapshot && !spec.dryRun) agent.#moveBase(row, spec.location, snapshot);
     }
-    this.#end(job, "Succeeded", { barrier: "Released", ...fields });
+    this.#endAll(name, "Succeeded", { barrier: "Released", ...fields });
   }
 
   failJob(name: string, error: LongshoreError): void {
-    const problem = problemOf(error.code, error.message);
-    this.#end(this.getRow(this.jobs, name, "job"), "Failed", { error: problem });
+    this.getRow(this.jobs, name, "job");
+    this.#endAll(name, "Failed", { error: problemOf(error.code, error.message) });
+  }
+
+  #endAll(name: string, state: JobState, fields: Partial<JobView>): void {
+    for (const agent of this.cluster) {
+      const job = agent.jobs.get(name);
+      if (job !== undefined) agent.#end(job, state, fields);
+    }
   }
 
   /** The snapshot's file vanished behind our back. */
@@ -315,20 +365,27 @@ export class FakeSourceSide extends FakeStore {
     this.touch("location", location);
   }
 
+  /** Every agent with a part in it has a row of the job. */
   #startJob(name: string, spec: JobSpec): void {
-    this.getRow(this.locations, spec.location, "location");
-    const held = volumesOf(spec).map((volume) => this.#hold(volume, spec.snapshot, { reason: "job", owner: name }));
-    const { pointId, generation, createdAt: sourceTime, sizeBytes } = held[0] as SnapshotView;
-    const to: PointRef = { pointId, generation, sourceTime, sizeBytes };
-    this.storeRow(this.jobs, "job", { ...pending(name, structuredClone(spec)), to, createdAt: this.now() });
-    this.#steer(this.getRow(this.jobs, name, "job"));
+    const owned = volumesOf(spec).map((volume) => this.#ownerOf(volume));
+    const agents = [...new Set(owned.map(({ agent }) => agent))];
+    for (const agent of new Set([this, ...agents])) agent.getRow(agent.locations, spec.location, "location");
+    const taken = owned.map(({ row }) => row.snapshots.find((snapshot) => snapshot.name === spec.snapshot));
+    if (spec.group !== undefined) refuseLoose(spec, taken);
+    const held = owned.map(({ agent, row }) => agent.#hold(row.name, spec.snapshot, { reason: "job", owner: name }));
+    for (const agent of agents) {
+      agent.storeRow(agent.jobs, "job", {
+        ...pending(name, structuredClone(spec)),
+        to: pointOf(spec, held),
+        createdAt: this.now(),
+      });
+      agent.#steer(agent.getRow(agent.jobs, name, "job"));
+    }
   }
 
-  #changeJob(present: Writable<JobView>, spec: JobSpec): void {
-    const fixed = ({ suspend: _, cancel: __, dryRun = false, ...rest }: JobSpec) => ({ ...rest, dryRun });
-    if (!same(fixed(present.spec), fixed(spec)))
-      throw new LongshoreError("NameTaken", `job ${present.name} exists with another spec`);
-    if (same(present.spec, spec)) return;
+  #changeJob(name: string, spec: JobSpec): void {
+    const present = this.jobs.get(name);
+    if (present === undefined || same(present.spec, spec)) return;
     present.spec = structuredClone(spec);
     this.touch("job", present);
     this.#steer(present);
@@ -359,4 +416,28 @@ export class FakeSourceSide extends FakeStore {
 
 function deleting(volume: string, snapshot: string): LongshoreError {
   return new LongshoreError("SnapshotDeleting", `snapshot ${snapshot} of volume ${volume} is being deleted`);
+}
+
+function refuseOther({ name, spec: present }: JobView, spec: JobSpec): void {
+  const fixed = ({ suspend: _, cancel: __, dryRun = false, ...rest }: JobSpec) => ({ ...rest, dryRun });
+  if (!same(fixed(present), fixed(spec))) throw new LongshoreError("NameTaken", `job ${name} exists with another spec`);
+}
+
+/** A group's job brings over what was taken together. */
+function refuseLoose({ snapshot, group }: JobSpec, taken: readonly (SnapshotView | undefined)[]): void {
+  const points = new Set(taken.map((one) => one?.groupPoint));
+  if (points.size === 1 && !points.has(undefined)) return;
+  throw new LongshoreError("SnapshotGone", `snapshot ${snapshot} of group ${group?.name} is not whole`);
+}
+
+/** Of a group, what stands for all of it: its point, the highest generation, all sizes together. */
+function pointOf({ group }: JobSpec, held: readonly SnapshotView[]): PointRef {
+  const [{ pointId, generation, createdAt: sourceTime, sizeBytes, groupPoint }] = held as [SnapshotView];
+  if (group === undefined) return { pointId, generation, sourceTime, sizeBytes };
+  return {
+    pointId: groupPoint ?? pointId,
+    generation: Math.max(...held.map((one) => one.generation)),
+    sourceTime,
+    sizeBytes: held.reduce((sum, one) => sum + one.sizeBytes, 0),
+  };
 }

@@ -7,6 +7,8 @@ import type { Versioned } from "./fake-rows.ts";
 export interface FakeAgentOptions {
   readonly clusterUid?: string;
   readonly clusterName?: string;
+  /** The how-manieth agent of its cluster it is, from 1. */
+  readonly place?: number;
   /** Wall time in milliseconds; a constant unless given. */
   readonly nowMs?: () => number;
   /** How many changes are remembered before followers are told to list again. */
@@ -16,9 +18,11 @@ export interface FakeAgentOptions {
 export class FakeStore {
   readonly feed: FakeFeed;
   readonly #nowMs: () => number;
+  readonly #place: number;
   #serial = 0;
 
   constructor(options: FakeAgentOptions) {
+    this.#place = options.place ?? 1;
     this.feed = new FakeFeed(options.changesKept ?? 1000);
     this.#nowMs = options.nowMs ?? (() => Date.UTC(2026, 0, 1));
   }
@@ -55,6 +59,6 @@ export class FakeStore {
 
   protected id(): string {
     this.#serial++;
-    return this.#serial.toString(16).padStart(32, "0");
+    return (this.#place * 2 ** 32 + this.#serial).toString(16).padStart(32, "0");
   }
 }

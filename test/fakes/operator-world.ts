@@ -26,8 +26,11 @@ export const pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----
 export class OperatorWorld {
   readonly clock: FakeClock;
   readonly server: FakeKubernetes;
+  /** The first of them. */
   readonly agent: FakeAgent;
-  /** Why the agent is not followed; the operator then goes by what it last saw. */
+  /** All of one cluster. */
+  readonly agents: readonly FakeAgent[];
+  /** Why the agents are not followed; the operator then goes by what it last saw. */
   agentProblem: string | undefined;
   /** What the operator sees of the agent's volumes, when that is not what there is. */
   seenVolumes: SeenAgent["volumes"] | undefined;
@@ -38,18 +41,31 @@ export class OperatorWorld {
   metrics = openMetrics();
   #enqueue: Enqueue | undefined;
 
-  constructor() {
+  constructor({ agents = 1 }: { agents?: number } = {}) {
     this.clock = new FakeClock(Date.parse("2026-01-01T00:00:00Z"));
     this.server = new FakeKubernetes(this.clock);
-    this.agent = new FakeAgent({ nowMs: () => this.clock.nowMs() });
+    const nowMs = () => this.clock.nowMs();
+    this.agents = Array.from({ length: agents }, (_, index) => new FakeAgent({ nowMs, place: index + 1 }));
+    const [first, ...others] = this.agents as [FakeAgent, ...FakeAgent[]];
+    this.agent = first;
+    first.join(others);
     this.cluster = new FakeCluster({ server: this.server });
-    this.onJob = (name) => this.agent.succeedJob(name, { mode: { kind: "Delta", reason: "CommonBase" } });
-    const push = this.agent.feed.push.bind(this.agent.feed);
-    this.agent.feed.push = (kind, name) => {
+    this.onJob = (name) => this.holderOf(name)?.succeedJob(name, { mode: { kind: "Delta", reason: "CommonBase" } });
+    for (const agent of this.agents) this.#listen(agent);
+  }
+
+  /** The first agent that has the job. */
+  holderOf(job: string): FakeAgent | undefined {
+    return this.agents.find(({ jobs }) => jobs.has(job));
+  }
+
+  #listen(agent: FakeAgent): void {
+    const push = agent.feed.push.bind(agent.feed);
+    agent.feed.push = (kind, name) => {
       push(kind, name);
       if (kind === "clone" || kind === "resync") return;
       this.#tell({ kind, name });
-      const job = kind === "job" ? this.agent.jobs.get(name) : undefined;
+      const job = kind === "job" && this.holderOf(name) === agent ? agent.jobs.get(name) : undefined;
       if (job?.state === "Pending" && job.revision === 1) queueMicrotask(() => this.#begin(name));
     };
   }
@@ -70,7 +86,7 @@ export class OperatorWorld {
       reconcilesMax: 20_000,
       start: (enqueue) => {
         this.#enqueue = enqueue;
-        this.#tell({ kind: "synced", name: this.agent.view.agentId });
+        for (const { view } of this.agents) this.#tell({ kind: "synced", name: view.agentId });
         this.#tellAll();
       },
     });
@@ -98,8 +114,7 @@ export class OperatorWorld {
   }
 
   #begin(name: string): void {
-    const job = this.agent.jobs.get(name);
-    if (job?.state === "Pending") this.onJob(name);
+    if (this.holderOf(name)?.jobs.get(name)?.state === "Pending") this.onJob(name);
   }
 
   #tell(news: Parameters<ReturnType<typeof routeNews>>[0]): void {
@@ -108,7 +123,10 @@ export class OperatorWorld {
   }
 
   #tellAll(): void {
-    const { volumes, jobs, locations, sources, migratedVolumes } = this.agent;
+    for (const agent of this.agents) this.#tellAllOf(agent);
+  }
+
+  #tellAllOf({ volumes, jobs, locations, sources, migratedVolumes }: FakeAgent): void {
     for (const name of volumes.keys()) this.#tell({ kind: "volume", name });
     for (const name of jobs.keys()) this.#tell({ kind: "job", name });
     for (const name of locations.keys()) this.#tell({ kind: "location", name });
@@ -116,17 +134,19 @@ export class OperatorWorld {
     for (const name of migratedVolumes.keys()) this.#tell({ kind: "migratedVolume", name });
   }
 
-  /** The fake itself in the place of its mirror: whatever the agent holds is seen at once. */
+  /** The fakes themselves in the place of their mirrors: whatever an agent holds is seen at once. */
   #agents(crash: CrashPoint): Agents {
-    const { agent } = this;
-    const api = mortal(agent, crash);
-    const { volumes, jobs, locations, sources, migratedVolumes } = agent;
-    const mirrored = { volumes, jobs, locations, sources, migratedVolumes };
-    const seen = (): SeenAgent => {
-      const known = { id: agent.view.agentId, api, problem: this.agentProblem, ...mirrored };
-      return this.seenVolumes === undefined ? known : { ...known, volumes: this.seenVolumes };
+    const apis = new Map(this.agents.map((agent) => [agent, mortal(agent, crash)]));
+    const seen = (agent: FakeAgent): SeenAgent => {
+      const { volumes, jobs, locations, sources, migratedVolumes } = agent;
+      const api = apis.get(agent) as AgentApi;
+      const known = { id: agent.view.agentId, api, problem: this.agentProblem };
+      return { ...known, volumes: this.seenVolumes ?? volumes, jobs, locations, sources, migratedVolumes };
     };
-    return { all: () => [seen()] };
+    return {
+      all: () => this.agents.map((agent) => seen(agent)),
+      members: () => this.agent.view.members,
+    };
   }
 }
 
