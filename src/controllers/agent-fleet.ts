@@ -3,6 +3,7 @@
 import { describe, LongshoreError } from "../domain/errors.ts";
 import type { Enqueue, Key, Source } from "../kube/cluster.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
+import type { Member as MemberView } from "../wire/schemas.ts";
 import { AgentMirror, type AgentNews, type MirrorDeps } from "./agent-mirror.ts";
 import type { Agents, SeenAgent } from "./agents.ts";
 
@@ -32,6 +33,7 @@ export class AgentFleet implements Agents, Source {
   readonly #deps: FleetDeps;
   readonly #members = new Map<string, Member>();
   readonly #clients = new Map<string, ReturnType<FleetDeps["connect"]>>();
+  #told: readonly MemberView[] = [];
 
   constructor(deps: FleetDeps) {
     this.#deps = deps;
@@ -39,6 +41,10 @@ export class AgentFleet implements Agents, Source {
 
   all(): readonly SeenAgent[] {
     return [...this.#members.values()].map(({ mirror }) => mirror).sort((a, b) => (a.id < b.id ? -1 : 1));
+  }
+
+  members(): readonly MemberView[] {
+    return this.#told;
   }
 
   async run(enqueue: Enqueue, signal: AbortSignal): Promise<void> {
@@ -64,6 +70,7 @@ export class AgentFleet implements Agents, Source {
       try {
         const { members } = await this.#client(address).describe();
         await this.#adopt(members, enqueue, signal);
+        this.#learn(members, enqueue);
         return true;
       } catch (error) {
         problems.push(`${address}: ${describe(error)}`);
@@ -74,20 +81,26 @@ export class AgentFleet implements Agents, Source {
     return false;
   }
 
-  async #adopt(
-    members: readonly { agentId: string; address: string }[],
-    enqueue: Enqueue,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #adopt(members: readonly MemberView[], enqueue: Enqueue, signal: AbortSignal): Promise<void> {
     const present = new Map(members.map(({ agentId, address }) => [agentId, address]));
     for (const [id, { address }] of this.#members) if (present.get(id) !== address) await this.#drop(id);
     for (const [id, address] of present) if (!this.#members.has(id)) this.#follow(id, address, enqueue, signal);
   }
 
+  /** Who was lost, or came back, is told to those whose volumes it had. */
+  #learn(members: readonly MemberView[], enqueue: Enqueue): void {
+    const before = new Map(this.#told.map(({ agentId, state }) => [agentId, state]));
+    this.#told = members;
+    const changed = members.filter(({ agentId, state }) => before.get(agentId) !== state);
+    for (const { agentId } of changed) this.#tell({ kind: "member", name: agentId }, enqueue);
+  }
+
+  #tell(news: AgentNews, enqueue: Enqueue): void {
+    for (const { controller, key } of this.#deps.route(news)) enqueue(controller, key);
+  }
+
   #follow(id: string, address: string, enqueue: Enqueue, signal: AbortSignal): void {
-    const tell = (news: AgentNews) => {
-      for (const { controller, key } of this.#deps.route(news)) enqueue(controller, key);
-    };
+    const tell = (news: AgentNews) => this.#tell(news, enqueue);
     const mirror = new AgentMirror(id, this.#client(address), { ...this.#deps, tell });
     const stop = new AbortController();
     const running = mirror.run(AbortSignal.any([signal, stop.signal]));

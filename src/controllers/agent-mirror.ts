@@ -17,10 +17,13 @@ import type {
 } from "../wire/schemas.ts";
 import type { SeenAgent } from "./agents.ts";
 
-/** What an agent was seen to change; `synced` and `lost` are about the agent as a whole. */
+/**
+ * What an agent was seen to change; `synced` and `lost` are about our following the agent, `member` about what the
+ * other agents say of it.
+ */
 export interface AgentNews {
-  readonly kind: "volume" | "location" | "job" | "source" | "migratedVolume" | "synced" | "lost";
-  /** The name of what changed; the agent's id for `synced` and `lost`. */
+  readonly kind: "volume" | "location" | "job" | "source" | "migratedVolume" | "synced" | "lost" | "member";
+  /** The name of what changed; the agent's id for the last three. */
   readonly name: string;
 }
 

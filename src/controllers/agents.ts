@@ -1,7 +1,7 @@
 // The agents of the operator's own cluster, as last seen. What they hold is mirrored here from bulk lists and change
 // streams (agent-mirror.ts), so that no reconcile asks an agent in order to observe; it asks only to act.
 import type { AgentApi } from "../wire/agent-api.ts";
-import type { JobView, LocationView, MigratedVolumeView, SourceView, VolumeView } from "../wire/schemas.ts";
+import type { JobView, LocationView, Member, MigratedVolumeView, SourceView, VolumeView } from "../wire/schemas.ts";
 
 /** One agent and what it was last seen to hold, by name. May be behind the agent by a moment. */
 export interface SeenAgent {
@@ -19,6 +19,8 @@ export interface SeenAgent {
 export interface Agents {
   /** Every agent of the cluster that is known of, in a fixed order. */
   all(): readonly SeenAgent[];
+  /** The same agents as they see each other; as the one that was asked last told. */
+  members(): readonly Member[];
 }
 
 /** Something an agent holds, and the agent. */

@@ -1,12 +1,15 @@
 // All reconcilers, and which of them what an agent tells concerns.
+import type { VolumeMigration } from "../api/volume-migration.ts";
 import type { Cluster, Controller, Key, KindRef } from "../kube/cluster.ts";
 import type { AgentNews } from "./agent-mirror.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { keyOfAgentJob } from "./job-history.ts";
 import {
+  groupValue,
   MigratedVolumes,
   MigrationLocations,
   MigrationSources,
+  migrationsByGroup,
   migrationsByHandle,
   VolumeMigrations,
 } from "./kinds.ts";
@@ -42,9 +45,7 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
   return ({ kind, name }) => {
     switch (kind) {
       case "volume":
-        return cluster
-          .find(migrationsByHandle, name)
-          .map(({ metadata }) => ({ controller: controllerName.volumeMigration, key: { name: metadata.name } }));
+        return cluster.find(migrationsByHandle, name).flatMap((migration) => concerned(cluster, migration));
       case "location":
         return [{ controller: controllerName.migrationLocation, key: { name } }];
       case "job": {
@@ -63,6 +64,8 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
           ...all(VolumeMigrations, controllerName.volumeMigration),
           ...all(MigratedVolumes, controllerName.migratedVolume),
         ];
+      case "member":
+        return all(VolumeMigrations, controllerName.volumeMigration);
       case "lost":
         return [
           ...all(MigrationLocations, controllerName.migrationLocation),
@@ -70,4 +73,11 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
         ];
     }
   };
+}
+
+/** The volume, and those of its group: what one has, the others go by. */
+function concerned(cluster: Cluster, migration: VolumeMigration): readonly Concern[] {
+  const { group } = migration.spec;
+  const all = group === undefined ? [migration] : cluster.find(migrationsByGroup, groupValue(group));
+  return all.map(({ metadata }) => ({ controller: controllerName.volumeMigration, key: { name: metadata.name } }));
 }

@@ -2,9 +2,11 @@
 import type { MigrationJob } from "../api/migration-job.ts";
 import { label, managedByLongshore } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import type { Key } from "../kube/cluster.ts";
+import type { Cluster, Key } from "../kube/cluster.ts";
+import type { JobView } from "../wire/schemas.ts";
+import { type Agents, findAll, type Held } from "./agents.ts";
 import type { ControllerDeps } from "./deps.ts";
-import { jobsByVolume, SnapshotSchedules } from "./kinds.ts";
+import { groupValue, jobsByGroup, jobsByVolume, SnapshotSchedules } from "./kinds.ts";
 import { hasEnded } from "./volume-facts.ts";
 
 /** The agent's name for a job: a job made anew under a name is another one. */
@@ -18,9 +20,37 @@ export function keyOfAgentJob(name: string): (Key & { readonly uid: string }) | 
   return job === undefined || uid === undefined ? undefined : { name: job, uid };
 }
 
+/**
+ * The job on its agent. That of a group is on every agent with a part in it: while one has not ended, the one that coordinates
+ * tells, or who knows of the latest term; and what one knows to be committed is committed for all.
+ */
+export function givenJob(agents: Agents, name: string): Held<JobView> | undefined {
+  const rank = ({ agent, view }: Held<JobView>) => [
+    agent.problem === undefined ? 0 : 1,
+    isOver(view) ? 1 : 0,
+    view.state === "Succeeded" ? 0 : 1,
+    -view.epoch,
+    view.participants.some(({ role, agentId }) => role === "coordinator" && agentId === agent.id) ? 0 : 1,
+  ];
+  const held = findAll(agents, "jobs", name).map((each) => ({ each, rank: rank(each) }));
+  return held.sort((left, right) => compare(left.rank, right.rank))[0]?.each;
+}
+
+function compare(left: readonly number[], right: readonly number[]): number {
+  const at = left.findIndex((value, index) => value !== right[index]);
+  return at < 0 ? 0 : (left[at] ?? 0) - (right[at] ?? 0);
+}
+
+function isOver({ state }: JobView): boolean {
+  return state === "Succeeded" || state === "Failed" || state === "Cancelled";
+}
+
 const historyDefault = 3;
 
-/** The oldest of our ended jobs beyond what the schedule keeps for a volume and location. Users' jobs are theirs to delete. */
+/**
+ * The oldest of our ended jobs beyond what the schedule keeps for a location and a volume, or a group. Users' jobs are theirs to
+ * delete.
+ */
 export function surplusJobs(
   job: MigrationJob,
   migration: VolumeMigration | undefined,
@@ -28,8 +58,7 @@ export function surplusJobs(
 ): readonly MigrationJob[] {
   const scheduleName = migration?.spec.policy.schedule;
   const schedule = scheduleName === undefined ? undefined : cluster.get(SnapshotSchedules, { name: scheduleName });
-  const ended = cluster
-    .find(jobsByVolume, job.spec.volumeName)
+  const ended = siblingsOf(job, cluster)
     .filter((other) => other.spec.location === job.spec.location && isPrunable(other))
     .sort((left, right) => ((left.status?.completionTime ?? "") < (right.status?.completionTime ?? "") ? -1 : 1));
   const succeeded = ended.filter(({ status }) => status?.phase === "Succeeded");
@@ -40,6 +69,12 @@ export function surplusJobs(
   ];
 }
 
+function siblingsOf({ spec }: MigrationJob, cluster: Cluster): readonly MigrationJob[] {
+  if (spec.group !== undefined) return cluster.find(jobsByGroup, groupValue(spec.group));
+  const all = spec.volumeName === undefined ? [] : cluster.find(jobsByVolume, spec.volumeName);
+  return all.filter((other) => other.spec.group === undefined);
+}
+
 function isPrunable(job: MigrationJob): boolean {
   const { labels, deletionTimestamp } = job.metadata;
   return hasEnded(job) && deletionTimestamp === undefined && labels?.[label.managedBy] === managedByLongshore;
@@ -48,9 +83,10 @@ function isPrunable(job: MigrationJob): boolean {
 /** The object is gone: what an agent still keeps of it goes as well. What this misses, the agent's own history limit ends. */
 export async function sweepAgentJobs(jobName: string, { agents }: ControllerDeps): Promise<void> {
   for (const { api, jobs } of agents.all()) {
-    for (const { name, state, spec } of jobs.values()) {
+    for (const view of jobs.values()) {
+      const { name, spec } = view;
       if (keyOfAgentJob(name)?.name !== jobName) continue;
-      if (state === "Succeeded" || state === "Failed" || state === "Cancelled") await api.removeJob(name);
+      if (isOver(view)) await api.removeJob(name);
       else if (spec.cancel !== true) await api.putJob(name, { ...spec, cancel: true });
     }
   }

@@ -4,7 +4,8 @@ import { conditionType, reason } from "../api/names.ts";
 import { isDemandSnapshot } from "../domain/names.ts";
 import type { Judgement } from "../kube/conditions.ts";
 import type { JobState, JobView, SnapshotView } from "../wire/schemas.ts";
-import { clipped, exactTime, judge, judged, parseTime, present } from "./status-parts.ts";
+import { volumesOfJob } from "./kinds.ts";
+import { clipped, exactTime, isSame, judge, judged, parseTime, present } from "./status-parts.ts";
 import { snapshotOf } from "./volume-facts.ts";
 
 export type Phase = NonNullable<MigrationJobStatus["phase"]>;
@@ -51,7 +52,9 @@ export function runningStatus(job: MigrationJob, view: JobView, nowMs: number): 
   const phase = phases[view.state];
   const message = view.error === null ? messages[view.state] : `${view.error.detail}. ${view.error.advice}`;
   const status = { ...viewFields(job, view, nowMs), phase, message: clipped(message, 1024) };
-  return withConditions(job, status, { reason: phase, message }, nowMs);
+  // What keeps it from being decided is a reason of its own.
+  const because = phase === "Undecided" ? (view.error?.code ?? phase) : phase;
+  return withConditions(job, status, { reason: because, message }, nowMs);
 }
 
 const phases = {
@@ -91,7 +94,9 @@ function viewFields(job: MigrationJob, view: JobView, nowMs: number): MigrationJ
     to: {
       ...toOf(job).to,
       snapshot: view.spec.snapshot,
+      // What stands for a group has the group's point for its id.
       ...(to && { generation: to.generation, pointId: to.pointId, time: to.sourceTime }),
+      ...(to && view.spec.group && { groupPoint: to.pointId }),
     },
     ...(mode && { mode: mode.kind, modeReason: clipped(mode.reason, 512) }),
     barrier: view.barrier,
@@ -101,21 +106,48 @@ function viewFields(job: MigrationJob, view: JobView, nowMs: number): MigrationJ
     unitsStored: view.unitsStored,
     attempts: view.attempts,
     epoch: view.epoch,
-    participants: participantsOf(view),
+    ...participantsOf(view),
+    ...(job.spec.group && { volumes: volumesOfJob(job) }),
     startTime: view.startedAt ?? job.status?.startTime ?? view.createdAt,
     lastProgressTime: exactTime(nowMs),
     ...(view.verified !== null && { verified: view.verified }),
   };
 }
 
-function participantsOf({ participants }: JobView): NonNullable<MigrationJobStatus["participants"]> {
-  return participants.slice(0, 64).map(({ agentId, role, barrier, lastError }) => ({
-    agent: agentId,
-    role,
-    barrier,
-    ...(lastError !== null && { lastError: clipped(lastError, 1024) }),
-  }));
+const participantsShown = 32;
+
+type Participant = JobView["participants"][number];
+
+/** The most important ones: who decides and who steers, then whoever is in trouble, then the others. */
+function participantsOf({ participants }: JobView): Pick<MigrationJobStatus, "participants" | "participantsOmitted"> {
+  const rank = ({ role, state, lastError }: Participant) => {
+    if (role === "coordinator" || role === "decider") return 0;
+    return state === "unreachable" || state === "failed" || lastError !== null ? 1 : 2;
+  };
+  const ranked = [...participants].sort((left, right) => rank(left) - rank(right));
+  const omitted = participants.length - participantsShown;
+  return {
+    participants: ranked.slice(0, participantsShown).map(participantOf),
+    ...(omitted > 0 && { participantsOmitted: omitted }),
+  };
 }
+
+function participantOf({ agentId, node, role, state, barrier, epoch, volumes, lastError }: Participant) {
+  return {
+    agentId,
+    role,
+    state,
+    barrier,
+    epoch,
+    volumes: volumes.length,
+    ...present({
+      node: node ?? undefined,
+      lastError: lastError === null ? undefined : clipped(lastError, lastErrorLengthMax),
+    }),
+  };
+}
+
+const lastErrorLengthMax = 256;
 
 function withConditions(
   job: MigrationJob,
@@ -131,6 +163,7 @@ function withConditions(
       status: status.phase === "Failed" || status.phase === "Cancelled",
     }),
     judge(conditionType.suspended, generation, { ...found, status: status.phase === "Suspended" }),
+    judge(conditionType.undecided, generation, { ...found, status: status.phase === "Undecided" }),
   ];
   return {
     ...status,
@@ -191,6 +224,17 @@ export function isNews(before: MigrationJobStatus | undefined, next: MigrationJo
   }: MigrationJobStatus) =>
     JSON.stringify([phase, barrier, attempts, message, mode, from, to, observedGeneration, epoch]);
   return before === undefined || state(before) !== state(next);
+}
+
+/** Whether `next` tells of any progress, or of what participants are at. */
+export function isMoving(before: MigrationJobStatus | undefined, next: MigrationJobStatus): boolean {
+  const progress = ({ bytesSent, unitsStored, participants, participantsOmitted }: MigrationJobStatus) => [
+    bytesSent,
+    unitsStored,
+    participants,
+    participantsOmitted,
+  ];
+  return before === undefined || !isSame(progress(before), progress(next));
 }
 
 /** How long until progress may be written again. */

@@ -13,6 +13,7 @@ import type { MigrationSource } from "../api/migration-source.ts";
 import { group, label, version } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
+import type { GroupId } from "../domain/names.ts";
 import type { Index, KindRef } from "../kube/cluster.ts";
 
 const ours = { group, version, namespaced: false } as const;
@@ -101,7 +102,38 @@ export const migrationsByHandle: Index<VolumeMigration> = {
   valuesOf: ({ spec }) => [spec.volume.handle],
 };
 
-export const jobsByVolume: Index<MigrationJob> = { kind: MigrationJobs, valuesOf: ({ spec }) => [spec.volumeName] };
+/** By `namespace/name` of the consistency group. */
+export const migrationsByGroup: Index<VolumeMigration> = {
+  kind: VolumeMigrations,
+  valuesOf: ({ spec }) => (spec.group === undefined ? [] : [groupValue(spec.group)]),
+};
+/** By `namespace/name` of the consistency group that their label names. */
+export const claimsByGroup: Index<PersistentVolumeClaim> = {
+  kind: PersistentVolumeClaims,
+  valuesOf: (claim) => groupsOfClaim(claim).map(groupValue),
+};
+
+export function groupValue({ namespace, name }: GroupId): string {
+  return `${namespace}/${name}`;
+}
+
+/** The consistency group that a claim's label names, if any. */
+export function groupsOfClaim({ metadata }: PersistentVolumeClaim): readonly GroupId[] {
+  const name = metadata.labels?.[label.group];
+  return name && metadata.namespace !== undefined ? [{ namespace: metadata.namespace, name }] : [];
+}
+
+/** The names of the PersistentVolumes that a job moves, as far as that is settled. */
+export function volumesOfJob({ spec, status }: MigrationJob): readonly string[] {
+  if (spec.volumeName !== undefined) return [spec.volumeName];
+  return spec.group?.volumes ?? status?.volumes ?? [];
+}
+
+export const jobsByVolume: Index<MigrationJob> = { kind: MigrationJobs, valuesOf: volumesOfJob };
+export const jobsByGroup: Index<MigrationJob> = {
+  kind: MigrationJobs,
+  valuesOf: ({ spec }) => (spec.group === undefined ? [] : [groupValue(spec.group)]),
+};
 export const jobsByLocation: Index<MigrationJob> = { kind: MigrationJobs, valuesOf: ({ spec }) => [spec.location] };
 
 /** By the name of the MigrationSource that allows them. */

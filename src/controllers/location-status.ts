@@ -93,8 +93,8 @@ function worstOf(views: readonly LocationView[]): LocationView | undefined {
   return [...views].sort((left, right) => states.indexOf(right.state) - states.indexOf(left.state))[0];
 }
 
-function memberOf({ agentId, node, address }: LocationView["members"][number]) {
-  return { id: agentId, node, address };
+function memberOf({ agentId, node, address, state }: LocationView["members"][number]) {
+  return { id: agentId, node, address, ...present({ state }) };
 }
 
 function rounded(milliseconds: number | null): number | undefined {

@@ -72,14 +72,15 @@ export function migratedStatus(
       volumeMode: view.metadata[metadataKey.volumeMode],
       claim: claim && { namespace: claim.namespace, name: claim.name },
       newestPoint: newest && pointOf(newest),
+      group: view.group && { name: view.group.name, home: view.group.home },
       progress,
     }),
   };
   return { status, progressMs };
 }
 
-function pointOf({ pointId, generation, sourceTime, committedAt }: MigratedPoint) {
-  return { pointId, generation, time: sourceTime, committedTime: committedAt };
+function pointOf({ pointId, generation, sourceTime, committedAt, groupPoint }: MigratedPoint) {
+  return { pointId, generation, time: sourceTime, committedTime: committedAt, ...present({ groupPoint }) };
 }
 
 type Progress = NonNullable<MigratedVolumeStatus["progress"]>;
@@ -105,11 +106,17 @@ const states = {
   Empty: { status: false, reason: reason.empty, message: "No point in time has been committed yet." },
   Available: { status: true, reason: reason.ok, message: "The newest point in time may be cloned." },
   Frozen: { status: false, reason: reason.frozen, message: "A transfer runs; clones wait for its commit." },
+  Undecided: {
+    status: false,
+    reason: reason.undecided,
+    message: "It is not known whether the group's newest point is committed; clones of it wait until it is.",
+  },
 } as const;
 
 function judgementsOf(object: MigratedVolume, view: MigratedVolumeView, publishing: Publishing): Judgement[] {
   const { generation } = object.metadata;
   const judgements = [judge(conditionType.available, generation, states[view.state])];
+  if (view.state === "Undecided") judgements.push(judge(conditionType.undecided, generation, undecided(view)));
   if (view.diverged) {
     const message = "The source did not know the newest point here; the last transfer brought everything allocated.";
     judgements.push(judge(conditionType.diverged, generation, { status: true, reason: reason.unknownPoint, message }));
@@ -117,6 +124,13 @@ function judgementsOf(object: MigratedVolume, view: MigratedVolumeView, publishi
   const { isPublished, reason: because, message } = publishing;
   judgements.push(judge(conditionType.published, generation, { status: isPublished, reason: because, message }));
   return judgements;
+}
+
+/** Since when is the condition's transition time. */
+function undecided({ group }: MigratedVolumeView) {
+  const home = group === undefined ? "Its group's home" : `Agent ${group.home}, the home of group ${group.name},`;
+  const message = `${home} decides whether its newest point counts, and does not answer, or has not decided in time. Bring that agent back; or, if it is gone for good, run \`longshore node forget\` for it. Clones of earlier points go on.`;
+  return { status: true, reason: reason.unreachable, message };
 }
 
 /** What is left to say of a volume that no agent holds any more. */

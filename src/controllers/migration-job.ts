@@ -1,8 +1,9 @@
-// MigrationJob → a job of the volume's agent, and back: what the agent tells of it becomes the status. A job that a user made
-// without a snapshot gets one, taken at once. Jobs of one volume and location take turns, the oldest first.
+// MigrationJob → a job of an agent that has the volume, or a part of the group, and back: what the agents tell of it becomes
+// the status. A job that a user made without a snapshot gets one, taken at once. Jobs that share a volume and a location take
+// turns, the oldest first.
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { eventReason, finalizer, reason } from "../api/names.ts";
+import { eventReason, finalizer, label, reason } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { codeOf, isRetryable } from "../domain/errors.ts";
 import { renderBytes } from "../domain/quantity.ts";
@@ -17,14 +18,15 @@ import {
   settled,
   watching,
 } from "../kube/cluster.ts";
-import type { JobSpec, JobView, SnapshotView, VolumeView } from "../wire/schemas.ts";
-import { agentsProblem, findOne, type Held } from "./agents.ts";
+import type { JobSpec, JobView } from "../wire/schemas.ts";
+import { agentsProblem, type Held, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
-import { agentJobName, surplusJobs, sweepAgentJobs } from "./job-history.ts";
+import { agentJobName, givenJob, surplusJobs, sweepAgentJobs } from "./job-history.ts";
 import {
   deadlineOf,
   endedStatus,
   endingOf,
+  isMoving,
   isNews,
   isOnDemand,
   type JobEnding,
@@ -34,18 +36,25 @@ import {
   runningStatus,
   waitingStatus,
 } from "./job-status.ts";
+import { type JobPart, type JobSubject, observeSubject, partakersOf, snapshotProblem } from "./job-subject.ts";
 import {
+  groupValue,
+  jobsByGroup,
   jobsByLocation,
   jobsByVolume,
   MigrationJobs,
   MigrationLocations,
   PersistentVolumeClaims,
+  PersistentVolumes,
   SnapshotSchedules,
+  StorageClasses,
   VolumeMigrations,
+  volumesOfJob,
 } from "./kinds.ts";
 import { explain } from "./refusal.ts";
 import { present } from "./status-parts.ts";
 import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
+import type { SeenGroup } from "./volume-group.ts";
 
 export function migrationJobController(deps: ControllerDeps): Controller {
   const { cluster } = deps;
@@ -53,9 +62,11 @@ export function migrationJobController(deps: ControllerDeps): Controller {
     name: controllerName.migrationJob,
     kind: MigrationJobs,
     watches: [
-      watching<VolumeMigration>(VolumeMigrations, ({ metadata }) =>
-        cluster
-          .find(jobsByVolume, metadata.name)
+      watching<VolumeMigration>(VolumeMigrations, ({ metadata, spec }) =>
+        [
+          ...cluster.find(jobsByVolume, metadata.name),
+          ...(spec.group === undefined ? [] : cluster.find(jobsByGroup, groupValue(spec.group))),
+        ]
           .filter((job) => !hasEnded(job))
           .map(keyOf),
       ),
@@ -68,13 +79,13 @@ export function migrationJobController(deps: ControllerDeps): Controller {
       ),
       // The end of a job is the turn of the next one for the same volume and location.
       watching<MigrationJob>(MigrationJobs, (job) =>
-        cluster
-          .find(jobsByVolume, job.spec.volumeName)
+        volumesOfJob(job)
+          .flatMap((name) => cluster.find(jobsByVolume, name))
           .filter((other) => other.spec.location === job.spec.location && !hasEnded(other))
           .map(keyOf),
       ),
     ],
-    reads: [PersistentVolumeClaims, SnapshotSchedules],
+    reads: [PersistentVolumeClaims, PersistentVolumes, StorageClasses, SnapshotSchedules],
     concurrency: 16,
     reconcile: (key, context) => reconcile(key, deps, context),
   };
@@ -82,9 +93,7 @@ export function migrationJobController(deps: ControllerDeps): Controller {
 
 interface Facts {
   readonly job: MigrationJob;
-  readonly migration: VolumeMigration | undefined;
-  readonly volume: Held<VolumeView> | undefined;
-  readonly snapshot: SnapshotView | undefined;
+  readonly subject: JobSubject;
   /** The job on its agent. */
   readonly given: Held<JobView> | undefined;
   /** The job of the same volume and location whose turn it is before this one's. */
@@ -97,8 +106,10 @@ interface Facts {
 type Action =
   | { readonly kind: "protect" }
   | { readonly kind: "wait"; readonly wait: JobWait }
-  | { readonly kind: "snapshot"; readonly volume: Held<VolumeView> }
-  | { readonly kind: "give"; readonly agent: Held<VolumeView>["agent"]; readonly spec: JobSpec }
+  /** Of a group: which volumes take part is settled before anything is done with them. */
+  | { readonly kind: "choose"; readonly volumes: readonly string[] }
+  | { readonly kind: "snapshot" }
+  | { readonly kind: "give"; readonly agent: SeenAgent; readonly spec: JobSpec }
   | { readonly kind: "watch"; readonly view: JobView }
   | { readonly kind: "end"; readonly ending: JobEnding }
   | { readonly kind: "release" }
@@ -124,19 +135,16 @@ function bounded(outcome: Outcome, job: MigrationJob, nowMs: number): Outcome {
   return again(outcome.kind === "again" ? Math.min(outcome.afterMs, leftMs) : leftMs);
 }
 
-function observe(key: Key, { cluster, agents }: ControllerDeps): Facts | undefined {
+function observe(key: Key, deps: ControllerDeps): Facts | undefined {
+  const { cluster, agents } = deps;
   const job = cluster.get(MigrationJobs, key);
   if (job === undefined) return undefined;
-  const migration = cluster.get(VolumeMigrations, { name: job.spec.volumeName });
-  const volume = migration && findOne(agents, "volumes", migration.spec.volume.handle);
   return {
     job,
-    migration,
-    volume,
-    snapshot: volume?.view.snapshots.find(({ name }) => name === snapshotOf(job)),
-    given: findOne(agents, "jobs", agentJobName(job)),
-    earlier: cluster
-      .find(jobsByVolume, job.spec.volumeName)
+    subject: observeSubject(job, deps),
+    given: givenJob(agents, agentJobName(job)),
+    earlier: volumesOfJob(job)
+      .flatMap((name) => cluster.find(jobsByVolume, name))
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
     agentsProblem: agentsProblem(agents),
     isSuspended: job.spec.suspend === true || isPaused(cluster.get(MigrationLocations, { name: job.spec.location })),
@@ -154,7 +162,8 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   const { job, given } = facts;
   const isProtected = job.metadata.finalizers?.includes(finalizer.job) === true;
   if (hasEnded(job)) {
-    return isProtected ? { kind: "release" } : { kind: "prune", surplus: surplusJobs(job, facts.migration, deps) };
+    if (isProtected) return { kind: "release" };
+    return { kind: "prune", surplus: surplusJobs(job, facts.subject.parts[0]?.migration, deps) };
   }
   const isDeleted = job.metadata.deletionTimestamp !== undefined;
   if (!isProtected && !isDeleted) return { kind: "protect" };
@@ -183,22 +192,77 @@ function decideGiven(
 }
 
 function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
-  const { job, volume, snapshot } = facts;
-  const wait = waitFor(facts);
+  const { job, subject } = facts;
   // Whether an agent that is not seen has the job cannot be known, so it is not over before all are seen.
   if (isCancelled && facts.agentsProblem === undefined) return { kind: "end", ending: neverStarted(job, isLate) };
-  if (wait !== undefined || volume === undefined) return { kind: "wait", wait: wait ?? unknownVolume(job) };
-  if (snapshot === undefined && isOnDemand(job)) return { kind: "snapshot", volume };
-  if (snapshot === undefined || snapshot.state === "lost" || snapshot.state === "deleting") {
-    const state = snapshot === undefined ? "does not exist (any more)" : `is ${snapshot.state}`;
-    const message = `Snapshot ${snapshotOf(job)} of the volume ${state}. The next job takes over its changes.`;
-    return { kind: "end", ending: { phase: "Failed", reason: "SnapshotGone", message } };
+  if (isOneOfGroup(job, subject)) return { kind: "end", ending: oneOfGroup(job, subject) };
+  if (subject.group !== undefined && subject.parts.length === 0) return decideUnsettled(job, subject.group);
+  const gone = subject.group && subject.parts.find(({ migration }) => migration === undefined);
+  if (gone !== undefined) return { kind: "end", ending: volumeGone(gone) };
+  const wait = waitFor(facts);
+  if (wait !== undefined) return { kind: "wait", wait };
+  const isTaken = subject.parts.every(({ snapshot }) => snapshot !== undefined && snapshot.state !== "creating");
+  if (!isTaken && isOnDemand(job)) return { kind: "snapshot" };
+  const problem = snapshotProblem(job, subject);
+  if (problem !== undefined) {
+    return { kind: "end", ending: { phase: "Failed", reason: "SnapshotGone", message: problem } };
   }
   if (facts.earlier !== undefined) {
     const message = `Waits for MigrationJob ${facts.earlier.metadata.name} of the same volume and location.`;
     return { kind: "wait", wait: { reason: reason.waiting, message } };
   }
-  return { kind: "give", agent: volume.agent, spec: jobSpec(facts, volume.view) };
+  return decideGive(facts);
+}
+
+/** To an agent that holds a part, and is followed if one of them is. */
+function decideGive({ job, subject, isSuspended }: Facts): Action {
+  const held = subject.parts.flatMap((part) => part.held ?? []);
+  const { agent } = held.find(({ agent: { problem } }) => problem === undefined) ?? held[0] ?? {};
+  if (agent === undefined) return { kind: "wait", wait: unknownVolume(subject.parts[0]?.name ?? "") };
+  const { location, dryRun } = job.spec;
+  const names = held.map(({ view }) => view.name);
+  const spec: JobSpec = {
+    ...(subject.group === undefined
+      ? { volume: names[0] ?? "" }
+      : { group: { name: subject.group.agentName, volumes: names } }),
+    location,
+    snapshot: snapshotOf(job),
+    ...(isSuspended && { suspend: true }),
+    ...present({ dryRun }),
+  };
+  return { kind: "give", agent, spec };
+}
+
+function decideUnsettled(job: MigrationJob, group: SeenGroup): Action {
+  if (group.members.length === 0) {
+    const message = `No migrated volume belongs to group ${group.title}: label its claims ${label.group}, and enable migration.`;
+    return { kind: "wait", wait: { reason: reason.disabled, message } };
+  }
+  if (job.spec.toSnapshot === undefined && group.conflict !== undefined) {
+    const message = `The volumes of group ${group.title} do not agree: ${group.conflict}.`;
+    return { kind: "wait", wait: { reason: reason.groupConflict, message } };
+  }
+  const volumes = partakersOf(job, group);
+  if (volumes.length > 0) return { kind: "choose", volumes };
+  const message = `No volume of group ${group.title} has snapshot ${snapshotOf(job)}.`;
+  return { kind: "end", ending: { phase: "Failed", reason: "SnapshotGone", message } };
+}
+
+/** One volume of a group alone would become newer over there than the others, and keep the group's next points from arriving. */
+function isOneOfGroup(job: MigrationJob, { group, parts }: JobSubject): boolean {
+  const belongs = group === undefined && parts[0]?.migration?.spec.group !== undefined;
+  return belongs && isOnDemand(job) && job.spec.dryRun !== true;
+}
+
+function oneOfGroup(job: MigrationJob, { parts }: JobSubject): JobEnding {
+  const id = parts[0]?.migration?.spec.group;
+  const message = `Volume ${job.spec.volumeName} belongs to group ${id?.namespace}/${id?.name}, whose volumes are migrated together. Create a MigrationJob with spec.group in place of spec.volumeName.`;
+  return { phase: "Failed", reason: reason.groupMember, message };
+}
+
+function volumeGone({ name }: JobPart): JobEnding {
+  const message = `PersistentVolume ${name} of the group is not migrated any more. The next job is of those that are left.`;
+  return { phase: "Failed", reason: reason.volumeMissing, message };
 }
 
 function neverStarted(job: MigrationJob, isLate: boolean): JobEnding {
@@ -206,34 +270,26 @@ function neverStarted(job: MigrationJob, isLate: boolean): JobEnding {
   return { phase: "Cancelled", reason: reason.cancelled, message: "Cancelled before it was given to an agent." };
 }
 
-/** Why the job cannot even get its snapshot yet. */
-function waitFor({ job, migration, volume, agentsProblem }: Facts): JobWait | undefined {
-  const { volumeName, location } = job.spec;
-  if (migration === undefined) return unknownVolume(job);
-  if (!migration.spec.policy.locations.includes(location)) {
-    const message = `The policy of PersistentVolume ${volumeName} does not name location ${location}; add it there, or cancel this job.`;
-    return { reason: reason.locationMissing, message };
+/** Why the job cannot even get its snapshots yet. */
+function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
+  const { location } = job.spec;
+  for (const { name, migration, held } of subject.parts) {
+    if (migration === undefined) return unknownVolume(name);
+    if (!migration.spec.policy.locations.includes(location)) {
+      const message = `The policy of PersistentVolume ${name} does not name location ${location}; add it there, or cancel this job.`;
+      return { reason: reason.locationMissing, message };
+    }
+    if (held !== undefined) continue;
+    if (agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: agentsProblem };
+    const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}.`;
+    return { reason: reason.volumeMissing, message };
   }
-  if (volume !== undefined) return undefined;
-  if (agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: agentsProblem };
-  const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}.`;
-  return { reason: reason.volumeMissing, message };
+  return undefined;
 }
 
-function unknownVolume({ spec }: MigrationJob): JobWait {
-  const message = `PersistentVolume ${spec.volumeName} has no VolumeMigration; enable migration on its class or on itself.`;
+function unknownVolume(name: string): JobWait {
+  const message = `PersistentVolume ${name} has no VolumeMigration; enable migration on its class or on itself.`;
   return { reason: reason.disabled, message };
-}
-
-function jobSpec({ job, isSuspended }: Facts, view: VolumeView): JobSpec {
-  const { location, dryRun } = job.spec;
-  return {
-    volume: view.name,
-    location,
-    snapshot: snapshotOf(job),
-    ...(isSuspended && { suspend: true }),
-    ...present({ dryRun }),
-  };
 }
 
 async function apply(
@@ -244,7 +300,11 @@ async function apply(
 ): Promise<Outcome> {
   const { job } = facts;
   const { cluster, clock } = deps;
-  const write = (status: MigrationJobStatus) => cluster.patchStatus(MigrationJobs, job, status, signal);
+  const write = async (status: MigrationJobStatus) => {
+    await cluster.patchStatus(MigrationJobs, job, status, signal);
+    const note = decisionNote(job, status);
+    if (note !== undefined) tell(facts, note, deps);
+  };
   switch (action.kind) {
     case "protect":
       // What is at the agent must not be forgotten with the object; the change brings the job back here.
@@ -253,10 +313,13 @@ async function apply(
     case "wait":
       await write(waitingStatus(job, action.wait, clock.nowMs()));
       return again(waitEveryMs);
+    case "choose": {
+      const wait = { reason: reason.waiting, message: "Its volumes are settled." };
+      await write({ ...waitingStatus(job, wait, clock.nowMs()), volumes: action.volumes });
+      return again(0);
+    }
     case "snapshot":
-      return trying(facts, deps, write, async () => {
-        await action.volume.agent.api.putSnapshot(action.volume.view.name, snapshotOf(job));
-      });
+      return trying(facts, deps, write, () => takeSnapshot(facts));
     case "give":
       return trying(facts, deps, write, async () => {
         const view = await action.agent.api.putJob(agentJobName(job), action.spec);
@@ -266,7 +329,7 @@ async function apply(
     case "watch":
       return watch(job, action.view, clock.nowMs(), write);
     case "end":
-      await write(endedStatus(job, action.ending, { ...facts, view: facts.given?.view, nowMs: clock.nowMs() }));
+      await write(endedStatus(job, action.ending, { ...lookOf(facts), nowMs: clock.nowMs() }));
       tell(facts, endedNote(facts, action.ending), deps);
       return settled;
     case "release":
@@ -277,6 +340,23 @@ async function apply(
         await cluster.remove(MigrationJobs, { name: metadata.name, uid: metadata.uid }, signal);
       }
       return settled;
+  }
+}
+
+function lookOf({ subject, given }: Facts) {
+  return { snapshot: subject.parts[0]?.snapshot, view: given?.view };
+}
+
+/** Of a group again and again until all of it has it: the agents finish what they have begun, or begin anew. */
+async function takeSnapshot({ job, subject }: Facts): Promise<void> {
+  const held = subject.parts.flatMap((part) => part.held ?? []);
+  const [first] = held;
+  if (first === undefined) return;
+  const { api } = first.agent;
+  if (subject.group === undefined) await api.putSnapshot(first.view.name, snapshotOf(job));
+  else {
+    const volumes = held.map(({ view }) => view.name);
+    await api.putGroupSnapshot(subject.group.agentName, snapshotOf(job), { volumes });
   }
 }
 
@@ -302,9 +382,8 @@ async function trying(
       await write(waitingStatus(facts.job, { reason: code, message }, clock.nowMs()));
       throw error;
     }
-    const { snapshot } = facts;
     const ending: JobEnding = { phase: "Failed", reason: code, message };
-    await write(endedStatus(facts.job, ending, { view: undefined, snapshot, nowMs: clock.nowMs() }));
+    await write(endedStatus(facts.job, ending, { ...lookOf(facts), view: undefined, nowMs: clock.nowMs() }));
     return settled;
   }
 }
@@ -321,15 +400,15 @@ async function watch(
     await write(next);
     return settled;
   }
-  const isMoving = job.status?.bytesSent !== next.bytesSent || job.status?.unitsStored !== next.unitsStored;
-  if (!isMoving) return settled;
+  if (!isMoving(job.status, next)) return settled;
   if (waitMs > 0) return again(waitMs);
   await write(next);
   return settled;
 }
 
 function startedNote({ metadata, spec }: MigrationJob): EventNote {
-  const message = `MigrationJob ${metadata.name} brings the volume to ${spec.location}`;
+  const what = spec.group === undefined ? "the volume" : `the volumes of group ${spec.group.name}`;
+  const message = `MigrationJob ${metadata.name} brings ${what} to ${spec.location}`;
   return { type: "Normal", reason: eventReason.migrationStarted, message };
 }
 
@@ -348,11 +427,26 @@ function endedNote({ job, given }: Facts, { phase, message }: JobEnding): EventN
   }
 }
 
+/** When it becomes unknown whether the target has committed, and when it is known again. */
+function decisionNote(job: MigrationJob, next: MigrationJobStatus): EventNote | undefined {
+  const [was, is] = [job.status?.phase === "Undecided", next.phase === "Undecided"];
+  const what = `MigrationJob ${job.metadata.name} to ${job.spec.location}`;
+  if (is && !was) {
+    const message = `${what} is undecided: ${next.message}`;
+    return { type: "Warning", reason: eventReason.migrationUndecided, message };
+  }
+  if (!was || is) return undefined;
+  const message = `${what} is decided: it is ${next.phase} now`;
+  return { type: "Normal", reason: eventReason.migrationDecided, message };
+}
+
 /** Tenants see their claims, not our kinds: what concerns a claim is told there as well. */
-function tell({ job, migration }: Facts, note: EventNote, { cluster }: ControllerDeps): void {
+function tell({ job, subject }: Facts, note: EventNote, { cluster }: ControllerDeps): void {
   cluster.event(job, note);
-  const { namespace, name } = migration?.spec.claim ?? {};
-  if (namespace === undefined || name === undefined) return;
-  const claim = cluster.get(PersistentVolumeClaims, { namespace, name });
-  if (claim !== undefined) cluster.event(claim, note);
+  for (const { migration } of subject.parts) {
+    const { namespace, name } = migration?.spec.claim ?? {};
+    if (namespace === undefined || name === undefined) continue;
+    const claim = cluster.get(PersistentVolumeClaims, { namespace, name });
+    if (claim !== undefined) cluster.event(claim, note);
+  }
 }

@@ -16,6 +16,7 @@ import {
 } from "../kube/cluster.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
+  groupsOfClaim,
   PersistentVolumeClaims,
   PersistentVolumes,
   StorageClasses,
@@ -153,6 +154,7 @@ function policySpec(
 function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigrationSpecPolicy): Action {
   const { metadata, spec } = volume;
   const { namespace, name, uid } = spec.claimRef ?? {};
+  const [group] = view.claim === undefined ? [] : groupsOfClaim(view.claim);
   const draft: Draft<VolumeMigration> = {
     metadata: {
       name: metadata.name,
@@ -167,6 +169,7 @@ function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigr
         driver: spec.csi?.driver ?? "",
       },
       ...(namespace !== undefined && name !== undefined && { claim: { namespace, name, ...present({ uid }) } }),
+      ...(group && { group }),
       policy: view.className === undefined ? policy : { ...policy, storageClass: view.className },
     },
   };

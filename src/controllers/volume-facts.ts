@@ -7,17 +7,25 @@ import { conditionType, reason } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
-import type { JobFacts, LocationFacts, SnapshotFacts, VolumeFacts } from "../domain/migration-due.ts";
+import type { JobFacts, LocationFacts, PeerFacts, SnapshotFacts, VolumeFacts } from "../domain/migration-due.ts";
 import { demandSnapshotName, dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
 import { type Expiry, expiryOf, type Retention } from "../domain/retention.ts";
 import type { Cluster, Key } from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
-import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
+import type { Member, SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { agentsProblem, findOne, type Held } from "./agents.ts";
 import type { ControllerDeps } from "./deps.ts";
-import { jobsByVolume, MigrationLocations, PersistentVolumes, SnapshotSchedules, VolumeMigrations } from "./kinds.ts";
+import {
+  groupValue,
+  jobsByVolume,
+  MigrationLocations,
+  PersistentVolumes,
+  SnapshotSchedules,
+  VolumeMigrations,
+} from "./kinds.ts";
 import { observePolicy, type PolicyView } from "./policy-view.ts";
-import { present } from "./status-parts.ts";
+import { parseTime, present } from "./status-parts.ts";
+import { observeGroup, type SeenGroup, type SeenMember } from "./volume-group.ts";
 
 export interface SeenVolume {
   readonly migration: VolumeMigration;
@@ -32,10 +40,15 @@ export interface SeenVolume {
   readonly held: Held<VolumeView> | undefined;
   /** Why not all agents are known of at the moment. */
   readonly agentsProblem: string | undefined;
+  /** The consistency group that the volume belongs to, if any. */
+  readonly group: SeenGroup | undefined;
+  /** What the agents say of each other. */
+  readonly agentMembers: readonly Member[];
 }
 
 /** Reads from caches only. `undefined` when there is nothing to do for the key. */
-export function observeVolume(key: Key, { cluster, agents }: ControllerDeps): SeenVolume | undefined {
+export function observeVolume(key: Key, deps: ControllerDeps): SeenVolume | undefined {
+  const { cluster, agents } = deps;
   const migration = cluster.get(VolumeMigrations, key);
   if (migration === undefined || migration.metadata.deletionTimestamp !== undefined) return undefined;
   const { volume: identity, policy } = migration.spec;
@@ -53,6 +66,8 @@ export function observeVolume(key: Key, { cluster, agents }: ControllerDeps): Se
     jobs,
     held,
     agentsProblem: agentsProblem(agents),
+    group: migration.spec.group && observeGroup(migration.spec.group, deps),
+    agentMembers: agents.members(),
   };
 }
 
@@ -85,21 +100,37 @@ export function expiryOfVolume(view: VolumeView, schedule: SnapshotSchedule | un
 
 /** What {@link planMigrations} decides by. `view` may be fresher than what was observed. */
 export function migrationFacts(seen: SeenVolume, view: VolumeView, nowMs: number): VolumeFacts {
-  const { migration, schedule } = seen;
+  const { migration, schedule, group } = seen;
   const { policy } = migration.spec;
-  const expired = new Set(expiryOfVolume(view, schedule, nowMs).expired);
-  const ours = view.snapshots.filter(({ name }) => dueOfSnapshot(name) !== undefined || isDemandSnapshot(name));
   return {
+    volume: migration.metadata.name,
     migrateOn: schedule?.spec.migrateOn ?? "Expiry",
-    snapshots: ours.map((snapshot) => snapshotFacts(snapshot, expired)),
-    locations: locationNames(seen, view).map((name) => locationFacts(name, seen, view)),
+    snapshots: snapshotsOf(view, schedule, nowMs),
+    locations: locationsOf(seen, view, seen),
     // Without its schedule nothing runs, for nobody knows what is due.
     wanted: policy.enabled && schedule !== undefined ? policy.locations : [],
+    ...(group && { peers: peersOf(seen, group, nowMs) }),
   };
 }
 
+function snapshotsOf(view: VolumeView, schedule: SnapshotSchedule | undefined, nowMs: number): SnapshotFacts[] {
+  const expired = new Set(expiryOfVolume(view, schedule, nowMs).expired);
+  const ours = view.snapshots.filter(({ name }) => dueOfSnapshot(name) !== undefined || isDemandSnapshot(name));
+  return ours.map((snapshot) => snapshotFacts(snapshot, expired));
+}
+
+function peersOf(seen: SeenVolume, { members }: SeenGroup, nowMs: number): PeerFacts[] {
+  const others = members.filter(({ migration }) => migration.metadata.name !== seen.migration.metadata.name);
+  return others.map((member) => ({
+    volume: member.migration.metadata.name,
+    sinceMs: onScheduleSince(member.migration, nowMs),
+    snapshots: member.held && snapshotsOf(member.held.view, seen.schedule, nowMs),
+    locations: member.held === undefined ? [] : locationsOf(member, member.held.view, seen),
+  }));
+}
+
 function snapshotFacts(
-  { name, pointId, generation, state, released }: SnapshotView,
+  { name, pointId, generation, state, released, groupPoint }: SnapshotView,
   expired: ReadonlySet<string>,
 ): SnapshotFacts {
   return {
@@ -111,10 +142,21 @@ function snapshotFacts(
     isExpired: expired.has(name) || state === "lost",
     isWhole: state === "sealed",
     isReleased: released || state === "deleting",
+    ...present({ groupPoint }),
   };
 }
 
-function locationNames({ migration, jobs }: SeenVolume, view: VolumeView): string[] {
+type Jobbed = Pick<SeenMember, "migration" | "jobs">;
+
+function locationsOf(member: Jobbed, view: VolumeView, { locations, group }: SeenVolume): LocationFacts[] {
+  const conflict = group?.conflict && `The volumes of group ${group.title} do not agree: ${group.conflict}`;
+  return locationNames(member, view).map((name) => ({
+    ...locationFacts(name, member, view),
+    ...present({ blocked: conflict ?? blockedBecause(name, locations.get(name)) }),
+  }));
+}
+
+function locationNames({ migration, jobs }: Jobbed, view: VolumeView): string[] {
   const names = [
     ...migration.spec.policy.locations,
     ...view.bases.map(({ location }) => location),
@@ -123,7 +165,7 @@ function locationNames({ migration, jobs }: SeenVolume, view: VolumeView): strin
   return [...new Set(names)];
 }
 
-function locationFacts(name: string, { jobs, locations }: SeenVolume, view: VolumeView): LocationFacts {
+function locationFacts(name: string, { jobs }: Jobbed, view: VolumeView): LocationFacts {
   const base = view.bases.find(({ location }) => location === name);
   const its = jobs.filter(({ spec }) => spec.location === name);
   const tried = its.filter((job) => hasEnded(job) && job.spec.dryRun !== true);
@@ -132,8 +174,15 @@ function locationFacts(name: string, { jobs, locations }: SeenVolume, view: Volu
     ...(base && { base: { pointId: base.pointId, generation: base.generation } }),
     jobs: its.filter((job) => !hasEnded(job)).map(jobFacts),
     triedSnapshots: tried.map(snapshotOf),
-    ...present({ blocked: blockedBecause(name, locations.get(name)) }),
   };
+}
+
+/** Since when the volume is on its schedule, and in its group. One that has just come to it begins now. */
+export function onScheduleSince({ spec, status }: VolumeMigration, nowMs: number): number {
+  const { schedule } = status ?? {};
+  const group = spec.group && groupValue(spec.group);
+  const isKnown = schedule !== undefined && schedule.name === spec.policy.schedule && schedule.group === group;
+  return (isKnown ? parseTime(schedule.since) : undefined) ?? nowMs;
 }
 
 function jobFacts(job: MigrationJob): JobFacts {

@@ -2,7 +2,7 @@
 // fails gives the reason. Pure.
 
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { conditionType, eventReason, reason } from "../api/names.ts";
+import { conditionType, eventReason, label, reason } from "../api/names.ts";
 import type { Condition } from "../api/object.ts";
 import type { VolumeMigrationStatusLocation } from "../api/volume-migration.ts";
 import { parseTiming } from "../domain/schedule.ts";
@@ -10,6 +10,7 @@ import type { EventNote } from "../kube/cluster.ts";
 import { conditionOf, type Judgement } from "../kube/conditions.ts";
 import { judge } from "./status-parts.ts";
 import { blockedBecause, type SeenVolume } from "./volume-facts.ts";
+import { unheldOf } from "./volume-group.ts";
 
 /** What went wrong in carrying out a decision; each is tried again. */
 export interface Troubles {
@@ -35,7 +36,10 @@ type Check = (judged: Judged) => Finding | undefined;
 const checks: readonly Check[] = [
   policyInvalid,
   disabled,
+  homeLost,
   volumeUnknown,
+  groupConflict,
+  groupIncomplete,
   scheduleMissing,
   scheduleInvalid,
   locationMissing,
@@ -57,6 +61,33 @@ function disabled({ seen }: Judged): Finding | undefined {
   if (seen.migration.spec.policy.enabled) return undefined;
   const message = "Migration is not enabled (any more); what there is on the source and at the locations is kept.";
   return { reason: reason.disabled, message };
+}
+
+/** Where the volume is, or was when it was last seen. */
+function homeOf({ held, migration }: SeenVolume): string | undefined {
+  return held?.view.home ?? migration.status?.home;
+}
+
+function homeLost({ seen }: Judged): Finding | undefined {
+  const home = homeOf(seen);
+  const lost = seen.agentMembers.find(({ agentId, state }) => agentId === home && state === "lost");
+  if (lost === undefined) return undefined;
+  const message = `Agent ${lost.agentId} of node ${lost.node}, which has the volume, is lost: its node came back without its data. Bring the data back; or, if it is gone for good, run \`longshore node forget ${lost.agentId}\` and restore the volume from a location.`;
+  return { reason: reason.homeLost, message, event: eventReason.homeLost };
+}
+
+function groupConflict({ seen: { group } }: Judged): Finding | undefined {
+  if (group?.conflict === undefined) return undefined;
+  const message = `The volumes of group ${group.title} do not agree: ${group.conflict}. Nothing of the group is snapshotted or migrated until they do; take the label ${label.group} off the claims that do not belong to it.`;
+  return { reason: reason.groupConflict, message, event: eventReason.groupConflict };
+}
+
+function groupIncomplete({ seen: { group, agentsProblem } }: Judged): Finding | undefined {
+  const unheld = group === undefined ? [] : unheldOf(group);
+  if (group === undefined || unheld.length === 0) return undefined;
+  const why = agentsProblem ?? "no agent of this cluster holds them";
+  const message = `Group ${group.title} waits for ${unheld.join(", ")}: ${why}.`;
+  return { reason: reason.groupIncomplete, message, event: eventReason.volumeMissing };
 }
 
 function volumeUnknown({ seen }: Judged): Finding | undefined {
@@ -146,10 +177,17 @@ export function judgeVolume(judged: Judged, before: readonly Condition[] | undef
     judge(conditionType.ready, generation, { status: finding === undefined, ...ready }),
     policyJudgement(seen),
     ...(seen.policy?.isClassMissing ? [classMissing(seen)] : []),
+    ...whileTrue(conditionType.groupConflict, groupConflict(judged), generation),
+    ...whileTrue(conditionType.homeLost, homeLost(judged), generation),
     ...snapshotJudgement(troubles, conditionOf(before, conditionType.snapshotted), generation),
   ];
   const note = finding?.event && { type: "Warning" as const, reason: finding.event, message: finding.message };
   return { judgements, note: note || undefined };
+}
+
+/** A condition that is there only while it is true. */
+function whileTrue(type: string, finding: Finding | undefined, generation: number | undefined): Judgement[] {
+  return finding === undefined ? [] : [judge(type, generation, { ...finding, status: true })];
 }
 
 function policyJudgement({ policy, migration }: SeenVolume): Judgement {

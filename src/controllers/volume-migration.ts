@@ -3,7 +3,7 @@
 import type { PersistentVolumeClaim, StorageClass } from "../api/core.ts";
 import type { MigrationJob } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { eventReason } from "../api/names.ts";
+import { conditionType, eventReason } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { codeOf } from "../domain/errors.ts";
@@ -20,12 +20,16 @@ import {
   settled,
   watching,
 } from "../kube/cluster.ts";
+import { conditionOf } from "../kube/conditions.ts";
 import type { VolumeView } from "../wire/schemas.ts";
 import type { Held } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
+  groupsOfClaim,
+  groupValue,
   MigrationJobs,
   MigrationLocations,
+  migrationsByGroup,
   migrationsByLocation,
   migrationsBySchedule,
   PersistentVolumeClaims,
@@ -34,10 +38,11 @@ import {
   StorageClasses,
   VolumeMigrations,
   volumesByClass,
+  volumesOfJob,
 } from "./kinds.ts";
 import { type LagMetric, openLagMetric } from "./lag-metric.ts";
 import { explain, refusalOf } from "./refusal.ts";
-import { decideVolume, dueSnapshotOf, jobDraft, type VolumeDecision } from "./volume-decision.ts";
+import { askerOf, decideVolume, jobDraft, type VolumeDecision } from "./volume-decision.ts";
 import { migrationFacts, observeVolume, type SeenVolume } from "./volume-facts.ts";
 import type { Troubles } from "./volume-judgements.ts";
 import { isNewlyMissed, volumeStatus } from "./volume-status.ts";
@@ -50,13 +55,18 @@ export function volumeMigrationController(deps: ControllerDeps): Controller {
     name: controllerName.volumeMigration,
     kind: VolumeMigrations,
     watches: [
-      watching<MigrationJob>(MigrationJobs, ({ spec }) => [{ name: spec.volumeName }]),
+      watching<MigrationJob>(MigrationJobs, (job) => volumesOfJob(job).map((name) => ({ name }))),
+      // The volumes of a group look at each other.
+      watching<VolumeMigration>(VolumeMigrations, ({ spec }) =>
+        spec.group === undefined ? [] : found(migrationsByGroup, groupValue(spec.group)),
+      ),
       watching<SnapshotSchedule>(SnapshotSchedules, ({ metadata }) => found(migrationsBySchedule, metadata.name)),
       watching<MigrationLocation>(MigrationLocations, ({ metadata }) => found(migrationsByLocation, metadata.name)),
       watching(PersistentVolumes, ({ metadata }) => [{ name: metadata.name }]),
-      watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
-        spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
-      ),
+      watching<PersistentVolumeClaim>(PersistentVolumeClaims, (claim) => [
+        ...(claim.spec?.volumeName === undefined ? [] : [{ name: claim.spec.volumeName }]),
+        ...groupsOfClaim(claim).flatMap((group) => found(migrationsByGroup, groupValue(group))),
+      ]),
       watching<StorageClass>(StorageClasses, ({ metadata }) => cluster.find(volumesByClass, metadata.name).map(keyOf)),
     ],
     concurrency: 16,
@@ -105,7 +115,7 @@ interface Attempt {
 async function apply(
   seen: SeenVolume,
   decision: VolumeDecision,
-  { cluster }: ControllerDeps,
+  { cluster, clock }: ControllerDeps,
   { signal }: ReconcileContext,
 ): Promise<Attempt> {
   const { held } = seen;
@@ -113,11 +123,14 @@ async function apply(
   // Failures of the agent go into the status before they are thrown.
   const marking = await refusalOf(() => mark(held, decision));
   const snapshot = await refusalOf(() => takeSnapshot(held, decision));
-  for (const due of decision.plan.jobs) await cluster.create(MigrationJobs, jobDraft(seen, due), signal);
+  for (const due of decision.plan.jobs) {
+    const draft = jobDraft(seen, due);
+    if (draft !== undefined) await cluster.create(MigrationJobs, draft, signal);
+  }
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
     ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking) }),
-    ...(snapshot !== undefined && { snapshot: explain(snapshot) }),
+    ...(snapshot === undefined ? othersTrouble(seen, decision, clock.nowMs()) : { snapshot: explain(snapshot) }),
   };
   return { troubles, error: marking ?? snapshot };
 }
@@ -128,9 +141,19 @@ async function mark({ agent, view }: Held<VolumeView>, { mark: spec }: VolumeDec
   await agent.api.putVolume(view.name, spec, { ifMatch: view.revision });
 }
 
-async function takeSnapshot({ agent, view }: Held<VolumeView>, decision: VolumeDecision): Promise<void> {
-  const name = dueSnapshotOf(decision);
-  if (name !== undefined) await agent.api.putSnapshot(view.name, name);
+async function takeSnapshot({ agent, view }: Held<VolumeView>, { take }: VolumeDecision): Promise<void> {
+  if (take === undefined) return;
+  const { name, group } = take;
+  if (group === undefined) await agent.api.putSnapshot(view.name, name);
+  else await agent.api.putGroupSnapshot(group.name, name, { volumes: [...group.volumes] });
+}
+
+/** What went wrong where another volume of the group has asked for the snapshot of all of them. */
+function othersTrouble(seen: SeenVolume, decision: VolumeDecision, nowMs: number): Troubles {
+  const asker = askerOf(seen, decision, nowMs);
+  if (asker === undefined || asker.metadata.name === seen.migration.metadata.name) return {};
+  const taken = conditionOf(asker.status?.conditions, conditionType.snapshotted);
+  return taken?.status === "False" ? { snapshot: taken.message } : {};
 }
 
 interface Done {

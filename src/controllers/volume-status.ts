@@ -90,13 +90,17 @@ function runFields(
   troubles: Troubles,
 ): Pick<VolumeMigrationStatus, "schedule" | "lastScheduleTime" | "nextScheduleTime" | "lastMissedTime"> {
   const { migration, schedule, held } = seen;
-  const { run, sinceMs } = decision;
+  const { run, take, sinceMs } = decision;
   const before = migration.status;
-  const isMade = run.kind === "run" && troubles.snapshot === undefined;
-  const lastMs = isMade ? run.dueMs : held && lastRunOf(seen, held.view);
+  const isMade = run.kind === "run" && take !== undefined && troubles.snapshot === undefined;
+  const lastMs = isMade ? run.dueMs : held && lastRunOf(migration, held.view);
+  const group = seen.group?.title;
   const missed = run.kind === "wait" && run.missed !== undefined ? exactTime(run.missed) : before?.lastMissedTime;
   return {
-    ...(schedule && sinceMs !== undefined && { schedule: { name: schedule.metadata.name, since: exactTime(sinceMs) } }),
+    ...(schedule &&
+      sinceMs !== undefined && {
+        schedule: { name: schedule.metadata.name, since: exactTime(sinceMs), ...present({ group }) },
+      }),
     ...present({
       lastScheduleTime: lastMs === undefined ? before?.lastScheduleTime : exactTime(lastMs),
       nextScheduleTime: run.kind === "wait" ? exactTime(run.nextMs) : undefined,
