@@ -47,6 +47,7 @@ function volumeHandlers(api: AgentApi) {
       const isThere = before.snapshots.some((snapshot) => snapshot.name === params.name);
       return { kind: isThere ? "found" : "made", body: await api.putSnapshot(params.volume, params.name) };
     },
+    putGroupSnapshot: async ({ params, body }) => found(await api.putGroupSnapshot(params.group, params.name, body)),
     async removeSnapshot({ params }) {
       const left = await api.removeSnapshot(params.volume, params.name);
       return left === undefined ? gone : { kind: "accepted", body: left };

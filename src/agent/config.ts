@@ -111,6 +111,7 @@ function limitParsers() {
     cloneWait: ["cloneWaitMs", duration],
     probeInterval: ["probeIntervalMs", duration],
     memberInterval: ["memberIntervalMs", duration],
+    freeze: ["freezeMs", duration],
     jobHistory: ["jobHistoryMs", duration],
   } as const satisfies Record<string, readonly [keyof EngineLimits, Parse<number>]>;
 }

@@ -75,7 +75,7 @@ function successes(id: string, route: Route): Record<string, Json> {
   if (!route.response) return { 204: none };
   const body = (text: string) => jsonResponse(text, route.response as Schema);
   if (id === "removeSnapshot") return { 202: body("Released; the holds named keep it"), 204: none };
-  if (route.method !== "PUT" || id === "putHold") return { 200: body("The answer") };
+  if (route.method !== "PUT" || id === "putHold" || id === "putGroupSnapshot") return { 200: body("The answer") };
   const made = { 200: body("As it was, or changed"), 201: body("Made") };
   return id === "putClone" ? { ...made, 202: body("Waiting for the commit") } : made;
 }

@@ -3,6 +3,8 @@
 export interface KeyedLock {
   /** Runs `work` once everything asked for before under this key has ended, however it ended. */
   run<T>(key: string, work: () => Promise<T>): Promise<T>;
+  /** Whether nothing runs or waits under this key. */
+  isFree(key: string): boolean;
 }
 
 export function keyedLock(): KeyedLock {
@@ -22,5 +24,6 @@ export function keyedLock(): KeyedLock {
       });
       return result;
     },
+    isFree: (key) => !tails.has(key),
   };
 }

@@ -34,6 +34,11 @@ export const errorTable = {
     http: 409,
     advice: "Its group home decides; bring that agent back, or have it forgotten: longshore node forget.",
   },
+  GroupInvalid: {
+    retry: "backoff",
+    http: 409,
+    advice: "The volumes were not all frozen at one moment; nothing was kept, and the next try begins anew.",
+  },
   PlanMismatch: { retry: "backoff", http: 409, advice: "The plan no longer fits the target; the job plans again." },
   VolumeBusy: { retry: "backoff", http: 409, advice: "Detach or freeze the volume, then try again." },
   Frozen: { retry: "backoff", http: 409, advice: "A transfer is running; the request is served when it commits." },

@@ -54,6 +54,8 @@ export interface EngineLimits {
   readonly probeIntervalMs: number;
   /** How often an agent meets the others of its cluster; three missed meetings make one unreachable. */
   readonly memberIntervalMs: number;
+  /** A snapshot, of one volume or a group, holds writers up for no longer than this. */
+  readonly freezeMs: number;
   /** Finished jobs are forgotten after this long. */
   readonly jobHistoryMs: number;
 }
@@ -74,6 +76,7 @@ export const defaultLimits: EngineLimits = {
   cloneWaitMs: 15 * 60_000,
   probeIntervalMs: 30_000,
   memberIntervalMs: 2_000,
+  freezeMs: 10_000,
   jobHistoryMs: 7 * 24 * 3_600_000,
 };
 

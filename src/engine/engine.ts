@@ -12,6 +12,8 @@ import { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import type { EngineOptions } from "./engine-options.ts";
 import { Gauges } from "./gauges.ts";
+import { GroupParts } from "./group-parts.ts";
+import { GroupSnapshots } from "./group-snapshots.ts";
 import { Homes } from "./homes.ts";
 import { Jobs } from "./jobs.ts";
 import type { Journal } from "./journal.ts";
@@ -81,13 +83,16 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const clones = new Clones(core, { migrated, volumes });
   const jobs = new Jobs(core, { volumes, locations });
   const target = new Target(core, { migrated, sources, clones, homes });
-  const member = memberApi({ members, homes });
+  const groupParts = new GroupParts(core, { volumes });
+  const groupSnapshots = new GroupSnapshots(core, groupParts);
+  const member = memberApi({ members, homes, groupParts });
   members.serve(member);
   await recover(core, { volumes, migrated, clones });
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
       target.expire();
       clones.expire();
+      groupSnapshots.expire();
       jobs.expire();
       jobs.admit();
     }),
@@ -103,7 +108,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
     member,
-    api: agentApi(core, { volumes, migrated, sources, locations, clones, jobs }),
+    api: agentApi(core, { volumes, groupSnapshots, migrated, sources, locations, clones, jobs }),
     peer: (clusterUid, verifiedUnder) => {
       const source = sources.admit(clusterUid, verifiedUnder);
       return target.for({ clusterUid, source: source.name });
@@ -118,7 +123,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
     onConsentChange: (listener) => sources.onChange(listener),
     laneFailed: (owner, lane, error) => core.log.info({ migratedVolume: owner, lane, err: error }, "lane failed"),
     async close() {
-      await Promise.all([core.tasks.close(), locations.close(), members.close()]);
+      await Promise.all([core.tasks.close(), groupParts.close(), locations.close(), members.close()]);
       await target.close();
       journal.close();
     },
@@ -154,16 +159,24 @@ async function every(core: Core, intervalMs: number, signal: AbortSignal, work: 
   }
 }
 
-function memberApi({ members, homes }: { members: Members; homes: Homes }): MemberApi {
+function memberApi(parts: { members: Members; homes: Homes; groupParts: GroupParts }): MemberApi {
+  const { members, homes, groupParts } = parts;
   return {
     meet: (meeting) => members.meet(meeting),
     copies: (request) => homes.copies(request),
     place: (request) => homes.place(request),
+    holdings: (request) => groupParts.holdings(request),
+    freeze: (request) => groupParts.freeze(request),
+    snapshotFrozen: (part) => groupParts.snapshotFrozen(part),
+    thaw: (ref) => groupParts.thaw(ref),
+    confirmGroup: (part) => groupParts.confirm(part),
+    discardGroup: (part) => groupParts.discard(part),
   } as MemberApi;
 }
 
 interface Parts {
   readonly volumes: Volumes;
+  readonly groupSnapshots: GroupSnapshots;
   readonly migrated: MigratedVolumes;
   readonly sources: Sources;
   readonly locations: Locations;
@@ -172,7 +185,7 @@ interface Parts {
 }
 
 function agentApi(core: Core, parts: Parts): AgentApi {
-  const { volumes, migrated, sources, locations, clones, jobs } = parts;
+  const { volumes, groupSnapshots, migrated, sources, locations, clones, jobs } = parts;
   const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
   return {
     describe: () => describeAgent(core),
@@ -182,6 +195,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     putVolume: (name, spec, precondition) => volumes.put(name, spec, precondition),
     removeVolume: (name, precondition) => volumes.remove(name, precondition),
     putSnapshot: (volume, name) => volumes.snapshots.take(volume, name),
+    putGroupSnapshot: (group, name, spec) => groupSnapshots.put(group, name, spec),
     removeSnapshot: (volume, name) => volumes.snapshots.release(volume, name),
     putHold: async (volume, snapshot, owner) => volumes.snapshots.putHold(volume, snapshot, owner),
     removeHold: (volume, snapshot, hold) => volumes.snapshots.removeHold(volume, snapshot, hold),

@@ -1,6 +1,7 @@
 // Snapshots of volumes, and the holds on them: taken, released, held, shown. The row tells the intent before the file exists
 // and after it is gone, so every step can be repeated after a crash.
-import { codeOf, LongshoreError } from "../domain/errors.ts";
+import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+import type { FrozenVolume, Sealed, Thaw } from "../storage/backend.ts";
 import type { SnapshotView } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
 import { dropHold, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
@@ -20,13 +21,14 @@ export class Snapshots {
     return this.core.lock.run(volumeLockKey(volume), async () => {
       const row = this.rows.row(volume);
       const existing = this.find(row.uid, name);
+      if (existing !== undefined && isUnconfirmed(existing)) throw unconfirmed(volume, name);
       // Being made, under the lock that it is made under: an earlier try failed, and could not even be undone.
       if (existing?.state === "creating") await this.undo(row.uid, existing);
       else if (existing !== undefined) return this.existing(row, existing);
       await this.rows.checkReserve(0);
       const point = this.intend(row, name);
       try {
-        await this.seal(row, point);
+        await this.seal(row, point, await this.image(row, point));
       } catch (error) {
         if (codeOf(error) === "VolumeGone") this.rows.setProblem(row, false);
         await this.undo(row.uid, point);
@@ -44,6 +46,7 @@ export class Snapshots {
       const row = this.rows.find(volume);
       const point = row && this.find(row.uid, name);
       if (row === undefined || point === undefined) return undefined;
+      if (isUnconfirmed(point)) throw unconfirmed(volume, name);
       if (point.state === "creating") await this.undo(row.uid, point);
       else if (point.released === 0) {
         core.journal.transaction(() => {
@@ -96,10 +99,10 @@ export class Snapshots {
     return row;
   }
 
-  /** After a start: what was being taken is undone, what was being deleted is deleted. */
+  /** After a start: what was being taken is undone, what was being deleted is deleted. Parts of groups wait for their fate. */
   async recover(row: VolumeRow): Promise<void> {
     for (const point of pointsOf(this.core.journal, row.uid)) {
-      if (point.state === "creating") await this.undo(row.uid, point);
+      if (point.state === "creating" && !isUnconfirmed(point)) await this.undo(row.uid, point);
     }
     await sweep(this.core, row.uid);
   }
@@ -115,6 +118,8 @@ export class Snapshots {
       sizeBytes: row.sizeBytes,
       createdAt: timeText(row.sourceTime),
       stallMs: row.stallMs,
+      ...(row.groupName !== null && { group: row.groupName }),
+      ...(row.groupPoint !== null && { groupPoint: row.groupPoint }),
       holds: holdsOf(this.core.journal, row.owner, row.pointId),
     };
   }
@@ -130,13 +135,58 @@ export class Snapshots {
     return this.view(row.name, point);
   }
 
-  private intend(row: VolumeRow, name: string): PointRow {
+  /** Under the volume's lock, while it is frozen: its part of a group snapshot, which does not count until {@link confirm}. */
+  async takePart(row: VolumeRow, name: string, group: GroupPoint): Promise<void> {
+    const existing = this.find(row.uid, name);
+    const isLeftHalfMade = existing?.state === "creating" && !isUnconfirmed(existing);
+    if (existing !== undefined && !isLeftHalfMade) {
+      if (existing.groupPoint === group.groupPoint) return;
+      throw new LongshoreError("NameTaken", `volume ${row.name} has a snapshot ${name} already`);
+    }
+    if (existing !== undefined) await this.undo(row.uid, existing);
+    const point = this.intend(row, name, group);
+    try {
+      const { identity, stallMs } = await this.core.storage.snapshot(row.uid, point.pointId);
+      this.record(row, point, { identity, stallMs, isConfirmed: false });
+    } catch (error) {
+      await this.undo(row.uid, point);
+      throw error;
+    }
+  }
+
+  /** Within a transaction: a part of a group snapshot counts from now on. */
+  confirm(part: PointRow): void {
+    this.core.journal.run(
+      "UPDATE points SET state = 'sealed', isValid = 1 WHERE owner = ? AND pointId = ? AND state = 'creating' AND inode IS NOT NULL",
+      part.owner,
+      part.pointId,
+    );
+    this.rows.touch(part.owner);
+  }
+
+  /** Drops a part of a group snapshot that was not confirmed; from the first step on it cannot be any more. */
+  async drop(part: PointRow): Promise<void> {
+    const { journal } = this.core;
+    const isDropped = journal.transaction(
+      () =>
+        journal.run(
+          "UPDATE points SET inode = NULL WHERE owner = ? AND pointId = ? AND state = 'creating'",
+          part.owner,
+          part.pointId,
+        ) > 0,
+    );
+    if (!isDropped) return;
+    await this.undo(part.owner, part);
+    this.rows.published(part.owner);
+  }
+
+  private intend(row: VolumeRow, name: string, group?: GroupPoint): PointRow {
     const { journal, dice, clock } = this.core;
     const pointId = dice.hex(16);
     return journal.transaction(() => {
       journal.run(
-        `INSERT INTO points (owner, pointId, name, generation, state, file, sizeBytes, sourceTime, position)
-         VALUES (?,?,?,?,'creating',?,?,?,?)`,
+        `INSERT INTO points (owner, pointId, name, generation, state, file, sizeBytes, sourceTime, position, groupName, groupPoint, isValid)
+         VALUES (?,?,?,?,'creating',?,?,?,?,?,?,?)`,
         row.uid,
         pointId,
         name,
@@ -145,17 +195,62 @@ export class Snapshots {
         row.sizeBytes,
         clock.nowMs(),
         nextPosition(journal, row.uid),
+        group?.group ?? null,
+        group?.groupPoint ?? null,
+        group === undefined ? 1 : 0,
       );
       return this.require(row.uid, row.name, name);
     });
   }
 
-  private async seal(row: VolumeRow, point: PointRow): Promise<void> {
-    const { journal, storage, log, feed } = this.core;
-    const { identity, stallMs } = await storage.snapshot(row.uid, point.pointId);
+  /** The image, with the file systems on it in order where that can be had. */
+  private async image(row: VolumeRow, point: PointRow): Promise<Sealed> {
+    const frozen = await this.freeze(row);
+    if (frozen === undefined) return this.core.storage.snapshot(row.uid, point.pointId);
+    let thaw: Thaw;
+    let sealed: Sealed;
+    try {
+      sealed = await this.core.storage.snapshot(row.uid, point.pointId);
+    } finally {
+      thaw = await frozen.thaw();
+    }
+    if (sealed.restsOnFreeze && !thaw.wasFrozen) {
+      const text = `volume ${row.name} did not stay frozen while it was copied (${Math.round(thaw.frozenMs)} ms)`;
+      throw new LongshoreError("VolumeBusy", text);
+    }
+    return frozen.isMounted ? { ...sealed, stallMs: thaw.frozenMs } : sealed;
+  }
+
+  /** A volume that cannot be frozen is snapshotted as it is: as after a loss of power, if the backend can do that. */
+  private async freeze(row: VolumeRow): Promise<FrozenVolume | undefined> {
+    const { storage, limits, log } = this.core;
+    try {
+      return await storage.freeze(row.uid, limits.freezeMs);
+    } catch (error) {
+      if (codeOf(error) !== "VolumeBusy" && codeOf(error) !== "Unsupported") throw error;
+      log.warn({ volume: row.name, problem: describe(error) }, "not frozen for its snapshot");
+      return undefined;
+    }
+  }
+
+  private async seal(row: VolumeRow, point: PointRow, { identity, stallMs }: Sealed): Promise<void> {
+    this.record(row, point, { identity, stallMs, isConfirmed: true });
+    this.core.feed.publish("volume", row.name);
+    observeStall(this.core, stallMs);
+    const about = { volume: row.name, snapshot: point.name, point: point.pointId, stallMs };
+    this.core.log.info(about, "snapshot taken");
+  }
+
+  private record(
+    row: VolumeRow,
+    point: PointRow,
+    { identity, stallMs, isConfirmed }: Pick<Sealed, "identity" | "stallMs"> & { isConfirmed: boolean },
+  ): void {
+    const { journal } = this.core;
     journal.transaction(() => {
       journal.run(
-        "UPDATE points SET state = 'sealed', inode = ?, fsUuid = ?, sizeBytes = ?, stallMs = ? WHERE owner = ? AND pointId = ?",
+        "UPDATE points SET state = ?, inode = ?, fsUuid = ?, sizeBytes = ?, stallMs = ? WHERE owner = ? AND pointId = ?",
+        isConfirmed ? "sealed" : "creating",
         identity.inode,
         identity.fsUuid,
         identity.sizeBytes,
@@ -166,11 +261,6 @@ export class Snapshots {
       journal.run("UPDATE volumes SET generation = generation + 1 WHERE uid = ?", row.uid);
       this.rows.touch(row.uid);
     });
-    feed.publish("volume", row.name);
-    this.core.metrics
-      .histogram("longshore_snapshot_stall_seconds", "How long writers were held up by a snapshot")
-      .observe(stallMs / 1000);
-    log.info({ volume: row.name, snapshot: point.name, point: point.pointId, stallMs }, "snapshot taken");
   }
 
   private async undo(uid: string, point: PointRow): Promise<void> {
@@ -183,4 +273,28 @@ export class Snapshots {
       ),
     );
   }
+}
+
+/** What the snapshots of one moment share. */
+export interface GroupPoint {
+  readonly group: string;
+  readonly groupPoint: string;
+}
+
+/** Taken with its group, and not yet known to be of the group's moment. */
+export function isUnconfirmed(point: PointRow): boolean {
+  return point.state === "creating" && point.isValid === 0 && point.inode !== null;
+}
+
+export function observeStall({ metrics }: Pick<Core, "metrics">, stallMs: number): void {
+  metrics
+    .histogram("longshore_snapshot_stall_seconds", "How long writers were held up by a snapshot")
+    .observe(stallMs / 1000);
+}
+
+function unconfirmed(volume: string, name: string): LongshoreError {
+  return new LongshoreError(
+    "Conflict",
+    `snapshot ${name} of volume ${volume} is being taken with its group; try again`,
+  );
 }

@@ -6,6 +6,8 @@ import type {
   Change,
   CloneSpec,
   CloneView,
+  GroupSnapshotSpec,
+  GroupSnapshotView,
   GroupView,
   JobSpec,
   JobView,
@@ -43,6 +45,12 @@ export interface AgentApi {
 
   /** Takes a snapshot; the same name again returns the same snapshot. Resolves when it is sealed. */
   putSnapshot(volume: string, name: string): Promise<SnapshotView>;
+  /**
+   * Snapshots volumes of this cluster at one moment, wherever in it they are: all frozen, all snapshotted, all thawed. They
+   * share a group point and count only together. The same name again is the same group snapshot. `GroupInvalid` when they
+   * were not all frozen at one moment.
+   */
+  putGroupSnapshot(group: string, name: string, spec: GroupSnapshotSpec): Promise<GroupSnapshotView>;
   /** Releases a snapshot: its file goes now, or when its last hold is dropped. Returns what is still there, if anything. */
   removeSnapshot(volume: string, name: string): Promise<SnapshotView | undefined>;
   /** A hold of reason `user`. Throws `SnapshotDeleting` for one on its way out. */

@@ -65,6 +65,8 @@ function volumesOver({ http, headers }: Client) {
       gone(await http.call(routes.removeVolume, { params: { name }, ifMatch, headers: headers() })),
     putSnapshot: async (volume, name) =>
       present(await http.call(routes.putSnapshot, { params: { volume, name }, body: {}, headers: headers() })),
+    putGroupSnapshot: async (group, name, body) =>
+      present(await http.call(routes.putGroupSnapshot, { params: { group, name }, body, headers: headers() })),
     removeSnapshot: (volume, name) =>
       http.call(routes.removeSnapshot, { params: { volume, name }, headers: headers() }),
     putHold: async (volume, name, owner) =>

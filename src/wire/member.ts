@@ -112,10 +112,18 @@ export type MemberOutcome = Static<typeof MemberOutcome>;
 
 // ---- source side: snapshots of groups ------------------------------------------------------------------------------
 
-export const HoldingsRequest = Type.Object({ volumes: Type.Array(Name, { minItems: 1, maxItems: 256 }) }, strict);
+export const HoldingsRequest = Type.Object(
+  {
+    volumes: Type.Array(Name, { maxItems: 256 }),
+    groupPoint: Type.Optional(
+      Type.Unsafe<string>({ ...PointId, description: "Also the volumes that have a snapshot of it" }),
+    ),
+  },
+  strict,
+);
 export type HoldingsRequest = Static<typeof HoldingsRequest>;
 
-/** The volumes asked for that have their home here. */
+/** The volumes asked for that have their home here. A snapshot that does not count yet is `creating`. */
 export const Holdings = Type.Object({
   volumes: Type.Array(
     Type.Object({
@@ -241,9 +249,9 @@ export interface MemberApi {
   /** Snapshots what is frozen for this group point. The snapshots do not count until they are confirmed. */
   snapshotFrozen(part: GroupSnapshotPart): Promise<void>;
   thaw(ref: FrozenRef): Promise<Thawed>;
-  /** Every thaw was good: the snapshots count from now on. */
+  /** Every thaw was good: the snapshots count from now on. `SnapshotGone` when they were dropped here. */
   confirmGroup(part: GroupSnapshotPart): Promise<{ snapshots: SnapshotView[] }>;
-  /** Drops what does not count. What was confirmed stays. */
+  /** Drops what does not count. What was confirmed stays, and the caller is told by `Conflict`. */
   discardGroup(part: GroupSnapshotPart): Promise<void>;
 
   /** Takes part in a group's job: row and holds, durably. The same again changes nothing but what is asked of the job. */

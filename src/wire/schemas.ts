@@ -103,6 +103,7 @@ export const SnapshotView = Type.Object({
   sizeBytes: Bytes,
   createdAt: Time,
   stallMs: Type.Number({ description: "How long writers were held up" }),
+  group: Type.Optional(Type.Unsafe<string>({ ...Name, description: "The group it was taken with" })),
   groupPoint: Type.Optional(
     Type.Unsafe<string>({ ...PointId, description: "Taken together with others: the id all of them share" }),
   ),
