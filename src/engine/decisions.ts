@@ -83,6 +83,12 @@ export class Decisions {
     return rows.reverse().map((row) => ({ ...row, committedAt: timeText(row.committedAt) }));
   }
 
+  /** Whether a part of the group point was committed here, as far back as commits are remembered. */
+  hasGroupPoint(uid: string, groupPoint: string): boolean {
+    const sql = "SELECT 1 AS one FROM commits WHERE owner = ? AND groupPoint = ?";
+    return this.core.journal.get(sql, uid, groupPoint) !== undefined;
+  }
+
   abort(caller: Caller, target: PeerTarget, { discard }: { discard: boolean }): Promise<void> {
     return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
       this.checkVote(row);
@@ -205,7 +211,8 @@ export class Decisions {
     const nowMs = clock.nowMs();
     // A point that was lost and is sent again has a record already; the newer one takes its place.
     journal.run(
-      `INSERT OR REPLACE INTO commits (owner, toId, job, epoch, baseId, planDigest, committedAt) VALUES (?,?,?,?,?,?,?)`,
+      `INSERT OR REPLACE INTO commits (owner, toId, job, epoch, baseId, planDigest, committedAt, groupPoint)
+       VALUES (?,?,?,?,?,?,?,?)`,
       row.uid,
       header.to.pointId,
       point.job,
@@ -213,6 +220,7 @@ export class Decisions {
       header.baseId,
       header.planDigest,
       nowMs,
+      point.groupPoint,
     );
     journal.run(
       `DELETE FROM commits WHERE owner = ?1 AND rowid NOT IN

@@ -14,6 +14,7 @@ import type { EngineOptions } from "./engine-options.ts";
 import { Gauges } from "./gauges.ts";
 import { GroupParts } from "./group-parts.ts";
 import { GroupSnapshots } from "./group-snapshots.ts";
+import { Groups } from "./groups.ts";
 import { Homes } from "./homes.ts";
 import { Jobs } from "./jobs.ts";
 import type { Journal } from "./journal.ts";
@@ -82,14 +83,16 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const homes = new Homes(core, { migrated });
   const clones = new Clones(core, { migrated, volumes });
   const jobs = new Jobs(core, { volumes, locations });
-  const target = new Target(core, { migrated, sources, clones, homes });
+  const groups = new Groups(core, { sources });
+  const target = new Target(core, { migrated, sources, clones, groups, homes, voters: members });
   const groupParts = new GroupParts(core, { volumes });
   const groupSnapshots = new GroupSnapshots(core, groupParts);
-  const member = memberApi({ members, homes, groupParts });
+  const member = memberApi({ members, homes, groups, target, groupParts });
   members.serve(member);
   await recover(core, { volumes, migrated, clones });
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
+      groups.expire();
       target.expire();
       clones.expire();
       groupSnapshots.expire();
@@ -108,7 +111,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
     member,
-    api: agentApi(core, { volumes, groupSnapshots, migrated, sources, locations, clones, jobs }),
+    api: agentApi(core, { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs }),
     peer: (clusterUid, verifiedUnder) => {
       const source = sources.admit(clusterUid, verifiedUnder);
       return target.for({ clusterUid, source: source.name });
@@ -159,12 +162,21 @@ async function every(core: Core, intervalMs: number, signal: AbortSignal, work: 
   }
 }
 
-function memberApi(parts: { members: Members; homes: Homes; groupParts: GroupParts }): MemberApi {
-  const { members, homes, groupParts } = parts;
+interface MemberParts {
+  readonly members: Members;
+  readonly homes: Homes;
+  readonly groups: Groups;
+  readonly target: Target;
+  readonly groupParts: GroupParts;
+}
+
+function memberApi({ members, homes, groups, target, groupParts }: MemberParts): MemberApi {
   return {
     meet: (meeting) => members.meet(meeting),
     copies: (request) => homes.copies(request),
     place: (request) => homes.place(request),
+    decision: async (query) => groups.decision(query),
+    memberOutcome: async (query) => target.memberOutcome(query),
     holdings: (request) => groupParts.holdings(request),
     freeze: (request) => groupParts.freeze(request),
     snapshotFrozen: (part) => groupParts.snapshotFrozen(part),
@@ -179,13 +191,14 @@ interface Parts {
   readonly groupSnapshots: GroupSnapshots;
   readonly migrated: MigratedVolumes;
   readonly sources: Sources;
+  readonly groups: Groups;
   readonly locations: Locations;
   readonly clones: Clones;
   readonly jobs: Jobs;
 }
 
 function agentApi(core: Core, parts: Parts): AgentApi {
-  const { volumes, groupSnapshots, migrated, sources, locations, clones, jobs } = parts;
+  const { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs } = parts;
   const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
   return {
     describe: () => describeAgent(core),
@@ -215,6 +228,8 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     listMigratedVolumes: () => list(migrated.list()),
     getMigratedVolume: async (name) => migrated.get(name),
     removeMigratedVolume: (name, precondition = {}) => migrated.remove(name, precondition),
+    listGroups: () => list(groups.list()),
+    getGroup: async (name, choice) => groups.get(name, choice),
     listClones: () => list(clones.list()),
     getClone: async (name) => clones.get(name),
     putClone: (name, spec) => clones.put(name, spec),

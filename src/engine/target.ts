@@ -2,18 +2,31 @@
 // volume happens under its lock and, but for the claim, in the granted term. Who may: terms.ts. What is staged: plans.ts
 // and staging-area.ts. What counts: decisions.ts.
 import { rangesOf } from "../domain/plan.ts";
-import type { Claim, Grant, Hello, PeerApi, Report } from "../wire/peer.ts";
+import type { MemberApi } from "../wire/member.ts";
+import type { Claim, Grant, Hello, PeerApi, PeerGroupApi, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
 import type { Barrier } from "../wire/schemas.ts";
 import type { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import { Decisions } from "./decisions.ts";
+import type { Groups } from "./groups.ts";
 import type { Homes } from "./homes.ts";
+import { isTerm } from "./leases.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, Plans } from "./plans.ts";
 import { pointRef, presentPoints } from "./points.ts";
 import type { Caller, Sources } from "./sources.ts";
 import { StagingArea } from "./staging-area.ts";
 import { Terms } from "./terms.ts";
+import { type Voters, Votes } from "./votes.ts";
+
+interface Parts {
+  readonly migrated: MigratedVolumes;
+  readonly sources: Sources;
+  readonly clones: Clones;
+  readonly groups: Groups;
+  readonly homes: Homes;
+  readonly voters: Voters;
+}
 
 export class Target {
   private readonly core: Core;
@@ -23,24 +36,24 @@ export class Target {
   private readonly plans: Plans;
   private readonly staging: StagingArea;
   private readonly decisions: Decisions;
+  private readonly votes: Votes;
+  private readonly groups: Groups;
   private readonly homes: Homes;
   /** Volumes whose term or staging is being ended; one that is busy must not keep the others from it. */
   private readonly expiring = new Set<string>();
 
-  constructor(core: Core, parts: { migrated: MigratedVolumes; sources: Sources; clones: Clones; homes: Homes }) {
+  constructor(core: Core, parts: Parts) {
     this.core = core;
     this.homes = parts.homes;
+    this.groups = parts.groups;
     this.migrated = parts.migrated;
     this.sources = parts.sources;
     this.terms = new Terms(core, parts);
     this.plans = new Plans(core, parts);
     this.staging = new StagingArea(core, { ...parts, plans: this.plans, terms: this.terms });
-    this.decisions = new Decisions(core, {
-      ...parts,
-      plans: this.plans,
-      staging: this.staging,
-      terms: this.terms,
-    });
+    const made = { ...parts, plans: this.plans, staging: this.staging, terms: this.terms };
+    this.decisions = new Decisions(core, made);
+    this.votes = new Votes(core, { ...made, decisions: this.decisions });
   }
 
   /** The protocol as one foreign cluster may use it: it sees its own volumes and nothing else. */
@@ -48,29 +61,32 @@ export class Target {
     const { terms, plans, staging, decisions } = this;
     return {
       hello: () => this.hello(caller),
-      locate: async (request) => {
-        this.sources.seen(caller);
-        return this.homes.locate(caller.clusterUid, request);
-      },
+      ...this.groupApi(caller),
       claim: (claim) => this.claim(caller, claim),
       report: (volume) => this.reportOf(caller, volume),
       renew: (target) => terms.inTerm(caller, target, async () => undefined),
-      putPlan: (target, header) =>
-        terms.inTerm(caller, target, (row) => plans.put(row, header, (old) => staging.drop(row, old))),
+      putPlan: (target, header) => terms.inTerm(caller, target, (row) => this.putPlan(row, header)),
       putPlanPage: (target, page) => terms.inTerm(caller, target, async (row) => plans.putPage(row, page)),
       freeze: (target) => terms.inTerm(caller, target, (row) => staging.freeze(row)),
       laneTicket: (target, lane) => terms.inTerm(caller, target, async (row) => staging.laneTicket(row, lane)),
       store: (target, request) => staging.store(caller, target, request),
       commit: (target, request) => decisions.commit(caller, target, request),
-      abort: (target, options) => decisions.abort(caller, target, options),
-      release: (target) => decisions.release(caller, target),
+      abort: (target, options) => this.settled(caller, target, () => decisions.abort(caller, target, options)),
+      release: (target) => this.settled(caller, target, () => decisions.release(caller, target)),
     };
+  }
+
+  /** What the other agents of this cluster may ask of a member of a group. */
+  memberOutcome(query: Parameters<MemberApi["memberOutcome"]>[0]): ReturnType<Votes["outcome"]> {
+    return this.votes.outcome(query);
   }
 
   /** Ends terms whose coordinator is silent past its lease, thaws, and drops staging nobody goes on with. */
   expire(): void {
+    this.votes.settleOverdue();
     for (const row of this.migrated.inTerm()) {
-      if (!this.terms.isAlive(row.uid)) this.expireOne(row, () => this.decisions.takeAway(row));
+      if (this.terms.isAlive(row.uid) || this.migrated.vote(row.uid) !== undefined) continue;
+      this.expireOne(row, () => this.decisions.takeAway(row));
     }
     for (const { row, staging } of this.migrated.staged()) {
       if (row.isTermLive === 0 && this.staging.isOld(staging)) this.expireOne(row, () => this.staging.dropOld(row));
@@ -79,6 +95,45 @@ export class Target {
 
   close(): Promise<void> {
     return this.staging.close();
+  }
+
+  private groupApi(caller: Caller): PeerGroupApi {
+    const { groups, votes } = this;
+    return {
+      locate: async (request) => {
+        this.sources.seen(caller);
+        return this.homes.locate(caller.clusterUid, request);
+      },
+      claimGroup: async (claim) => groups.claim(caller, claim),
+      reportGroup: async (group) => groups.report(caller, group),
+      renewGroup: async (target) => groups.renew(caller, target),
+      prepare: async (target, request) => votes.prepare(caller, target, request),
+      commitGroup: async (target, request) => groups.commit(caller, target, request),
+      abortGroup: async (target) => groups.abort(caller, target),
+      releaseGroup: async (target) => groups.release(caller, target),
+      settle: async (volume) => {
+        this.sources.seen(caller);
+        const row = this.migrated.bySource(caller.clusterUid, volume);
+        if (row !== undefined) await votes.settle(row.uid);
+        return this.reportOf(caller, volume);
+      },
+    };
+  }
+
+  private putPlan(row: MigratedRow, header: PlanHeader): Promise<void> {
+    this.votes.checkPlan(row, header);
+    return this.plans.put(row, header, async (old) => {
+      this.votes.annul(row);
+      await this.staging.drop(row, old);
+    });
+  }
+
+  /** A coordinator that ends its term may be ahead of a vote: what was decided is done first, and the term is left to it. */
+  private async settled<T>(caller: Caller, { volume, term }: PeerTarget, work: () => Promise<T>): Promise<T> {
+    this.sources.seen(caller);
+    const row = this.migrated.bySource(caller.clusterUid, volume);
+    if (row !== undefined && isTerm(row, term)) await this.votes.settle(row.uid, term);
+    return work();
   }
 
   private expireOne({ uid, name }: MigratedRow, work: () => Promise<void>): void {
@@ -104,6 +159,8 @@ export class Target {
     const key = migratedLockKey({ clusterUid: caller.clusterUid, volumeUid: claim.volume });
     return this.core.lock.run(key, async () => {
       const before = this.migrated.bySource(caller.clusterUid, claim.volume);
+      // Whoever comes next, it helps to know what became of the last group point.
+      if (before !== undefined && this.migrated.vote(before.uid) !== undefined) this.votes.settleSoon(before);
       const row = await this.terms.claim(caller, claim, (uid) => this.staging.endSession(uid));
       // Another job's freeze ended here without an abort of its own.
       if (before?.frozenSince != null && row.frozenSince === null) this.decisions.thawed(row.uid);
@@ -127,6 +184,7 @@ export class Target {
   private async report(row: MigratedRow): Promise<Report> {
     const points = (await presentPoints(this.core, row.uid)).filter((point) => point.released === 0);
     const staging = this.migrated.staging(row.uid);
+    const vote = this.migrated.vote(row.uid);
     return {
       agentId: this.core.agentId,
       barrier: this.barrier(row, staging),
@@ -143,6 +201,8 @@ export class Target {
       commits: this.decisions.commits(row.uid),
       generationMax: row.generationMax,
       epoch: row.epoch,
+      ...(row.groupName !== null && row.groupHome !== null && { group: { name: row.groupName, home: row.groupHome } }),
+      ...(vote !== undefined && { prepared: { groupPoint: vote.groupPoint, epoch: vote.epoch } }),
     };
   }
 

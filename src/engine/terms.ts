@@ -90,7 +90,7 @@ export class Terms {
   }
 
   /** Within a transaction: the newest point is open again. */
-  private thaw(uid: string): void {
+  thaw(uid: string): void {
     this.core.journal.run("UPDATE migrated SET frozenSince = NULL WHERE uid = ?", uid);
   }
 
