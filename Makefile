@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo format generate verify clean
+.PHONY: help setup check test model demo format generate verify clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -20,6 +20,9 @@ check: ## Format, lint, types, layers and unit tests: about one minute
 
 test: setup ## Run all checks and all tests; ends in "N passed, N failed, N skipped"
 	@exec node tools/run-tests.ts
+
+model: ## Check the model of the group commit with spin, and that its mutants are caught (OPTIONS=--full for more terms)
+	@exec node tools/model.ts $(OPTIONS)
 
 demo: setup ## Watch volumes migrate between storage clusters under two real Kubernetes API servers
 	@exec node test/e2e/demo/demo.ts

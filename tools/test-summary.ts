@@ -67,16 +67,15 @@ export function verdict(run: { checked: Summary; tested: Summary; inCi: boolean;
 } {
   const { checked, tested } = run;
   const failed = [...checked.failed, ...tested.failed];
-  const refused = run.inCi ? tested.skipped.filter((name) => !isAllowed(name, run.allowedSkips)) : [];
+  const skipped = [...checked.skipped, ...tested.skipped];
+  const refused = run.inCi ? skipped.filter((name) => !isAllowed(name, run.allowedSkips)) : [];
   const nothingRan = tested.passed + tested.failed.length === 0;
   const lines = [
     "",
     ...failed.map((name) => `failed: ${name}`),
-    ...tested.skipped.map(
-      (name) => `skipped: ${name}${refused.includes(name) ? " (not in test/allowed-skips.txt)" : ""}`,
-    ),
+    ...skipped.map((name) => `skipped: ${name}${refused.includes(name) ? " (not in test/allowed-skips.txt)" : ""}`),
     ...(nothingRan ? ["no test ran at all"] : []),
-    `${checked.passed + tested.passed} passed, ${failed.length} failed, ${tested.skipped.length} skipped`,
+    `${checked.passed + tested.passed} passed, ${failed.length} failed, ${skipped.length} skipped`,
   ];
   return { lines, status: failed.length > 0 || refused.length > 0 || nothingRan ? 1 : 0 };
 }
