@@ -109,6 +109,8 @@ function targetSideHandlers(api: AgentApi) {
       await api.removeMigratedVolume(params.name, precondition);
       return gone;
     },
+    listGroups: async () => found(await api.listGroups()),
+    getGroup: async ({ params, query }) => found(await api.getGroup(params.name, query)),
     listClones: async () => found(await api.listClones()),
     getClone: async ({ params }) => found(await api.getClone(params.name)),
     async putClone({ params, body }) {

@@ -116,6 +116,11 @@ function targetOver({ http, headers }: Client) {
       present(await http.call(routes.getMigratedVolume, { params: { name }, headers: headers() })),
     removeMigratedVolume: async (name, { ifMatch } = {}) =>
       gone(await http.call(routes.removeMigratedVolume, { params: { name }, ifMatch, headers: headers() })),
+    listGroups: async () => present(await http.call(routes.listGroups, { headers: headers() })),
+    getGroup: async (name, { clusterUid } = {}) => {
+      const query = clusterUid === undefined ? {} : { clusterUid };
+      return present(await http.call(routes.getGroup, { params: { name }, query, headers: headers() }));
+    },
     listClones: async () => present(await http.call(routes.listClones, { headers: headers() })),
     getClone: async (name) => present(await http.call(routes.getClone, { params: { name }, headers: headers() })),
     putClone: async (name, body) =>

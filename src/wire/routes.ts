@@ -10,6 +10,7 @@ import {
   CloneView,
   GroupSnapshotSpec,
   GroupSnapshotView,
+  GroupView,
   JobSpec,
   JobView,
   LocationSpec,
@@ -303,6 +304,23 @@ export const agentRoutes = {
     summary: "Delete the copy and its points; clones live on",
     params: named,
     conditional: true,
+  },
+
+  listGroups: {
+    method: "GET",
+    path: "/v1/migrated-groups",
+    group: "migratedVolumes",
+    summary: "The groups that arrived here and have their home on this agent",
+    response: listOf(GroupView),
+  },
+  getGroup: {
+    method: "GET",
+    path: "/v1/migrated-groups/:name",
+    group: "migratedVolumes",
+    summary: "One group and what was committed of it together",
+    params: named,
+    query: Type.Object({ clusterUid: Type.Optional(Uid) }, strict),
+    response: GroupView,
   },
 
   listClones: {
