@@ -4,6 +4,7 @@ import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
 import { type Core, guarded, timeText } from "./core.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
+import { headerOf } from "./plans.ts";
 import { dropHold, isPresent, markLost, type PointRow, pointOf, sealedPoint, sweep, takeHold } from "./points.ts";
 import { volumeLockKey } from "./volume-rows.ts";
 import type { Volumes } from "./volumes.ts";
@@ -199,7 +200,7 @@ export class Clones {
   private choose(row: CloneRow, source: MigratedRow): PointRow | undefined {
     const points = this.migrated.points(source.uid);
     const newest = points.at(-1);
-    const wanted = row.spec.point === "latest" ? newest : points.find((point) => point.pointId === row.spec.point);
+    const wanted = row.spec.point === "latest" ? newest : points.findLast((point) => isOf(point, row.spec.point));
     return wanted !== undefined && this.isOpen(wanted, source) ? wanted : undefined;
   }
 
@@ -226,7 +227,10 @@ export class Clones {
   }
 
   private requirePoint(source: MigratedRow, pointId: string): void {
-    if (this.migrated.points(source.uid).some((point) => point.pointId === pointId)) return;
+    if (this.migrated.points(source.uid).some((point) => isOf(point, pointId))) return;
+    // A part of a group point that is on its way here, or has been voted for, is waited for.
+    const staging = source.frozenSince === null ? undefined : this.migrated.staging(source.uid);
+    if (staging !== undefined && headerOf(staging).groupPoint === pointId) return;
     throw new LongshoreError("PointGone", `${source.name} has no point ${pointId}`);
   }
 
@@ -315,4 +319,9 @@ export class Clones {
       revision: row.revision,
     };
   }
+}
+
+/** Whether a point is the one asked for, or the part of a group point that was. */
+function isOf(point: PointRow, asked: string): boolean {
+  return point.pointId === asked || point.groupPoint === asked;
 }
