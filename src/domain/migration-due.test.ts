@@ -1,6 +1,7 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { type LocationFacts, planMigrations, type SnapshotFacts, type VolumeFacts } from "./migration-due.ts";
+import { dueOfSnapshot, snapshotNameAt } from "./names.ts";
 
 /** `1x 2x 3 4d 5r`: x expired, d on demand, l lost, r expired and released; the number is the generation. */
 function snapshots(text: string): SnapshotFacts[] {
@@ -161,5 +162,129 @@ test("a job goes forward, to a location without one, and each location gets at m
         expect(target?.triedSnapshots).not.toContain(job.snapshot);
       }
     }),
+  );
+});
+
+/** A group's snapshot `s5` is of the run of this hour; `5g` was taken together with the others, `5` alone. */
+function inGroup(volume: string, list: string, locations: string): VolumeFacts {
+  const plain = facts(list.replace(/g/g, ""), locations);
+  const words = list.split(" ").filter(Boolean);
+  const tied = plain.snapshots.map((snapshot, index) => ({
+    ...snapshot,
+    name: hourly(snapshot.generation),
+    pointId: `${volume}${snapshot.generation}`,
+    ...(words[index]?.includes("g") && { groupPoint: `g${snapshot.generation}` }),
+  }));
+  const rename = (name: string) => hourly(Number(name.slice(1)));
+  const own = plain.locations.map(({ base, ...rest }) => ({
+    ...rest,
+    ...(base && { base: { ...base, pointId: `${volume}${base.generation}` } }),
+    jobs: rest.jobs.map((job) => ({ ...job, toSnapshot: rename(job.toSnapshot) })),
+    triedSnapshots: rest.triedSnapshots.map(rename),
+  }));
+  return { ...plain, volume, snapshots: tied, locations: own };
+}
+
+const hourly = (hour: number) => snapshotNameAt(hour * 3_600_000);
+
+/** `list at locations since hour`; a list of `?` is of a volume that is out of sight. */
+function group(...texts: string[]): VolumeFacts[] {
+  const all = texts.map((text, index) => {
+    const [, list = "", locations = "", since = "0"] = /^(.*?) at (.*?)(?: since (\d+))?$/.exec(text) ?? [];
+    const isSeen = list !== "?";
+    const own = inGroup("abc"[index] ?? "", isSeen ? list : "", locations);
+    return { own, peer: { ...own, snapshots: isSeen ? own.snapshots : undefined, sinceMs: Number(since) * 3_600_000 } };
+  });
+  return all.map(({ own }) => ({ ...own, peers: all.filter((other) => other.own !== own).map(({ peer }) => peer) }));
+}
+
+function showGroup(volumes: readonly VolumeFacts[]): string {
+  return volumes
+    .map((volume) => {
+      const { jobs, releases, blocked } = planMigrations(volume);
+      const hour = (name: string) => (dueOfSnapshot(name) ?? Number.NaN) / 3_600_000;
+      return [
+        ...jobs.map((job) => `${job.location}:${job.group ? job.group.volumes.join("") : ""}${hour(job.snapshot)}`),
+        ...blocked.map(({ location }) => `${location}:blocked`),
+        ...releases.map((name) => `-${hour(name)}`),
+      ].join(" ");
+    })
+    .join(" | ");
+}
+
+test.each([
+  ["the first copy", ["1gx 2g at w", "1gx 2g at w"], "w:ab1 | w:ab1"],
+  ["the next increment", ["1gx 2gx 3g at w@1", "1gx 2gx 3g at w@1"], "w:ab2 | w:ab2"],
+  ["what expires for one expires for all", ["1gx 2g at w", "1g 2g at w"], "w:ab1 | w:ab1"],
+  ["a group of one volume", ["1gx 2g at w"], "w:a1"],
+  ["one that has only one part is let go of", ["1gx 2g at w", "2g at w"], "-1 | "],
+  [
+    "one whose part is lost goes where it is lost, and the next takes over",
+    ["1gxl 2gx at w", "1gx 2gx at w"],
+    "w:ab2 -1 | w:ab2 -1",
+  ],
+  ["one whose part is lost is kept by the others until it expires", ["1gxl 2g at w", "1g 2g at w"], "-1 | "],
+  ["one whose part was released is not brought over", ["1gr 2g at w", "1gx 2g at w"], " | -1"],
+  ["while a volume is out of sight nothing is begun, and nothing let go of", ["1gx 2gx at w", "? at w"], " | "],
+  [
+    "a location that has one of them further waits for the others",
+    ["1gx 2gx 3 at w@3", "1gx 2gx 3g at w@1"],
+    "-1 -2 | -2",
+  ],
+  ["a job of any of them holds up the group", ["1gx 2gx at w@1", "1gx 2gx at w@1>2"], " | "],
+  ["a failed job is not tried again by any", ["1gx 2gx at w@1!2", "1gx 2gx at w@1"], " | "],
+  ["its changes are part of the next", ["1gx 2gx 3gx at w@1!2", "1gx 2gx 3gx at w@1!2"], "w:ab3 -2 | w:ab3 -2"],
+  [
+    "a blocked location pins the base and the newest of all",
+    ["1gx 2gx 3gx at w@1#", "1gx 2gx 3gx at w@1#"],
+    "w:blocked -2 | w:blocked -2",
+  ],
+  ["what was taken before it joined is brought over alone", ["1x 2g at w", "2g at w since 1"], "w:1 | "],
+  ["one that joined later has no part in earlier ones", ["1gx 2g at w", "2g at w since 1"], "w:a1 | "],
+  ["one that joined before has", ["1gx 2g at w", "2g at w since 0"], "-1 | "],
+  ["each location gets the group by itself", ["1gx 2gx at v@1 w@2", "1gx 2gx at v@1 w@2"], "v:ab2 | v:ab2"],
+])("of a group, %s: %j gives [%s]", (_, texts, expected) => {
+  expect(showGroup(group(...texts))).toBe(expected);
+});
+
+test("one that has left its group goes alone", () => {
+  const [alone] = group("1gx 2g at w");
+  const { peers: _, ...left } = alone as VolumeFacts;
+  expect(showGroup([left])).toBe("w:1");
+});
+
+const word = fc.constantFrom("g", "gx", "gx", "gxl", "gr", "x", "");
+const memberFacts = fc.record({
+  flags: fc.array(word, { minLength: 4, maxLength: 4 }),
+  base: fc.option(fc.integer({ min: 1, max: 4 })),
+  since: fc.nat(5),
+  isSeen: fc.boolean(),
+});
+
+test("whichever volume of a group decides, it is the same job, and none lets go of what the job would bring", () => {
+  fc.assert(
+    fc.property(fc.array(memberFacts, { minLength: 1, maxLength: 3 }), (members) => {
+      const texts = members.map(({ flags, base, since, isSeen }, index) => {
+        // What it has by itself is from before it joined.
+        const joined = flags.findIndex((flag) => flag.includes("g"));
+        const own = flags.map(
+          (flag, at) => `${at + 1}${at > joined && joined >= 0 && !flag.includes("g") ? "g" : ""}${flag}`,
+        );
+        const list = isSeen || index === 0 ? own.join(" ") : "?";
+        return `${list} at w${base ? `@${base}` : ""} since ${since}`;
+      });
+      const volumes = group(...texts);
+      for (const volume of volumes) {
+        for (const job of planMigrations(volume).jobs) {
+          if (job.group === undefined) continue;
+          for (const other of volumes.filter((each) => job.group?.volumes.includes(each.volume))) {
+            const plan = planMigrations(other);
+            expect(plan.jobs.map((each) => each.group)).toEqual([job.group]);
+            expect(plan.releases).not.toContain(job.snapshot);
+          }
+        }
+      }
+    }),
+    { numRuns: 500 },
   );
 });

@@ -3,6 +3,8 @@ import fc from "fast-check";
 import {
   demandSnapshotName,
   dueOfSnapshot,
+  groupJobNameOf,
+  groupNameOf,
   isDemandSnapshot,
   jobNameOf,
   labelValueOf,
@@ -69,4 +71,37 @@ test("as a label's value a name is itself where it fits, and otherwise still its
       expect(labelValueOf(name)).not.toBe(labelValueOf(`${name}x`));
     }),
   );
+});
+
+test.each([
+  ["shop", "orders", "shop.orders"],
+  ["shop", "a.b-c", "shop.a.b-c"],
+  ["shop", "Orders", /^shop\.\.orders-[0-9a-f]{10}$/],
+  ["shop", "or_ders", /^shop\.\.or-ders-[0-9a-f]{10}$/],
+  ["n".repeat(63), "g".repeat(63), /^n{63}\.\.g{44}-[0-9a-f]{10}$/],
+])("group %s/%s is %s to the agents", (namespace, name, expected) => {
+  expect(groupNameOf({ namespace, name })).toMatch(expected instanceof RegExp ? expected : new RegExp(`^${expected}$`));
+});
+
+const namespaceName = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/);
+const labelValue = fc.stringMatching(/^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/);
+const groupId = fc.record({ namespace: namespaceName, name: labelValue });
+
+test("every group has a name that agents take and no other group has, and jobs that Kubernetes takes", () => {
+  fc.assert(
+    fc.property(groupId, groupId, labelValue, (group, other, location) => {
+      expect(groupNameOf(group)).toMatch(/^[a-z0-9]([a-z0-9.-]{0,118}[a-z0-9])?$/);
+      const job = groupJobNameOf({ group, location: location.toLowerCase(), groupPoint: pointId });
+      expect(job.length).toBeLessThanOrEqual(63);
+      expect(job).toMatch(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/);
+      if (group.namespace === other.namespace && group.name === other.name) return;
+      expect(groupNameOf(group)).not.toBe(groupNameOf(other));
+      expect(job).not.toBe(groupJobNameOf({ group: other, location: location.toLowerCase(), groupPoint: pointId }));
+    }),
+  );
+});
+
+test("names that differ only in case, or in what agents do not take, are of different groups", () => {
+  const names = ["db", "DB", "Db", "d_b", "d-b", "d.b"].map((name) => groupNameOf({ namespace: "shop", name }));
+  expect(new Set(names).size).toBe(6);
 });
