@@ -1,10 +1,13 @@
-// `longshore volume|location|source|migrated|clone list|show`: what an agent has, all in one form.
+// `longshore volume|location|source|migrated|group|clone list|show`: what an agent has, all in one form.
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { renderBytes } from "../domain/quantity.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
+import { groupOf } from "../wire/clone-set.ts";
 import type {
   CloneView,
+  GroupPoint,
+  GroupView,
   List,
   LocationView,
   MigratedPoint,
@@ -13,6 +16,7 @@ import type {
   SourceView,
   VolumeView,
 } from "../wire/schemas.ts";
+import { addCloneCommands } from "./clone-commands.ts";
 import { type Asking, type ConnectionOptions, connected, withAgent } from "./connection.ts";
 import type { Streams } from "./streams.ts";
 import { ageOf, type Column, renderFields, renderTable, stateText } from "./table.ts";
@@ -31,10 +35,11 @@ export function addViewCommands(program: Command, streams: Streams): void {
   addView(program, streams, locationView);
   addView(program, streams, sourceView);
   addView(program, streams, migratedView);
-  addView(program, streams, cloneView);
+  addView(program, streams, groupView);
+  addCloneCommands(addView(program, streams, cloneView), streams, cloneView.columns);
 }
 
-function addView<T>(program: Command, streams: Streams, view: View<T>): void {
+function addView<T>(program: Command, streams: Streams, view: View<T>): Command {
   const command = program.command(view.noun).description(view.description);
   connected(command.command("list").description("All of them.")).action((options: ConnectionOptions) =>
     withAgent(options, streams, async (asking) => {
@@ -49,6 +54,7 @@ function addView<T>(program: Command, streams: Streams, view: View<T>): void {
         asking.show(item, () => view.detail(item, asking));
       }),
   );
+  return command;
 }
 
 const age = (time: string | null | undefined) => ageOf(time, systemClock.nowMs());
@@ -183,6 +189,7 @@ const migratedView: View<MigratedVolumeView> = {
       source: `${volume.sourceVolumeName} of ${volume.sourceClusterName} (${volume.sourceVolumeUid})`,
       size: renderBytes(volume.sizeBytes),
       state: stateText(volume.state, streams),
+      group: volume.group && `${volume.group.name}, decided by agent ${volume.group.home}`,
       diverged: volume.diverged || null,
       transfer:
         transfer && `${transfer.job}: ${renderBytes(transfer.bytesStored)} of ${renderBytes(transfer.bytesTotal)}`,
@@ -199,11 +206,55 @@ function pointColumns(streams: Asking): Column<MigratedPoint>[] {
     { title: "GENERATION", of: (point) => point.generation, align: "right" },
     { title: "SOURCE TIME", of: (point) => point.sourceTime },
     { title: "COMMITTED", of: (point) => point.committedAt },
+    { title: "GROUP POINT", of: (point) => point.groupPoint },
     { title: "STATE", of: (point) => stateText(point.state, streams) },
     { title: "VERIFIED", of: (point) => point.verified },
     { title: "HOLDS", of: (point) => point.holds.map((hold) => `${hold.reason}:${hold.owner}`).join(",") },
   ];
 }
+
+const groupView: View<GroupView> = {
+  noun: "group",
+  description: "Groups that arrived here, and what was committed of them together.",
+  list: (api) => api.listGroups(),
+  get: async (api, name) => groupOf((await api.listGroups()).items, nameOf(name)),
+  columns: (streams) => [
+    { title: "NAME", of: (group) => group.name },
+    { title: "SOURCE", of: (group) => group.source ?? group.sourceClusterUid },
+    { title: "STATE", of: (group) => stateText(group.state, streams) },
+    { title: "VOLUMES", of: (group) => group.points.at(-1)?.members.length, align: "right" },
+    { title: "POINTS", of: (group) => group.points.length, align: "right" },
+    { title: "NEWEST", of: (group) => group.points.at(-1)?.groupPoint },
+    { title: "COMMITTED", of: (group) => age(group.points.at(-1)?.committedAt), align: "right" },
+    { title: "HOME", of: (group) => group.home },
+  ],
+  detail(group, streams) {
+    const fields = renderFields({
+      group: group.name,
+      source: group.source,
+      "source cluster": group.sourceClusterUid,
+      home: group.home,
+      state: stateText(group.state, streams),
+      epoch: group.epoch,
+      job: group.job,
+    });
+    return `${fields}\n${renderTable(groupPointColumns, group.points, "nothing committed yet")}`;
+  },
+};
+
+/** `source/name` where groups of one name came from several clusters. */
+function nameOf(text: string): { group: string; source?: string } {
+  const [first = "", second] = text.split("/");
+  return second === undefined ? { group: first } : { source: first, group: second };
+}
+
+const groupPointColumns: Column<GroupPoint>[] = [
+  { title: "GROUP POINT", of: (point) => point.groupPoint },
+  { title: "COMMITTED", of: (point) => point.committedAt },
+  { title: "JOB", of: (point) => point.job },
+  { title: "EPOCH", of: (point) => point.epoch, align: "right" },
+  { title: "VOLUMES", of: (point) => point.members.map(({ volume, home }) => `${volume}@${home}`).join(",") },
+];
 
 const cloneView: View<CloneView> = {
   noun: "clone",
