@@ -45,7 +45,7 @@ export function decideVolume(seen: SeenVolume, nowMs: number): VolumeDecision {
     return { mark: undefined, run: { kind: "none" }, take: undefined, plan, sinceMs, nextMs: undefined };
   }
   const run = decideSnapshot(seen, nowMs);
-  const plan = planMigrations(migrationFacts(seen, held.view, nowMs));
+  const plan = planOf(seen, held.view, nowMs);
   const times = [run.kind === "wait" ? run.nextMs : undefined, expiryOfVolume(held.view, schedule, nowMs).nextMs];
   const nextMs = Math.min(...times.filter((time) => time !== undefined));
   return {
@@ -56,6 +56,12 @@ export function decideVolume(seen: SeenVolume, nowMs: number): VolumeDecision {
     sinceMs,
     nextMs: Number.isFinite(nextMs) ? nextMs : undefined,
   };
+}
+
+/** Volumes of a group that do not agree keep what they have: what of it goes together is not known. */
+function planOf(seen: SeenVolume, view: VolumeView, nowMs: number): MigrationPlan {
+  const plan = planMigrations(migrationFacts(seen, view, nowMs));
+  return seen.group?.conflict === undefined ? plan : { ...plan, jobs: [], releases: [] };
 }
 
 function decideSnapshot(seen: SeenVolume, nowMs: number): VolumeDecision["run"] {

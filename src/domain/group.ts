@@ -23,6 +23,8 @@ export function groupConflict(
   const disabled = members.filter(({ isEnabled }) => !isEnabled).map(({ name }) => ({ name, why: "is not enabled" }));
   const missing = [...outsiders, ...disabled].map(({ name, why }) => `${name} ${why}`);
   const enabled = members.filter(({ isEnabled }) => isEnabled);
+  // A group that nobody wants migrated is no conflict.
+  if (enabled.length === 0) return undefined;
   const problems = [
     ...(missing.length === 0 ? [] : [listOf(missing)]),
     ...difference("schedule", enabled, ({ schedule }) => schedule ?? "none"),
