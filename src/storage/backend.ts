@@ -125,8 +125,8 @@ export interface StorageBackend {
     from: { volume: string; point: string; identity: SealedIdentity },
     to: { volume: string; sizeBytes: number },
   ): Promise<void>;
-  /** What differs between two sealed points of one volume; both must answer to their identities. */
-  changed(volume: string, base: SealedPoint, next: SealedPoint, signal?: AbortSignal): Promise<Changes>;
+  /** What `next`, a sealed point of the volume, differs in from `base`; both must answer to their identities. */
+  changed(volume: string, base: BasePoint, next: SealedPoint, signal?: AbortSignal): Promise<Changes>;
   /** What is allocated in a point: `data` extents only. */
   allocated(volume: string, point: SealedPoint, signal?: AbortSignal): Promise<Changes>;
   openPoint(volume: string, point: SealedPoint): Promise<PointReader>;
@@ -134,7 +134,7 @@ export interface StorageBackend {
    * Makes the image that will become `point`: a clone of `base`, or empty; sized to `sizeBytes` (truncated up). What an
    * earlier try left under that name is removed first. Durable (file and directory) on return.
    */
-  stage(volume: string, point: string, base: SealedPoint | undefined, sizeBytes: number): Promise<void>;
+  stage(volume: string, point: string, base: BasePoint | undefined, sizeBytes: number): Promise<void>;
   /** Opens an image made by {@link stage} to go on with it; `PointGone` when it is not there or has another size. */
   openStaging(volume: string, point: string, sizeBytes: number): Promise<Staging>;
   /** Makes a staging image a sealed point, in place. Sealing a sealed one returns its identity again. */
@@ -151,4 +151,9 @@ export interface StorageBackend {
 export interface SealedPoint {
   readonly point: string;
   readonly identity: SealedIdentity;
+}
+
+/** What a difference, or a staging image, starts from: a point of the same volume or, if it is named, of another one. */
+export interface BasePoint extends SealedPoint {
+  readonly volume?: string;
 }

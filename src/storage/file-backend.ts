@@ -129,7 +129,7 @@ function pointMethods(parts: Parts): PointMethods {
         await removeImage(layout.point(volume, point));
       }),
     changed: (volume, base, next, signal) =>
-      withPoint(parts, volume, base, (openBase) =>
+      withPoint(parts, base.volume ?? volume, base, (openBase) =>
         withPoint(parts, volume, next, (openNext) => mechanism.changed(openBase, openNext, signal)),
       ),
     allocated: (volume, point, signal) => withPoint(parts, volume, point, (open) => mechanism.allocated(open, signal)),
@@ -175,7 +175,7 @@ function stagingMethods(parts: Parts): StagingMethods {
           await image.truncate(sizeBytes);
         });
       await attempt(`stage point ${point} of ${volume}`, () =>
-        base === undefined ? build() : withPoint(parts, volume, base, build),
+        base === undefined ? build() : withPoint(parts, base.volume ?? volume, base, build),
       );
     },
     openStaging: (volume, point, sizeBytes) => openStaging(parts, { volume, point, sizeBytes }),

@@ -3,6 +3,7 @@
 import { assert } from "../../src/base/assert.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import {
+  type BasePoint,
   blockBytes,
   type ChangedExtent,
   type Changes,
@@ -206,11 +207,11 @@ class MemoryStorage {
 
   private async changed(
     volume: string,
-    { base, next, signal }: { base: SealedPoint; next: SealedPoint; signal: AbortSignal | undefined },
+    { base, next, signal }: { base: BasePoint; next: SealedPoint; signal: AbortSignal | undefined },
   ): Promise<Changes> {
     signal?.throwIfAborted();
     return this.doors.step({ ...stepOf("changed"), volume, point: next.point }, () => {
-      const [from, to] = [this.sealed(volume, base), this.sealed(volume, next)];
+      const [from, to] = [this.sealed(base.volume ?? volume, base), this.sealed(volume, next)];
       const how = this.doors.difference();
       if (how === "unsound") {
         return { mode: { kind: "allocated", reason: "the base was moving" } as const, extents: dataOf(to) };
@@ -252,15 +253,15 @@ class MemoryStorage {
 
   // ---- staging -----------------------------------------------------------------------------------------------------
 
-  private async stage(at: { volume: string; point: string }, base: SealedPoint | undefined, sizeBytes: number) {
+  private async stage(at: { volume: string; point: string }, base: BasePoint | undefined, sizeBytes: number) {
     place(at.volume, at.point);
     checkSize(at.point, sizeBytes);
     if (sizeBytes < (base?.identity.sizeBytes ?? 0)) throw bad(`${at.point} would be smaller than its base`);
     await this.closeAll(at);
-    if (base !== undefined) this.sealed(at.volume, base);
+    if (base !== undefined) this.sealed(base.volume ?? at.volume, base);
     await this.build("stage", at, "writable", () => {
       const image = newImage(0);
-      if (base !== undefined) image.blocks = [...this.sealed(at.volume, base).blocks];
+      if (base !== undefined) image.blocks = [...this.sealed(base.volume ?? at.volume, base).blocks];
       resize(image, sizeBytes);
       return image;
     });
