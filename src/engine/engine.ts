@@ -21,7 +21,7 @@ import type { Journal } from "./journal.ts";
 import { Locations } from "./locations.ts";
 import { Members } from "./members.ts";
 import { MigratedVolumes } from "./migrated.ts";
-import { recover } from "./recovery.ts";
+import { recover, tidy } from "./recovery.ts";
 import { Sources } from "./sources.ts";
 import { Target } from "./target.ts";
 import { Volumes } from "./volumes.ts";
@@ -107,6 +107,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       gauges.update();
     }),
   );
+  core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidy(core, { volumes, migrated })));
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {

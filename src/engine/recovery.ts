@@ -3,7 +3,7 @@
 import type { FoundImage } from "../storage/backend.ts";
 import type { Clones } from "./clones.ts";
 import { type Core, guarded } from "./core.ts";
-import type { MigratedVolumes } from "./migrated.ts";
+import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
 import { pointsOf, presentPoints, sweep } from "./points.ts";
 import type { Volumes } from "./volumes.ts";
 
@@ -20,6 +20,27 @@ export async function recover(
   await quarantineUnknown(core, parts);
   await noteMissing(core, parts);
   parts.clones.recover();
+}
+
+/**
+ * Now and then: goes on with what could not be finished when it was begun, such as on a full disk, as a start would. What is
+ * under way is waited for, never touched.
+ */
+export async function tidy(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {
+  await volumes.tidy();
+  for (const row of migrated.rows().filter((one) => isHalfGone(core, one))) {
+    await guarded(core, `migrated volume ${row.name}`, () =>
+      core.lock.run(migratedLockKey(row), async () => {
+        const now = migrated.byUid(row.uid);
+        if (now?.deleting === 1) await migrated.finishRemoval(now);
+        else if (now !== undefined) await sweep(core, now.uid);
+      }),
+    );
+  }
+}
+
+function isHalfGone({ journal }: Core, { uid, deleting }: MigratedRow): boolean {
+  return deleting === 1 || pointsOf(journal, uid).some(({ state }) => state === "deleting");
 }
 
 async function quarantineUnknown(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {

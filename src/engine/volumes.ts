@@ -89,12 +89,27 @@ export class Volumes extends VolumeRows {
 
   /** After a start: what was being made is removed, what was being deleted is deleted, and what is missing is told. */
   async recover(): Promise<void> {
-    const { core } = this;
-    for (const row of this.rows()) {
-      await guarded(core, `volume ${row.name}`, () =>
-        row.state === "deleting" ? this.finishRemoval(row) : this.snapshots.recover(row),
+    for (const row of this.rows()) await guarded(this.core, `volume ${row.name}`, () => this.settleLeftovers(row));
+  }
+
+  /** Does for volumes with something half made or half gone what a start would do; see recovery.ts. */
+  async tidy(): Promise<void> {
+    const halfDone = this.core.journal.all<{ name: string }>(
+      `SELECT DISTINCT volumes.name FROM volumes LEFT JOIN points ON owner = uid AND points.state IN ('creating','deleting')
+       WHERE volumes.state = 'deleting' OR owner IS NOT NULL`,
+    );
+    for (const { name } of halfDone) {
+      await guarded(this.core, `volume ${name}`, () =>
+        this.core.lock.run(volumeLockKey(name), async () => {
+          const row = this.find(name);
+          if (row !== undefined) await this.settleLeftovers(row);
+        }),
       );
     }
+  }
+
+  private settleLeftovers(row: VolumeRow): Promise<void> {
+    return row.state === "deleting" ? this.finishRemoval(row) : this.snapshots.recover(row);
   }
 
   private insert(name: string, spec: VolumeSpec, lineage: Lineage | null): string {
