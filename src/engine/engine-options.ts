@@ -15,7 +15,7 @@ import type { Journal } from "./journal.ts";
 export interface PeerConnection {
   /** Whichever agent answers first. */
   readonly api: PeerApi;
-  /** One agent of it, such as the home of a copy; calls throw `Unreachable` when another answers there. */
+  /** One agent of it, at its own address, such as the home of a copy. */
   at(member: Pick<Member, "agentId" | "address">): PeerApi;
   readonly lanes: LaneDialer;
   close(): Promise<void>;

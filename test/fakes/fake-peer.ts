@@ -6,12 +6,21 @@ import type {
   CommitRequest,
   FreezeResult,
   Grant,
+  GroupClaim,
+  GroupCommitRecord,
+  GroupCommitRequest,
+  GroupGrant,
+  GroupReport,
+  GroupTarget,
   Hello,
+  Homes,
   LaneTicket,
+  LocateRequest,
   PeerApi,
   PeerTarget,
   PlanHeader,
   PlanPage,
+  PrepareRequest,
   Report,
   StoreRequest,
   StoreResult,
@@ -25,12 +34,22 @@ interface FakeVolume {
   plan: PlanHeader | undefined;
   stored: Set<number>;
   commits: CommitRecord[];
+  prepared: { groupPoint: string; epoch: number } | undefined;
+}
+
+interface FakeGroup {
+  readonly term: Term;
+  readonly claimant: string;
+  readonly job: string;
+  isTermLive: boolean;
+  readonly commits: GroupCommitRecord[];
 }
 
 const time = "2026-01-01T00:00:00.000Z";
 
 export class FakePeer implements PeerApi {
   readonly volumes = new Map<string, FakeVolume>();
+  readonly groups = new Map<string, FakeGroup>();
   readonly #hello: Hello;
 
   constructor(hello: Partial<Hello>) {
@@ -49,6 +68,7 @@ export class FakePeer implements PeerApi {
       plan: undefined,
       stored: new Set<number>(),
       commits: [],
+      prepared: undefined,
     };
     const volume = this.volumes.get(claim.volume) ?? fresh;
     if (volume.term && volume.claimant !== claim.claimant)
@@ -108,6 +128,75 @@ export class FakePeer implements PeerApi {
     this.#under(target).term = undefined;
   }
 
+  // ---- groups: the term is the group's, a vote is believed ----
+
+  async locate({ volumes, group }: LocateRequest): Promise<Homes> {
+    const { clusterUid, agentId, members } = this.#hello;
+    const homes = volumes.map(({ volume }) => ({ volume, agentId }));
+    return { clusterUid, homes, groupHome: group === undefined ? null : agentId, members };
+  }
+
+  async claimGroup(claim: GroupClaim): Promise<GroupGrant> {
+    const known = this.groups.get(claim.group);
+    if (known?.isTermLive && known.claimant !== claim.claimant)
+      throw new LongshoreError("LeaseHeld", "another holds the term");
+    const epoch = Math.max(known?.term.epoch ?? 0, claim.offeredEpoch) + 1;
+    const { job, claimant, nonce } = claim;
+    const group = { term: { epoch, nonce }, claimant, job, isTermLive: true, commits: known?.commits ?? [] };
+    this.groups.set(claim.group, group);
+    return { term: group.term, leaseMs: 30_000, report: this.#groupReport(group) };
+  }
+
+  async reportGroup(group: string): Promise<GroupReport | undefined> {
+    const known = this.groups.get(group);
+    return known && this.#groupReport(known);
+  }
+
+  async renewGroup(target: GroupTarget): Promise<void> {
+    this.#underGroup(target);
+  }
+
+  async prepare(target: PeerTarget, { groupPoint, planDigest }: PrepareRequest): Promise<void> {
+    const volume = this.#under(target);
+    if (volume.plan?.planDigest !== planDigest) throw new LongshoreError("PlanMismatch", "another plan");
+    volume.prepared = { groupPoint, epoch: target.term.epoch };
+  }
+
+  async commitGroup(target: GroupTarget, request: GroupCommitRequest): Promise<GroupCommitRecord> {
+    const group = this.#underGroup(target);
+    const record = { job: group.job, epoch: target.term.epoch, ...request, committedAt: time };
+    group.commits.push(record);
+    return record;
+  }
+
+  async abortGroup(target: GroupTarget): Promise<void> {
+    this.#underGroup(target).isTermLive = false;
+  }
+
+  async releaseGroup(target: GroupTarget): Promise<void> {
+    this.#underGroup(target).isTermLive = false;
+  }
+
+  async settle(volume: string): Promise<Report | undefined> {
+    const known = this.volumes.get(volume);
+    const isDecided = [...this.groups.values()].some(({ commits }) =>
+      commits.some(({ groupPoint }) => groupPoint === known?.prepared?.groupPoint),
+    );
+    if (known !== undefined && isDecided) known.prepared = undefined;
+    return this.report(volume);
+  }
+
+  #underGroup({ group, term }: GroupTarget): FakeGroup {
+    const known = this.groups.get(group);
+    if (!known?.isTermLive || known.term.epoch !== term.epoch || known.term.nonce !== term.nonce)
+      throw new LongshoreError("TermLost", `epoch ${term.epoch} is not the term of ${group}`);
+    return known;
+  }
+
+  #groupReport({ term, job, isTermLive, commits }: FakeGroup): GroupReport {
+    return { agentId: this.#hello.agentId, epoch: term.epoch, job, isTermLive, commits };
+  }
+
   #under({ volume, term }: PeerTarget): FakeVolume {
     const known = this.volumes.get(volume);
     if (known?.term?.epoch !== term.epoch || known.term.nonce !== term.nonce)
@@ -115,8 +204,15 @@ export class FakePeer implements PeerApi {
     return known;
   }
 
-  #report({ commits, term }: FakeVolume): Report {
-    const epoch = term?.epoch ?? 0;
-    return { agentId: "agent-1", barrier: "None", points: [], staging: null, commits, generationMax: 0, epoch };
+  #report({ commits, term, prepared }: FakeVolume): Report {
+    const known = {
+      agentId: "agent-1",
+      barrier: "None",
+      points: [],
+      staging: null,
+      commits,
+      generationMax: 0,
+    } as const;
+    return { ...known, points: [], epoch: term?.epoch ?? 0, ...(prepared && { prepared }) };
   }
 }

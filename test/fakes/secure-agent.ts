@@ -14,6 +14,7 @@ import { openAgentClient } from "../../src/wire/agent-client.ts";
 import { type Credentials, openCredentials } from "../../src/wire/credentials.ts";
 import { FakeAgent } from "./fake-agent.ts";
 import { FakePeer } from "./fake-peer.ts";
+import { ScriptedMember } from "./scripted-member.ts";
 
 const context = { clock: systemClock, dice: systemDice };
 
@@ -68,6 +69,8 @@ export interface SecureAgent {
   readonly server: AgentServer;
   /** One target for each foreign cluster that came. */
   readonly peers: Map<string, FakePeer>;
+  /** What the other agents of the cluster meet. */
+  readonly member: ScriptedMember;
   readonly peerCallers: PeerCaller[];
   client(role: Role, options?: { reconnectMs?: number }): Promise<ReturnType<typeof openAgentClient>>;
   /** Puts an empty fake behind the server, for the next test: cheaper than another server. */
@@ -87,6 +90,7 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
   let fake = empty();
   const peers = new Map<string, FakePeer>();
   const peerCallers: PeerCaller[] = [];
+  const member = new ScriptedMember();
   const clients: { close(): Promise<void> }[] = [];
   const credentials = await pki.credentials("agent");
   const open = (port: number) =>
@@ -98,6 +102,7 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
         peers.set(caller.clusterUid, peer);
         return peer;
       },
+      member: member.api,
       consents: () => [...fake.sources.values()].map(({ name, spec, clusterUid }) => ({ name, ...spec, clusterUid })),
       notReady: options.notReady ?? (() => undefined),
       credentials,
@@ -123,6 +128,7 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
       return server;
     },
     peers,
+    member,
     peerCallers,
     async client(role, more = {}) {
       const credentials = await pki.credentials(role);
