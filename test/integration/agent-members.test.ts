@@ -58,7 +58,7 @@ const share: ShareSpec = {
   groupPoint: id("a"),
   to: { pointId: id("a"), generation: 1, sourceTime: "2026-01-01T00:00:00.000Z", sizeBytes: 4096 },
   steered: 0,
-  participants: [{ agentId: "a1", volumes: [{ name: "data", uid: "v1", toId: id("b") }] }],
+  participants: [{ agentId: "a1", volumes: [{ name: "data", uid: "v1", toId: id("b"), sizeBytes: 4096 }] }],
 };
 const order: Order = {
   term: { epoch: 3, nonce: id("0") },
