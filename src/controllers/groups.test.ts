@@ -326,24 +326,27 @@ test("a snapshot that the group does not get is told to each of its claims, trie
   }
 });
 
-test("a snapshot that only a part of the group was seen to get is asked for again, of all", async () => {
+test("a snapshot of which only a part was confirmed is asked for again, of all, until all of it is", async () => {
   const world = groupWorld();
-  await world.runUntil(1.5 * hour);
-  const second = world.agents[1]?.volumes.get("b");
-  if (second === undefined) throw new Error("no volume");
-  // What the second agent had confirmed is gone with its crash, and so is what the operator had recorded.
-  Object.assign(second, { snapshots: [] });
-  for (const name of ["pv-a", "pv-b"]) {
-    const { lastScheduleTime: _, ...status } = world.server.get(VolumeMigrations, { name })?.status ?? {};
-    world.server.setStatus(
-      VolumeMigrations,
-      { name },
-      { ...status, schedule: { ...status.schedule, since: "2026-01-01T00:00:00.000Z" } },
-    );
-  }
-  await world.run();
+  const second = world.agents[1];
+  // The answer is lost, and so is what the second agent was to be told.
+  const crash = new CrashPoint({ effect: effectOf(await effectsOf(hour), "putGroupSnapshot"), mode: "after" });
+  await world.run(hour, crash);
+  second?.unconfirmSnapshot("b", "auto-20260101t010000.000z");
+  await world.run(minute);
+  expect(second?.volumes.get("b")?.snapshots.map(({ state }) => state)).toEqual(["sealed"]);
   expect(snapshots(world)).toBe("a: 1g, b: 1g, c: ");
 });
+
+async function effectsOf(untilMs: number): Promise<readonly string[]> {
+  const crash = new CrashPoint();
+  await groupWorld().run(untilMs, crash);
+  return crash.effects;
+}
+
+function effectOf(effects: readonly string[], part: string): number {
+  return effects.findIndex((effect) => effect.includes(part)) + 1;
+}
 
 test("a volume that no agent holds keeps its group from being halved, and is named", async () => {
   const world = groupWorld();

@@ -92,16 +92,28 @@ export class FakeSourceSide extends FakeStore {
   async putGroupSnapshot(group: string, name: string, { volumes }: GroupSnapshotSpec): Promise<GroupSnapshotView> {
     const owned = volumes.map((volume) => this.#ownerOf(volume));
     const present = owned.map(({ row }) => row.snapshots.find((snapshot) => snapshot.name === name));
-    const points = new Set(present.flatMap((snapshot) => (snapshot === undefined ? [] : [snapshot.groupPoint])));
-    if (points.has(undefined) || points.size > 1)
+    const found = present.filter((snapshot) => snapshot !== undefined);
+    const groupPoint = found[0]?.groupPoint;
+    const isWhole = present.every((one) => one?.group === group && one.groupPoint === groupPoint);
+    if (found.length > 0 && !isWhole)
       throw new LongshoreError("NameTaken", `snapshot ${name} was not taken of all of group ${group} together`);
-    if (points.size === 0 && this.groupRefusal !== undefined) throw this.groupRefusal;
-    const groupPoint = [...points][0] ?? this.id();
-    const snapshots = owned.map(({ agent, row }, at) => present[at] ?? agent.#take(row, name, groupPoint));
-    return { group, name, groupPoint, snapshots: structuredClone(snapshots), frozenMs: 1 };
+    if (found.length === 0 && this.groupRefusal !== undefined) throw this.groupRefusal;
+    const tie = { group, groupPoint: groupPoint ?? this.id() };
+    const snapshots = owned.map(({ agent, row }, at) => {
+      const one = present[at];
+      return one === undefined ? agent.#take(row, name, tie) : agent.#confirm(row, one);
+    });
+    return { group, name, groupPoint: tie.groupPoint, snapshots: structuredClone(snapshots), frozenMs: 1 };
   }
 
-  #take(owner: Writable<VolumeView>, name: string, groupPoint?: string): SnapshotView {
+  #confirm(owner: Writable<VolumeView>, part: SnapshotView): SnapshotView {
+    if (part.state !== "creating") return part;
+    const confirmed = { ...part, state: "sealed" as const };
+    this.#setSnapshot(owner, confirmed);
+    return confirmed;
+  }
+
+  #take(owner: Writable<VolumeView>, name: string, tie: { group?: string; groupPoint?: string } = {}): SnapshotView {
     const made: SnapshotView = {
       name,
       volume: owner.name,
@@ -113,7 +125,7 @@ export class FakeSourceSide extends FakeStore {
       createdAt: this.now(),
       stallMs: 1,
       holds: [],
-      ...(groupPoint !== undefined && { groupPoint }),
+      ...tie,
     };
     owner.snapshots = [...owner.snapshots, made];
     owner.generation++;
@@ -268,8 +280,17 @@ export class FakeSourceSide extends FakeStore {
 
   /** The snapshot's file vanished behind our back. */
   loseSnapshot(volume: string, name: string): void {
+    this.#setState(volume, name, "lost");
+  }
+
+  /** It was decided that a group's snapshot counts, and this agent has not heard of it. */
+  unconfirmSnapshot(volume: string, name: string): void {
+    this.#setState(volume, name, "creating");
+  }
+
+  #setState(volume: string, name: string, state: SnapshotView["state"]): void {
     const owner = this.getRow(this.volumes, volume, "volume");
-    owner.snapshots = owner.snapshots.map((one) => (one.name === name ? { ...one, state: "lost" as const } : one));
+    owner.snapshots = owner.snapshots.map((one) => (one.name === name ? { ...one, state } : one));
     this.touch("volume", owner);
   }
 

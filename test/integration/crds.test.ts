@@ -46,6 +46,9 @@ const cron = { schedule: "0 * * * *", retention: { age: "24h" } };
 const volume = { name: "x", uid: "u", handle: "h", driver: "csi.longshore.dev" };
 const policy = { enabled: true, locations: ["west"], schedule: "hourly" };
 const job = { volumeName: "pv1", location: "west" };
+const group = { namespace: "shop", name: "Orders_1" };
+const groupJob = { group, location: "west" };
+const wholeGroupJob = { ...groupJob, group: { ...group, volumes: ["pv1", "pv2"] }, toSnapshot: "s1" };
 const source = { clusterName: "east", caBundle: pem };
 const migrated = { source: "east", sourceClusterUid: uid, sourceVolume: "v", volume: "m" };
 const window = { start: "08:00", end: "18:00", limit: "1Mi" };
@@ -271,6 +274,28 @@ const rows: readonly Row[] = [
   ),
   change("MigrationJob", "a cancelled job stays cancelled", { ...job, cancel: true }, { ...job, cancel: true }, job),
 
+  rule("MigrationJob", "give exactly one of volumeName and group", job, { ...job, group }),
+  rule("MigrationJob", "give exactly one of volumeName and group", groupJob, { location: "west" }),
+  change("MigrationJob", "a job of a volume stays one", job, { ...job, suspend: true }, groupJob),
+  change("MigrationJob", "a job of a volume stays one", groupJob, { ...groupJob, suspend: true }, job),
+  change(
+    "MigrationJob",
+    "group is immutable",
+    groupJob,
+    { ...groupJob, cancel: true },
+    { ...groupJob, group: { ...group, name: "other" } },
+  ),
+  change(
+    "MigrationJob",
+    "group is immutable",
+    wholeGroupJob,
+    { ...wholeGroupJob, cancel: true },
+    { ...wholeGroupJob, group: { ...group, volumes: ["pv1"] } },
+  ),
+  rule("MigrationJob", "group.volumes goes with toSnapshot", wholeGroupJob, {
+    ...groupJob,
+    group: wholeGroupJob.group,
+  }),
   names("MigrationJob", "the name of a MigrationJob must be at most 63 characters", job, long, `${long}n`),
 
   change(
