@@ -87,7 +87,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const target = new Target(core, { migrated, sources, clones, groups, homes, voters: members });
   const groupParts = new GroupParts(core, { volumes });
   const groupSnapshots = new GroupSnapshots(core, groupParts);
-  const member = memberApi({ members, homes, groups, target, groupParts });
+  const member = memberApi({ members, homes, groups, target, groupParts, jobs });
   members.serve(member);
   await recover(core, { volumes, migrated, clones });
   core.tasks.spawn("housekeeping", (signal) =>
@@ -169,9 +169,10 @@ interface MemberParts {
   readonly groups: Groups;
   readonly target: Target;
   readonly groupParts: GroupParts;
+  readonly jobs: Jobs;
 }
 
-function memberApi({ members, homes, groups, target, groupParts }: MemberParts): MemberApi {
+function memberApi({ members, homes, groups, target, groupParts, jobs }: MemberParts): MemberApi {
   return {
     meet: (meeting) => members.meet(meeting),
     copies: (request) => homes.copies(request),
@@ -184,7 +185,8 @@ function memberApi({ members, homes, groups, target, groupParts }: MemberParts):
     thaw: (ref) => groupParts.thaw(ref),
     confirmGroup: (part) => groupParts.confirm(part),
     discardGroup: (part) => groupParts.discard(part),
-  } as MemberApi;
+    ...jobs.member,
+  };
 }
 
 interface Parts {

@@ -1,18 +1,8 @@
-// Jobs as rows: what a migration of one volume to one location has durably reached, and how the API shows it.
+// Jobs as rows: what a migration to one location has durably reached. A group's job has a row of its own and one more for each
+// of its volumes on this node, its shares. How the API shows them is job-views.ts.
 import { LongshoreError } from "../domain/errors.ts";
-import { volumesOf } from "../domain/job-subject.ts";
-import type {
-  Barrier,
-  JobSpec,
-  JobState,
-  JobView,
-  JobVolume,
-  Mode,
-  ParticipantView,
-  PointRef,
-  Problem,
-} from "../wire/schemas.ts";
-import { type Core, timeText } from "./core.ts";
+import type { Barrier, JobSpec, JobState, JobVolume, Member, Mode, PointRef } from "../wire/schemas.ts";
+import type { Core } from "./core.ts";
 import type { Value } from "./journal.ts";
 
 export interface JobRow {
@@ -62,8 +52,15 @@ export interface LiveProgress {
   verified: "media" | "memory" | null;
   readonly startedMs: number;
   readonly bytesStoredAtStart: number;
-  targetAgent: string | null;
-  targetBarrier: Barrier | null;
+  target: HeardTarget | null;
+}
+
+/** The home of a copy, and what was heard of it last. */
+export interface HeardTarget {
+  readonly agentId: string;
+  readonly node: string;
+  readonly barrier: Barrier;
+  readonly heardAtMs: number;
 }
 
 export type JobChange = { [K in keyof JobRow]?: JobRow[K] };
@@ -91,11 +88,17 @@ export class JobRows {
   }
 
   all(): JobRow[] {
-    return this.core.journal.all<JobRow>("SELECT * FROM jobs ORDER BY createdAt, name");
+    return this.core.journal.all<JobRow>("SELECT * FROM jobs WHERE parent IS NULL ORDER BY createdAt, name");
   }
 
   unfinished(): JobRow[] {
-    return this.core.journal.all<JobRow>("SELECT * FROM jobs WHERE finishedAt IS NULL ORDER BY createdAt, name");
+    const sql = "SELECT * FROM jobs WHERE finishedAt IS NULL AND parent IS NULL ORDER BY createdAt, name";
+    return this.core.journal.all<JobRow>(sql);
+  }
+
+  /** The shares of a group's job that are this node's, in the order of the group; none for a job of one volume. */
+  sharesOf(name: string): JobRow[] {
+    return this.core.journal.all<JobRow>("SELECT * FROM jobs WHERE parent = ? ORDER BY rowid", name);
   }
 
   find(name: string): JobRow | undefined {
@@ -110,17 +113,23 @@ export class JobRows {
   }
 
   /** Within a transaction. */
-  insert(name: string, spec: JobSpec, facts: { owner: string; to: PointRef }): void {
+  insert(
+    name: string,
+    spec: JobSpec,
+    facts: { owner: string; to: PointRef; parent?: string; shareJson?: string },
+  ): void {
     this.core.journal.run(
-      `INSERT INTO jobs (name, specJson, owner, location, toId, toJson, state, barrier, epoch, attempts, commitAsked, bytesTotal,
-       bytesPunched, bytesSent, bytesStored, unitsTotal, unitsStored, createdAt, revision)
-       VALUES (?,?,?,?,?,?,'Pending','None',0,0,0,0,0,0,0,0,0,?,1)`,
+      `INSERT INTO jobs (name, specJson, owner, location, toId, toJson, parent, shareJson, state, barrier, epoch, attempts,
+       commitAsked, bytesTotal, bytesPunched, bytesSent, bytesStored, unitsTotal, unitsStored, createdAt, revision)
+       VALUES (?,?,?,?,?,?,?,?,'Pending','None',0,0,0,0,0,0,0,0,0,?,1)`,
       name,
       JSON.stringify(spec),
       facts.owner,
       spec.location,
       facts.to.pointId,
       JSON.stringify(facts.to),
+      facts.parent ?? null,
+      facts.shareJson ?? null,
       this.core.clock.nowMs(),
     );
   }
@@ -148,9 +157,10 @@ export class JobRows {
     this.publish(name);
   }
 
+  /** A share is shown as a part of its group's job. */
   publish(name: string): void {
     this.publishedMs.set(name, this.core.clock.monotonicMs());
-    this.core.feed.publish("job", name);
+    this.core.feed.publish("job", shownAs(name));
   }
 
   start(name: string): LiveProgress {
@@ -162,11 +172,16 @@ export class JobRows {
       verified: row.verified,
       startedMs: this.core.clock.monotonicMs(),
       bytesStoredAtStart: row.bytesStored,
-      targetAgent: this.live.get(name)?.targetAgent ?? null,
-      targetBarrier: this.live.get(name)?.targetBarrier ?? null,
+      target: this.live.get(name)?.target ?? null,
     };
     this.live.set(name, progress);
     return progress;
+  }
+
+  /** What the home of the copy was heard to have reached. */
+  located(name: string, { agentId, node }: Pick<Member, "agentId" | "node">, barrier: Barrier): void {
+    const live = this.live.get(name) ?? this.start(name);
+    live.target = { agentId, node, barrier, heardAtMs: this.core.clock.nowMs() };
   }
 
   /** Progress moved; readers are told at most twice a second. */
@@ -185,40 +200,6 @@ export class JobRows {
     if (live === undefined) return {};
     const { bytesSent, bytesStored, unitsStored, verified } = live;
     return { bytesSent, bytesStored, unitsStored, verified };
-  }
-
-  view(row: JobRow): JobView {
-    const now = { ...row, ...this.progressOf(row.name) };
-    const live = this.live.get(row.name);
-    const rate = live && row.finishedAt === null ? this.rate(live) : null;
-    return {
-      name: row.name,
-      spec: JSON.parse(row.specJson) as JobSpec,
-      state: row.state,
-      barrier: row.barrier,
-      epoch: row.epoch,
-      attempts: row.attempts,
-      from: row.fromJson === null ? null : (JSON.parse(row.fromJson) as PointRef),
-      to: JSON.parse(row.toJson) as PointRef,
-      mode: row.modeJson === null ? null : (JSON.parse(row.modeJson) as Mode),
-      bytesTotal: now.bytesTotal,
-      bytesPunched: now.bytesPunched,
-      bytesSent: now.bytesSent,
-      bytesStored: now.bytesStored,
-      unitsTotal: now.unitsTotal,
-      unitsStored: now.unitsStored,
-      bytesPerSecond: rate,
-      etaSeconds: rate === null || rate <= 0 ? null : Math.max(0, now.bytesTotal - now.bytesStored) / rate,
-      verified: now.verified,
-      createdAt: timeText(row.createdAt),
-      startedAt: row.startedAt === null ? null : timeText(row.startedAt),
-      finishedAt: row.finishedAt === null ? null : timeText(row.finishedAt),
-      durationMs: row.startedAt === null || row.finishedAt === null ? null : row.finishedAt - row.startedAt,
-      error: row.errorJson === null ? null : (JSON.parse(row.errorJson) as Problem),
-      participants: this.participants(row, live),
-      volumes: [this.volume(row)],
-      revision: row.revision,
-    };
   }
 
   /** One volume's part of a job, from its row. */
@@ -241,35 +222,39 @@ export class JobRows {
       unitsTotal: now.unitsTotal,
       unitsStored: now.unitsStored,
       verified: now.verified,
-      targetAgent: live?.targetAgent ?? null,
-      targetBarrier: live?.targetBarrier ?? null,
+      targetAgent: live?.target?.agentId ?? null,
+      targetBarrier: live?.target?.barrier ?? null,
     };
   }
 
-  private rate(live: LiveProgress): number | null {
+  /** The home of a share's copy, while the job is under way. */
+  target(name: string): HeardTarget | null {
+    return this.live.get(name)?.target ?? null;
+  }
+
+  /** Bytes stored in a second since the present attempt began to stream; null when there is nothing to tell. */
+  rate(name: string): number | null {
+    const live = this.live.get(name);
+    if (live === undefined) return null;
     const seconds = (this.core.clock.monotonicMs() - live.startedMs) / 1000;
     return seconds < 0.05 ? null : (live.bytesStored - live.bytesStoredAtStart) / seconds;
   }
-
-  private participants(row: JobRow, live: LiveProgress | undefined): ParticipantView[] {
-    const error = row.errorJson === null ? null : (JSON.parse(row.errorJson) as Problem).detail;
-    const common = {
-      state: participantState(row),
-      volumes: [...volumesOf(JSON.parse(row.specJson) as JobSpec)],
-      barrier: row.barrier,
-      epoch: row.epoch,
-      unitsDone: live?.unitsStored ?? row.unitsStored,
-      lastHeardAt: null,
-    };
-    const { agentId, node } = this.core;
-    const here: ParticipantView = { agentId, node, role: "coordinator", ...common, lastError: error };
-    const there = live?.targetAgent;
-    if (there == null) return [here];
-    return [here, { agentId: there, node: null, role: "decider", ...common, lastError: null }];
-  }
 }
 
-function participantState({ state, finishedAt }: JobRow): ParticipantView["state"] {
-  if (finishedAt !== null) return "finished";
-  return state === "Running" ? "running" : "idle";
+/** The job that a row belongs to, as everybody else knows it: its own name, or that of the group's job. */
+export function jobOf({ name, parent }: Pick<JobRow, "name" | "parent">): string {
+  return parent ?? name;
+}
+
+export function isGroup({ shareJson }: Pick<JobRow, "shareJson">): boolean {
+  return shareJson !== null;
+}
+
+/** Names that clients give have no slash in them, so a share's row is nobody else's. */
+export function shareName(job: string, index: number): string {
+  return `${job}/${index}`;
+}
+
+function shownAs(name: string): string {
+  return name.split("/")[0] as string;
 }

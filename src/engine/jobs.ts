@@ -1,15 +1,22 @@
 // The jobs of this node: taken in under the client's names, steered by their spec, admitted from one ledger, and shown.
-// Driving them is job-runner.ts; what one attempt does is coordinator.ts.
+// Driving them is job-runner.ts; what one attempt does is coordinator.ts, and for groups group-coordinator.ts.
 import { LongshoreError } from "../domain/errors.ts";
-import { jobSubject } from "../domain/job-subject.ts";
+import { type JobGroup, jobSubject } from "../domain/job-subject.ts";
 import type { Precondition } from "../wire/agent-api.ts";
+import type { MemberApi } from "../wire/member.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
 import { Coordinator } from "./coordinator.ts";
 import { type Core, checkRevision } from "./core.ts";
-import { type JobRow, JobRows } from "./job-rows.ts";
+import { GroupCoordinator } from "./group-coordinator.ts";
+import { GroupJobs } from "./group-jobs.ts";
+import { type EndJob, jobEnds } from "./job-ends.ts";
+import { isGroup, type JobRow, JobRows } from "./job-rows.ts";
 import { JobRunner } from "./job-runner.ts";
 import { JobSlots, type Slot } from "./job-slots.ts";
+import { JobViews } from "./job-views.ts";
 import type { Locations } from "./locations.ts";
+import { Participants } from "./participants.ts";
+import { Planning } from "./planning.ts";
 import { pointRef, takeHold } from "./points.ts";
 import type { Volumes } from "./volumes.ts";
 
@@ -25,6 +32,10 @@ export class Jobs {
   private readonly locations: Locations;
   private readonly slots: JobSlots;
   private readonly runner: JobRunner;
+  private readonly views: JobViews;
+  private readonly participants: Participants;
+  private readonly groups: GroupJobs;
+  private readonly end: EndJob;
 
   constructor(core: Core, parts: { volumes: Volumes; locations: Locations }) {
     this.core = core;
@@ -36,24 +47,48 @@ export class Jobs {
       node: jobsMax,
       location: (name) => parts.locations.jobsMax(name) ?? jobsPerLocationMax,
     });
-    const coordinator = new Coordinator(core, { rows: this.rows, ...parts });
-    this.runner = new JobRunner(core, { rows: this.rows, slots: this.slots, coordinator, ...parts });
+    this.views = new JobViews(core, this.rows);
+    this.end = jobEnds(core, { rows: this.rows, ...parts });
+    const shared = { rows: this.rows, views: this.views, slots: this.slots, end: this.end, ...parts };
+    this.participants = new Participants(core, {
+      ...shared,
+      planning: new Planning(core, parts),
+      onSteered: (job) => this.steered(job),
+    });
+    this.groups = new GroupJobs(core, { participants: this.participants });
+    this.runner = new JobRunner(core, {
+      ...shared,
+      volume: new Coordinator(core, shared),
+      group: new GroupCoordinator(core, { ...shared, participants: this.participants }),
+    });
+  }
+
+  /** What the other agents of the cluster may ask of this one's jobs. */
+  get member(): Pick<MemberApi, "takeShare" | "shareReport" | "order"> {
+    const { participants } = this;
+    return {
+      takeShare: async (job, share) => participants.take(job, share),
+      shareReport: async (job) => participants.report(job),
+      order: (job, order) => participants.order(job, order),
+    };
   }
 
   list(): JobView[] {
-    return this.rows.all().map((row) => this.rows.view(row));
+    return this.rows.all().map((row) => this.views.view(row));
   }
 
   get(name: string): JobView {
-    return this.rows.view(this.rows.row(name));
+    return this.views.view(this.rows.row(name));
   }
 
   /** See AgentApi.putJob. */
-  put(name: string, spec: JobSpec, { ifMatch }: Precondition): JobView {
+  async put(name: string, spec: JobSpec, { ifMatch }: Precondition): Promise<JobView> {
+    const subject = jobSubject(spec);
     const known = this.rows.find(name);
     checkRevision(`job ${name}`, known?.revision ?? 0, ifMatch);
-    if (known === undefined) this.take(name, spec);
-    else this.steer(known, spec);
+    if (known !== undefined) await this.steer(known, spec);
+    else if (subject.kind === "volume") this.take(name, spec, subject.volume);
+    else await this.takeGroup(name, spec, subject.group);
     this.admit();
     return this.get(name);
   }
@@ -63,7 +98,8 @@ export class Jobs {
     const row = this.rows.find(name);
     if (row === undefined) return;
     if (row.finishedAt === null) throw new LongshoreError("InUse", `job ${name} is ${row.state}; cancel it first`);
-    this.core.journal.transaction(() => this.core.journal.run("DELETE FROM jobs WHERE name = ?", name));
+    this.core.journal.transaction(() => this.core.journal.run("DELETE FROM jobs WHERE name = ?1 OR parent = ?1", name));
+    this.views.forget(name);
     this.core.feed.publish("job", name);
   }
 
@@ -85,7 +121,7 @@ export class Jobs {
     const { tasks } = this.core;
     if (tasks.signal.aborted) return;
     for (const row of this.rows.unfinished()) {
-      if (row.state === "Suspended" || this.slots.find(row.name) !== undefined) continue;
+      if (this.slots.find(row.name) !== undefined || !this.isReady(row)) continue;
       const slot = this.slots.take(row);
       if (slot !== undefined) tasks.spawn(`job ${row.name}`, (signal) => this.run(row.name, slot, signal));
     }
@@ -94,7 +130,8 @@ export class Jobs {
   /** Ends the jobs of a location that is removed although nobody can be asked how they stand. */
   abandon(location: string): void {
     for (const { name } of this.rows.unfinished().filter((row) => row.location === location)) {
-      this.runner.finish(name, "Cancelled", new LongshoreError("Cancelled", `location ${location} was removed`));
+      this.end(name, "Cancelled", new LongshoreError("Cancelled", `location ${location} was removed`));
+      this.participants.abandon(name);
       this.slots.find(name)?.stop.abort(new Interrupted("its location was removed"));
     }
   }
@@ -103,10 +140,16 @@ export class Jobs {
   expire(): void {
     const { journal, clock, limits, feed } = this.core;
     const before = clock.nowMs() - limits.jobHistoryMs;
-    const old = journal.all<{ name: string }>("SELECT name FROM jobs WHERE finishedAt < ?", before);
+    const sql = "SELECT name FROM jobs WHERE finishedAt < ? AND parent IS NULL";
+    const old = journal.all<{ name: string }>(sql, before);
     if (old.length === 0) return;
-    journal.transaction(() => journal.run("DELETE FROM jobs WHERE finishedAt < ?", before));
-    for (const { name } of old) feed.publish("job", name);
+    journal.transaction(() => {
+      for (const { name } of old) journal.run("DELETE FROM jobs WHERE name = ?1 OR parent = ?1", name);
+    });
+    for (const { name } of old) {
+      this.views.forget(name);
+      feed.publish("job", name);
+    }
   }
 
   private async run(name: string, slot: Slot, signal: AbortSignal): Promise<void> {
@@ -119,10 +162,8 @@ export class Jobs {
     }
   }
 
-  private take(name: string, spec: JobSpec): void {
-    const subject = jobSubject(spec);
-    if (subject.kind === "group") throw new LongshoreError("Unsupported", "jobs of groups are not run yet");
-    const volume = this.volumes.row(subject.volume);
+  private take(name: string, spec: JobSpec, volumeName: string): void {
+    const volume = this.volumes.row(volumeName);
     const location = this.locations.spec(spec.location);
     const to = this.volumes.snapshots.require(volume.uid, volume.name, spec.snapshot);
     const { journal, log } = this.core;
@@ -135,10 +176,18 @@ export class Jobs {
     log.info({ job: name, volume: volume.name, location: spec.location, cluster: location.clusterName }, "job taken");
     this.rows.publish(name);
     this.volumes.published(volume.uid);
-    if (spec.cancel === true) this.runner.finish(name, "Cancelled");
+    if (spec.cancel === true) this.end(name, "Cancelled");
   }
 
-  private steer(row: JobRow, spec: JobSpec): void {
+  private async takeGroup(name: string, spec: JobSpec, group: JobGroup): Promise<void> {
+    if (spec.dryRun === true) {
+      throw new LongshoreError("BadRequest", "a dry run is of one volume; ask for each volume of the group");
+    }
+    this.locations.spec(spec.location);
+    await this.groups.take(name, spec, group);
+  }
+
+  private async steer(row: JobRow, spec: JobSpec): Promise<void> {
     const old = JSON.parse(row.specJson) as JobSpec;
     const isSame =
       JSON.stringify(jobSubject(old)) === JSON.stringify(jobSubject(spec)) &&
@@ -147,19 +196,41 @@ export class Jobs {
       (old.dryRun ?? false) === (spec.dryRun ?? false);
     if (!isSame) throw new LongshoreError("NameTaken", `job ${row.name} exists with other parameters`);
     if (row.finishedAt !== null || JSON.stringify(old) === JSON.stringify(spec)) return;
+    if (isGroup(row)) return this.groups.steer(row, spec);
     this.rows.save(row.name, { specJson: JSON.stringify(spec) });
-    const slot = this.slots.find(row.name);
-    if (slot === undefined) this.steerIdle(row, spec);
-    else if (spec.cancel === true || spec.suspend === true) slot.stop.abort(new Interrupted("asked to stop"));
+    this.steered(row.name);
+  }
+
+  /** Something else is asked of a job, here or elsewhere; or a job that others wait for has ended. */
+  private steered(name: string): void {
+    const row = this.rows.find(name);
+    if (row !== undefined && row.finishedAt === null) {
+      const spec = JSON.parse(row.specJson) as JobSpec;
+      const slot = this.slots.find(name);
+      if (slot === undefined) this.steerIdle(row, spec);
+      else if (spec.cancel === true || spec.suspend === true) slot.stop.abort(new Interrupted("asked to stop"));
+    }
+    this.admit();
   }
 
   /** A job that is not under way: what it has left at the target, if anything, is undone by a run of its own. */
   private steerIdle(row: JobRow, spec: JobSpec): void {
-    if (spec.cancel === true && row.epoch === 0) this.runner.finish(row.name, "Cancelled");
+    if (spec.cancel === true && row.epoch === 0 && !isGroup(row)) this.end(row.name, "Cancelled");
     else if (row.state === "Suspended" && (spec.cancel === true || spec.suspend !== true)) {
       this.rows.save(row.name, { state: "Pending" });
     } else if (row.state === "Pending" && spec.suspend === true && spec.cancel !== true) {
       this.rows.save(row.name, { state: "Suspended" });
     }
+  }
+
+  private isReady(row: JobRow): boolean {
+    if (!isGroup(row)) return row.state !== "Suspended";
+    const { suspend, cancel } = JSON.parse(row.specJson) as JobSpec;
+    if (row.state === "Suspended") {
+      if (suspend === true && cancel !== true) return false;
+      // An order that came late has suspended it again.
+      this.rows.save(row.name, { state: "Pending" });
+    }
+    return this.participants.isDue(row);
   }
 }

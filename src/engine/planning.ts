@@ -4,10 +4,11 @@ import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Plan, planUnits, unitExtentsMax } from "../domain/plan.ts";
 import type { Changes } from "../storage/backend.ts";
 import type { PlanPage, Report } from "../wire/peer.ts";
-import type { Mode } from "../wire/schemas.ts";
+import type { Lineage, Mode } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
-import type { JobRow } from "./job-rows.ts";
-import { type PointRow, pointOf, presentPoints, sealedPoint, takeHold } from "./points.ts";
+import { type JobRow, jobOf } from "./job-rows.ts";
+import { clonedPoint, lineageOf } from "./lineage.ts";
+import { basePoint, isPresent, type PointRow, pointOf, presentPoints, sealedPoint, takeHold } from "./points.ts";
 import type { VolumeRow } from "./volume-rows.ts";
 import type { Volumes } from "./volumes.ts";
 
@@ -23,6 +24,8 @@ export interface Subject {
 
 export interface Planned {
   readonly base: PointRow | undefined;
+  /** The base is the point this clone was made of: neither the volume's own nor the copy's. */
+  readonly lineage?: Lineage;
   readonly mode: Mode;
   readonly plan: Plan;
   readonly diverged: boolean;
@@ -45,11 +48,13 @@ export class Planning {
     const { row, to, volume } = subject;
     const targetPoints = report.points.map((point) => point.pointId);
     const points = await presentPoints(this.core, row.owner, new Set([...targetPoints, row.toId]));
+    const cloned = await this.cloned(volume, report);
     const choice = chooseBase({
       sourcePoints: points.map((point) => point.pointId),
       targetPoints,
       hasCommitted: targetPoints.length > 0 || report.commits.length > 0,
       to: row.toId,
+      ...(cloned && { lineage: cloned }),
     });
     this.keepGenerationAhead(volume, report);
     switch (choice.kind) {
@@ -64,11 +69,28 @@ export class Planning {
         throw new LongshoreError("PlanMismatch", `point ${row.toId} was committed meanwhile`);
       case "none":
         return { ...(await this.allocated(subject, choice.reason, signal)), diverged: choice.diverged };
+      case "lineage": {
+        const changes = await this.changedSince(subject, clonedPoint(this.core, volume) as PointRow, signal);
+        return { ...changes, ...this.asLineage(volume, changes), diverged: choice.diverged };
+      }
       case "base": {
         const base = this.holdBase(row, choice.pointId);
         return { ...(await this.changedSince(subject, base, signal)), diverged: choice.diverged };
       }
     }
+  }
+
+  /** For a clone whose original's cluster has answered: whether both sides have the point it was made of. */
+  private async cloned(volume: VolumeRow, { lineage }: Report) {
+    const known = lineageOf(volume);
+    if (known === undefined || lineage === undefined) return undefined;
+    const here = lineage?.pointId === known.pointId ? clonedPoint(this.core, volume) : undefined;
+    return { pointId: known.pointId, isCommon: here !== undefined && (await isPresent(this.core, here)) };
+  }
+
+  private asLineage(volume: VolumeRow, { base, mode }: Pick<Planned, "base" | "mode">) {
+    const lineage = lineageOf(volume);
+    return base === undefined || lineage === undefined ? {} : { lineage, mode: { ...mode, reason: "Lineage" } };
   }
 
   /** After a restore from an old disk, people should still see numbers that grow: the next one is above both sides'. */
@@ -84,22 +106,22 @@ export class Planning {
     const { core } = this;
     try {
       return core.journal.transaction(() => {
-        takeHold(core, { owner: row.owner, pointId, reason: "job", holder: row.name });
+        takeHold(core, { owner: row.owner, pointId, reason: "job", holder: jobOf(row) });
         return pointOf(core.journal, row.owner, pointId) as PointRow;
       });
     } catch (error) {
       if (codeOf(error) === undefined) throw error;
       // It was released and went between the choice and the hold: another attempt chooses another one.
-      throw new LongshoreError("PlanMismatch", `base ${pointId} of job ${row.name} is going`, { cause: error });
+      throw new LongshoreError("PlanMismatch", `base ${pointId} of job ${jobOf(row)} is going`, { cause: error });
     }
   }
 
   private async changedSince(subject: Subject, base: PointRow, signal: AbortSignal) {
     const { to, row } = subject;
-    const changes = await this.core.storage.changed(row.owner, sealedPoint(base), sealedPoint(to), signal);
+    const changes = await this.core.storage.changed(row.owner, basePoint(base), sealedPoint(to), signal);
     // Without a sound difference the target starts from nothing: what the base has and `to` has not must not stay.
     if (changes.mode.kind === "allocated") {
-      this.core.log.warn({ job: row.name, reason: changes.mode.reason }, "no sound difference; all is sent");
+      this.core.log.warn({ job: jobOf(row), reason: changes.mode.reason }, "no sound difference; all is sent");
       return this.planned(subject, undefined, changes);
     }
     return this.planned(subject, base, changes);

@@ -4,9 +4,8 @@ import { createHash } from "node:crypto";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { PointReader } from "../storage/backend.ts";
-import type { Lane } from "../transfer/lane.ts";
-import type { PeerTarget } from "../wire/peer.ts";
-import type { PeerConnection } from "./engine-options.ts";
+import type { Lane, LaneDialer } from "../transfer/lane.ts";
+import type { PeerApi, PeerTarget } from "../wire/peer.ts";
 
 const frameBytes = 1 << 20;
 const batchBytesMax = 16 << 20;
@@ -21,7 +20,9 @@ export interface Progress {
 }
 
 export interface SendOptions {
-  readonly connection: PeerConnection;
+  /** The agent that stores the units. */
+  readonly api: PeerApi;
+  readonly dialer: LaneDialer;
   readonly target: PeerTarget;
   readonly peerClusterUid: string;
   readonly reader: PointReader;
@@ -53,9 +54,8 @@ export async function sendUnits(options: SendOptions): Promise<void> {
 
 async function runLane(options: SendOptions, queue: UnitQueue, number: number): Promise<void> {
   if (queue.isEmpty()) return;
-  const { api, lanes } = options.connection;
-  const { ticket, laneAddress } = await api.laneTicket(options.target, number);
-  const lane = await lanes.open(
+  const { ticket, laneAddress } = await options.api.laneTicket(options.target, number);
+  const lane = await options.dialer.open(
     { address: laneAddress, ticket, peerClusterUid: options.peerClusterUid },
     options.signal,
   );
@@ -92,10 +92,10 @@ const networkCodes: readonly (string | undefined)[] = ["StreamTorn", "Unreachabl
 const noDigest = "0".repeat(64);
 
 /** Why a lane tore is known to who tore it. If that was the target, to ask it for the unit in question tells: a full disk. */
-async function whyTorn({ connection, target, signal }: SendOptions, on: OpenLane, torn: unknown): Promise<unknown> {
+async function whyTorn({ api, target, signal }: SendOptions, on: OpenLane, torn: unknown): Promise<unknown> {
   if (codeOf(torn) !== "StreamTorn" || on.tornAt === undefined || signal.aborted) return torn;
   try {
-    await connection.api.store(target, { lane: on.number, units: [{ index: on.tornAt, digest: noDigest }] });
+    await api.store(target, { lane: on.number, units: [{ index: on.tornAt, digest: noDigest }] });
     return torn;
   } catch (reason) {
     return networkCodes.includes(codeOf(reason)) ? torn : reason;
@@ -158,12 +158,12 @@ async function sendUnit({ reader, units, pace, signal }: SendOptions, lane: Lane
 }
 
 async function storeBatch(
-  { connection, target, units, progress }: SendOptions,
+  { api, target, units, progress }: SendOptions,
   queue: UnitQueue,
   lane: number,
   digests: readonly { index: number; digest: string }[],
 ): Promise<void> {
-  const result = await connection.api.store(target, { lane, units: [...digests] });
+  const result = await api.store(target, { lane, units: [...digests] });
   const bytes = result.stored.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
   progress.stored(result.stored.length, bytes, result.verified);
   queue.again(result.damaged);

@@ -558,7 +558,7 @@ test("finished jobs are forgotten after their history, unfinished ones never", a
 
 test("staging that nobody goes on with is dropped when it is old", async () => {
   const clock = new FakeClock();
-  await open({ clock, limits: { attemptsMax: 1, stagingAgeMs: 3_600_000 } });
+  await open({ clock, limits: { attemptsMax: 1, stagingAgeMs: 3_600_000, memberIntervalMs: 3_600_000 } });
   world.target.onCall = (method) => {
     if (method === "store") throw cutOff;
   };

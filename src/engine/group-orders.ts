@@ -1,0 +1,148 @@
+// The coordinator's side of the barriers between source agents: everybody is ordered to a step, and nobody goes past it before
+// all are there. Those that are there already are told again and again, so that they know that their coordinator lives.
+import { codeOf, LongshoreError } from "../domain/errors.ts";
+import type { MemberApi, Order, ShareReport } from "../wire/member.ts";
+import { errorOfProblem } from "../wire/problem.ts";
+import type { Core } from "./core.ts";
+import { interruptibleCalls } from "./interruptible.ts";
+import type { JobViews } from "./job-views.ts";
+
+const networkCodes: readonly (string | undefined)[] = ["Unreachable", "Timeout", "StreamTorn"];
+
+export interface Barrier {
+  readonly job: string;
+  readonly order: Order;
+  /** Agent ids of those that must reach it. */
+  readonly who: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+export class GroupOrders {
+  private readonly core: Core;
+  private readonly views: JobViews;
+  /** Called with whatever a participant says. */
+  private readonly onReport: (job: string, report: ShareReport) => void;
+
+  constructor(core: Core, parts: { views: JobViews; onReport: (job: string, report: ShareReport) => void }) {
+    this.core = core;
+    this.views = parts.views;
+    this.onReport = parts.onReport;
+  }
+
+  /** Asks everybody for a report; who does not answer has none. */
+  async ask(
+    job: string,
+    who: readonly string[],
+    signal: AbortSignal,
+  ): Promise<Map<string, ShareReport | undefined | Error>> {
+    const answers = await Promise.all(
+      who.map(async (agentId): Promise<[string, ShareReport | undefined | Error]> => {
+        try {
+          const report = await this.api(agentId, signal).shareReport(job);
+          this.note(job, agentId, report);
+          return [agentId, report];
+        } catch (error) {
+          signal.throwIfAborted();
+          this.noteSilence(job, agentId, error);
+          return [agentId, error instanceof Error ? error : new Error(String(error))];
+        }
+      }),
+    );
+    return new Map(answers);
+  }
+
+  /** Brings everybody to the order's step. Throws the first failure, and `Unreachable` for one that is silent for a lease. */
+  async bring(barrier: Barrier): Promise<void> {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([barrier.signal, stop.signal]);
+    const missing = new Set(barrier.who);
+    const all = Promise.withResolvers<void>();
+    const arrive = (agentId: string) => {
+      missing.delete(agentId);
+      if (missing.size === 0) all.resolve();
+    };
+    if (missing.size === 0) return;
+    const lanes = barrier.who.map((agentId) =>
+      this.keepOrdering(agentId, { ...barrier, signal }, () => arrive(agentId)),
+    );
+    try {
+      // None of them ends by itself but by failing.
+      await Promise.race([all.promise, ...lanes]);
+    } finally {
+      stop.abort(new LongshoreError("Cancelled", "the barrier is decided"));
+      await Promise.allSettled(lanes);
+    }
+  }
+
+  /** Orders once; a participant that is not reached is left out, and told by its silence. Answers who did it. */
+  async tell(barrier: Barrier): Promise<readonly string[]> {
+    const told = await Promise.all(
+      barrier.who.map(async (agentId) => {
+        try {
+          await this.bring({ ...barrier, who: [agentId] });
+          return [agentId];
+        } catch (error) {
+          barrier.signal.throwIfAborted();
+          this.core.log.warn({ job: barrier.job, agentId, err: error }, "participant not reached; it will ask");
+          return [];
+        }
+      }),
+    );
+    return told.flat();
+  }
+
+  private async keepOrdering(agentId: string, barrier: Barrier, arrived: () => void): Promise<never> {
+    const { clock, limits } = this.core;
+    let heardMs = clock.monotonicMs();
+    for (;;) {
+      try {
+        const report = await this.api(agentId, barrier.signal).order(barrier.job, barrier.order);
+        this.note(barrier.job, agentId, report);
+        heardMs = clock.monotonicMs();
+        if (isThere(report, barrier.order)) {
+          arrived();
+          await clock.sleep(limits.leaseMs / 3, barrier.signal);
+        } else if (report.state !== "running") await clock.sleep(limits.retryDelayMs, barrier.signal);
+      } catch (error) {
+        barrier.signal.throwIfAborted();
+        if (!networkCodes.includes(codeOf(error))) throw error;
+        this.noteSilence(barrier.job, agentId, error);
+        if (clock.monotonicMs() - heardMs >= limits.leaseMs) throw error;
+        await clock.sleep(limits.retryDelayMs, barrier.signal);
+      }
+    }
+  }
+
+  private api(agentId: string, signal: AbortSignal): MemberApi {
+    return interruptibleCalls(this.core.members.api(agentId), signal);
+  }
+
+  private note(job: string, agentId: string, report: ShareReport | undefined): void {
+    const heardAtMs = this.core.clock.nowMs();
+    this.views.heard(job).participants.set(agentId, { report, silence: null, heardAtMs });
+    if (report !== undefined) this.onReport(job, report);
+  }
+
+  private noteSilence(job: string, agentId: string, error: unknown): void {
+    const { participants } = this.views.heard(job);
+    const known = participants.get(agentId);
+    const silence = error instanceof Error ? error.message : String(error);
+    participants.set(agentId, { report: known?.report, heardAtMs: known?.heardAtMs ?? null, silence });
+  }
+}
+
+/** Throws what the participant failed with. */
+function isThere(report: ShareReport, { step, end }: Order): boolean {
+  const { state, finishedAs, problem, job } = report;
+  if (state === "finished") {
+    const isAsOrdered = step === "Released" ? finishedAs === "Succeeded" : step === "Ended";
+    if (isAsOrdered) return true;
+    throw new LongshoreError("Conflict", `${report.agentId} has ended ${job} as ${finishedAs}`);
+  }
+  if (state === "failed") {
+    throw errorOfProblem(problem, `share of ${job}`) ?? new LongshoreError("Internal", `share of ${job} failed`);
+  }
+  // A suspended job is left without a run: nothing is under way, and nothing has failed.
+  const isSuspended = step === "Ended" && end?.state === "Suspended" && report.step === null;
+  return state === "idle" && (report.step === step || isSuspended);
+}
