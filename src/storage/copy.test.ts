@@ -22,7 +22,7 @@ afterEach(async () => {
 
 test("a writer who comes while the image is held still stops the work, and then gets in", async () => {
   const writers: Promise<fs.FileHandle>[] = [];
-  const work = mechanism.heldStill("vol", live, async (checkpoint) => {
+  const work = mechanism.heldStill({ volume: "vol", live, frozen: undefined }, async (checkpoint) => {
     checkpoint();
     writers.push(fs.open(join(folder, "live"), "r+"));
     for (;;) {
@@ -37,7 +37,7 @@ test("a writer who comes while the image is held still stops the work, and then 
 test("a copy made while a writer came is not believed, even if the copying did not notice", async () => {
   const opened = Promise.withResolvers<void>();
   let writer: Promise<fs.FileHandle> | undefined;
-  const work = mechanism.heldStill("vol", live, async (checkpoint) => {
+  const work = mechanism.heldStill({ volume: "vol", live, frozen: undefined }, async (checkpoint) => {
     writer = fs.open(join(folder, "live"), "r+");
     const isBroken = () => {
       try {
@@ -57,10 +57,29 @@ test("a copy made while a writer came is not believed, even if the copying did n
 });
 
 test("the lease is given back when the work fails", async () => {
-  const failing = mechanism.heldStill("vol", live, () => Promise.reject(new Error("no")));
+  const failing = mechanism.heldStill({ volume: "vol", live, frozen: undefined }, () =>
+    Promise.reject(new Error("no")),
+  );
   await expect(failing).rejects.toThrow("no");
   const writer = await fs.open(join(folder, "live"), "r+");
   await writer.close();
+});
+
+test("an image whose file system is frozen is copied although it is attached, until the freeze is known to be over", async () => {
+  const attached = await fs.open(join(folder, "live"), "r+");
+  let isOver = false;
+  const frozen = () => {
+    if (isOver) throw new Error("thawed");
+  };
+  const held = { volume: "vol", live, frozen };
+  expect(await mechanism.heldStill(held, async () => "a copy")).toBe("a copy");
+  const late = mechanism.heldStill(held, async (checkpoint) => {
+    isOver = true;
+    checkpoint();
+  });
+  await expect(late).rejects.toThrow("thawed");
+  await expect(mechanism.heldStill(held, async () => "a copy")).rejects.toThrow("thawed");
+  await attached.close();
 });
 
 test("what holds data is found in whole blocks", async () => {

@@ -18,6 +18,8 @@ export type GuardRequest =
   | { readonly kind: "thaw"; readonly id: number };
 
 export type GuardReply =
+  /** Said first: it has started. */
+  | { readonly kind: "ready" }
   | { readonly kind: "frozen"; readonly id: number }
   /** Nothing is frozen for this id. */
   | { readonly kind: "failed"; readonly id: number; readonly errno: string | undefined; readonly message: string }
@@ -152,6 +154,7 @@ async function run(): Promise<void> {
     );
   // A signal meant for the whole group of processes must not leave anything frozen.
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, end);
+  process.stdout.write(`${JSON.stringify({ kind: "ready" } satisfies GuardReply)}\n`);
   for await (const line of createInterface({ input: process.stdin })) {
     guard.follow(JSON.parse(line) as GuardRequest).catch((error: unknown) => {
       process.stderr.write(`${String(error)}\n`);

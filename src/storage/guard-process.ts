@@ -24,12 +24,15 @@ interface Waiting {
 }
 
 const stderrBytesMax = 4096;
+/** For a busy machine to start it; nothing is held up meanwhile. */
+const startMsMax = 30_000;
 const program = join(import.meta.dirname, "freeze-guard.ts");
 
 export class GuardProcess {
   readonly pid: number | undefined;
   /** Resolves when the process is gone, with all of its calls. */
   readonly gone: Promise<void>;
+  private readonly ready = Promise.withResolvers<void>();
   private readonly clock: Clock;
   private readonly child: ChildProcessByStdio<Writable, Readable, Readable>;
   private readonly waiting = new Map<number, Waiting>();
@@ -49,6 +52,8 @@ export class GuardProcess {
     });
     this.pid = this.child.pid;
     this.gone = this.watch();
+    // Whoever wants to freeze waits for it, if anybody does.
+    this.ready.promise.catch(() => undefined);
   }
 
   /** Freezes the file systems, all or none. `thawed` settles as soon as they are not frozen any more, whoever thawed them. */
@@ -56,6 +61,7 @@ export class GuardProcess {
     fileSystems: readonly (readonly Mount[])[],
     timeoutMs: number,
   ): Promise<{ thaw(timeoutMs: number): Promise<Thaw>; readonly thawed: Promise<Thaw> }> {
+    await this.inTime(this.ready.promise, startMsMax);
     const id = ++this.lastId;
     const waiting: Waiting = { frozen: Promise.withResolvers(), thawed: Promise.withResolvers() };
     // Nobody may be waiting for it when the process dies.
@@ -112,6 +118,7 @@ export class GuardProcess {
       const gone = (how: string) => {
         this.isGone = true;
         this.said = `${how}${this.said === "" ? "" : `: ${this.said.trim()}`}`;
+        this.ready.reject(this.death());
         for (const waiting of this.waiting.values()) this.fail(waiting);
         resolve();
       };
@@ -121,12 +128,19 @@ export class GuardProcess {
   }
 
   private fail(waiting: Waiting): void {
-    const error = new GuardError(`the process that freezes is gone: ${this.said}`);
-    waiting.frozen.reject(error);
-    waiting.thawed.reject(error);
+    waiting.frozen.reject(this.death());
+    waiting.thawed.reject(this.death());
+  }
+
+  private death(): GuardError {
+    return new GuardError(`the process that freezes is gone: ${this.said}`);
   }
 
   private hear(reply: GuardReply): void {
+    if (reply.kind === "ready") {
+      this.ready.resolve();
+      return;
+    }
     const waiting = this.waiting.get(reply.id);
     if (waiting === undefined) return;
     if (reply.kind === "frozen") {

@@ -2,9 +2,11 @@ import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
+import { thawNow } from "../../test/fakes/mounted-image.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
 import { extentFlags } from "./extent-diff.ts";
+import { mountsHere } from "./mounts.ts";
 import {
   alignedBuffer,
   cloneWhole,
@@ -12,8 +14,10 @@ import {
   errnoOf,
   extentSizeHint,
   fiemap,
+  freezeFileSystem,
   hasReadLease,
   isImmutable,
+  loopBacking,
   openDirectFlags,
   punchHole,
   releaseLease,
@@ -21,7 +25,9 @@ import {
   setExtentSizeHint,
   setImmutable,
   sharingFileSystem,
+  syncFileSystem,
   takeReadLease,
+  thawFileSystem,
 } from "./native.ts";
 
 const block = 4096;
@@ -246,4 +252,50 @@ test("a file system that is neither XFS nor btrfs is not taken for one", async (
   const zero = await fs.open("/dev/zero", "r");
   expect(sharingFileSystem(zero.fd)).toBeUndefined();
   await zero.close();
+});
+
+describe("a file system that is frozen", () => {
+  let disk: LoopFs | undefined;
+  afterAll(async () => {
+    if (disk === undefined) return;
+    thawNow(disk.path);
+    await disk.unmount();
+  });
+
+  needs("root")("is so until it is thawed, cannot be frozen twice, and says whether it was", async () => {
+    disk = await mountLoop({ fs: "ext4", sizeBytes: 16 * 2 ** 20 });
+    const root = await fs.open(disk.path, "r");
+    await syncFileSystem(root.fd);
+    expect(await thawFileSystem(root.fd)).toBe(false);
+    await freezeFileSystem(root.fd);
+    expect(await errnoIn(() => freezeFileSystem(root.fd))).toBe("EBUSY");
+    expect(await thawFileSystem(root.fd)).toBe(true);
+    expect(await thawFileSystem(root.fd)).toBe(false);
+    await root.close();
+  });
+
+  needs("root")("cannot be one without a device", async () => {
+    const proc = await fs.open("/proc/self", "r");
+    expect(await errnoIn(() => freezeFileSystem(proc.fd))).toBe("EOPNOTSUPP");
+    await proc.close();
+  });
+});
+
+needs("root")("a loop device tells which file is behind it", async () => {
+  const disk = await mountLoop({ fs: "ext4", sizeBytes: 16 * 2 ** 20 });
+  try {
+    const mount = (await mountsHere()).find(({ path }) => path === disk.path);
+    const device = await fs.open(mount?.source ?? "", "r");
+    const image = await fs.stat(join(disk.path, "../image"), { bigint: true });
+    expect(loopBacking(device.fd)).toEqual({ device: image.dev, inode: image.ino });
+    await device.close();
+  } finally {
+    await disk.unmount();
+  }
+});
+
+test("what is no loop device has no file behind it", async () => {
+  const file = await fs.open(join(folder, "no-loop"), "w+");
+  expect(await errnoIn(() => loopBacking(file.fd))).toBe("ENOTTY");
+  await file.close();
 });

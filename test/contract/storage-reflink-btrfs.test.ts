@@ -1,5 +1,6 @@
 import { mountLoop } from "../fakes/loop-fs.ts";
 import { needs } from "../needs.ts";
+import { freezeContract } from "./freeze.ts";
 import { diskFullContract, storageContract } from "./storage.ts";
 
 async function open(sizeBytes: number) {
@@ -8,5 +9,7 @@ async function open(sizeBytes: number) {
 }
 
 storageContract("reflink, on btrfs", { it: needs("root", "btrfs"), open: () => open(512 * 2 ** 20) });
+
+freezeContract("reflink, on btrfs", { it: needs("root", "btrfs"), open: () => open(1024 * 2 ** 20) });
 
 diskFullContract("reflink, on a small btrfs", { it: needs("root", "btrfs"), open: () => open(110 * 2 ** 20) });

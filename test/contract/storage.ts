@@ -58,6 +58,7 @@ export function storageContract(implementation: string, { it, open }: StorageCon
     describe("names", () => names(it));
     describe("a volume", () => volumes(it));
     describe("a snapshot", () => snapshots(it));
+    describe("a volume that nobody has attached, frozen,", () => freezing(it));
     describe("a sealed point", () => points(it));
     describe("what changed", () => changes(it));
     describe("staging", () => stagings(it));
@@ -192,6 +193,7 @@ function names(it: It): void {
     create: (name) => backend.create(name, size),
     expand: (name) => backend.expand(name, size),
     remove: (name) => backend.remove(name),
+    freeze: (name) => backend.freeze(name, 1_000),
     "snapshot (volume)": (name) => backend.snapshot(name, "p"),
     "snapshot (point)": (name) => backend.snapshot("vol", name),
     deletePoint: (name) => backend.deletePoint("vol", name),
@@ -363,6 +365,72 @@ function snapshots(it: It): void {
     await backend.snapshot("vol", "p");
     await writeLive("vol", 0, filled(blockBytes, 8));
     await backend.expand("vol", 2 * size);
+  });
+}
+
+function freezing(it: It): void {
+  const ample = 60_000;
+  const openForWriting = () => fs.open(backend.livePath("vol"), "r+");
+
+  it("stays so until it is thawed, and its snapshot may be taken meanwhile", async () => {
+    await makeVolume();
+    const before = await fs.readFile(backend.livePath("vol"));
+    const frozen = await backend.freeze("vol", ample);
+    expect(frozen.isMounted).toBe(false);
+    const point = await snap("vol", "p");
+    const thaw = await frozen.thaw();
+    expect(thaw.wasFrozen).toBe(true);
+    expect(await frozen.thaw()).toEqual(thaw);
+    expect((await contentOf("vol", point)).equals(before)).toBe(true);
+  });
+
+  it("keeps off whoever wants to write to it, and tells that somebody wanted to", async () => {
+    await makeVolume();
+    const frozen = await backend.freeze("vol", ample);
+    let isOpen = false;
+    const writer = openForWriting().then((file) => {
+      isOpen = true;
+      return file.close();
+    });
+    await backend.list();
+    expect(isOpen).toBe(false);
+    expect(await frozen.thaw()).toMatchObject({ wasFrozen: false });
+    await writer;
+  });
+
+  it("is thawed by its own timer", async () => {
+    await makeVolume();
+    const frozen = await backend.freeze("vol", 50);
+    // The kernel lets it in when the timer has thawed.
+    await (await openForWriting()).close();
+    expect(await frozen.thaw()).toMatchObject({ wasFrozen: false });
+  });
+
+  it("is frozen by one at a time, and again when it was thawed", async () => {
+    await makeVolume();
+    const frozen = await backend.freeze("vol", ample);
+    await refused("VolumeBusy", backend.freeze("vol", ample));
+    await frozen.thaw();
+    const again = await backend.freeze("vol", ample);
+    expect(await again.thaw()).toMatchObject({ wasFrozen: true });
+  });
+
+  it("is refused while its image is open for writing, or is not there", async () => {
+    await makeVolume();
+    const writer = await openForWriting();
+    await refused("VolumeBusy", backend.freeze("vol", ample));
+    await writer.close();
+    await refused("VolumeGone", backend.freeze("nobody", ample));
+    await leaveUnfinished(backend.livePath("unfinished"));
+    await refused("VolumeGone", backend.freeze("unfinished", ample));
+    await (await backend.freeze("vol", ample)).thaw();
+  });
+
+  it("is thawed when the backend is closed", async () => {
+    await makeVolume();
+    await backend.freeze("vol", ample);
+    await backend.close();
+    await (await openForWriting()).close();
   });
 }
 
@@ -858,6 +926,44 @@ function clones(it: It): void {
     const { extents } = await backend.changed("clone", base, await snap("clone", "next"));
     expect(extents).toEqual([{ kind: "data", offset: size, length: blockBytes }]);
     await backend.remove("clone");
+  });
+
+  it("differs from the point it was made of in what was written to it, though that is another volume's", async () => {
+    await makeVolume();
+    const base = { volume: "vol", ...(await snap("vol", "p")) };
+    await backend.clone(base, to);
+    const untouched = await snap("clone", "untouched");
+    expect((await backend.changed("clone", base, untouched)).extents).toEqual([]);
+    await writeLive("vol", 0, filled(size, 8));
+    await writeLive("clone", size, filled(blockBytes, 7));
+    const next = await snap("clone", "next");
+    const changed = await backend.changed("clone", base, next);
+    expect(changed).toEqual({
+      mode: { kind: "delta", unshared: false },
+      extents: [{ kind: "data", offset: size, length: blockBytes }],
+    });
+    await refused("PointGone", backend.changed("clone", { ...base, volume: "nobody" }, next));
+    await refused("PointGone", backend.changed("clone", { point: base.point, identity: base.identity }, next));
+  });
+
+  it("can be brought to a new volume on top of the point it was made of, which stays as it was", async () => {
+    await makeVolume();
+    const base = { volume: "vol", ...(await snap("vol", "p")) };
+    const before = await contentOf("vol", base);
+    await backend.stage("copy", "s", base, 2 * size);
+    const staging = await backend.openStaging("copy", "s", 2 * size);
+    expect((await stagedContent(staging)).equals(Buffer.concat([before, Buffer.alloc(size)]))).toBe(true);
+    expect((await found("copy", "s"))?.allocatedBytes).toBeLessThan(mebibyte);
+    await staging.write(0, filled(mebibyte, 9));
+    await staging.sync();
+    await staging.close();
+    const identity = await backend.seal("copy", "s");
+    expect((await contentOf("vol", base)).equals(before)).toBe(true);
+    await backend.deletePoint("vol", "p");
+    const content = await contentOf("copy", { point: "s", identity });
+    expect(content.subarray(0, mebibyte).equals(filled(mebibyte, 9))).toBe(true);
+    expect(content.subarray(mebibyte, size).equals(before.subarray(mebibyte))).toBe(true);
+    await refused("PointGone", backend.stage("copy", "t", base, size));
   });
 }
 

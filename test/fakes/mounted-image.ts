@@ -49,9 +49,16 @@ export async function mountImage(image: string, { fs, isMade = false }: MountedI
       if (!isMounted) return;
       isMounted = false;
       thawNow(path);
-      await run("umount", [path], { env });
-      await rmdir(path);
-      forget();
+      try {
+        await run("umount", [path], { env });
+        await rmdir(path);
+      } catch (error) {
+        // Somebody still uses it: it goes away with the last user, and the test hears of it.
+        undo();
+        throw error;
+      } finally {
+        forget();
+      }
     },
   };
 }
