@@ -4,7 +4,9 @@ import { type BaseChoice, chooseBase } from "./coordinate.ts";
 const words = (text: string) => text.split(" ").filter((word) => word !== "");
 
 function show(choice: BaseChoice): string {
-  const fact = { done: "", gone: "", behind: "newest", base: "pointId", none: "reason" }[choice.kind];
+  const fact = { done: "", gone: "", behind: "newest", base: "pointId", lineage: "pointId", none: "reason" }[
+    choice.kind
+  ];
   const value = fact === "" ? "" : ` ${(choice as unknown as Record<string, string>)[fact]}`;
   return `${choice.kind}${value}${"diverged" in choice && choice.diverged ? ", diverged" : ""}`;
 }
@@ -38,3 +40,19 @@ test("a target that has lost all the points it once had is not called a first co
   const choice = chooseBase({ sourcePoints: ["a", "b"], targetPoints: [], hasCommitted: true, to: "b" });
   expect(show(choice)).toBe("none NoCommonPoint");
 });
+
+test.each([
+  // source, target, whether both have the point the clone was made of, choice
+  ["c", "", true, "lineage p"],
+  ["c", "", false, "none LineageGone"],
+  ["b c", "b", true, "base b"],
+  ["c", "b", true, "lineage p, diverged"],
+  ["c", "b", false, "none NoCommonPoint, diverged"],
+  ["c", "c", false, "done"],
+])(
+  "a clone with points [%s] whose original's cluster has [%s], and whose point is common: %s, gives %s",
+  (source, target, isCommon, choice) => {
+    const facts = { sourcePoints: words(source), targetPoints: words(target), hasCommitted: target !== "", to: "c" };
+    expect(show(chooseBase({ ...facts, lineage: { pointId: "p", isCommon } }))).toBe(choice);
+  },
+);

@@ -5,6 +5,7 @@ import type { Report } from "../wire/peer.ts";
 import type { PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import { type JobRows, jobOf } from "./job-rows.ts";
+import { releaseClonedPoint, sweepClonedPoint } from "./lineage.ts";
 import type { Subject } from "./planning.ts";
 import { dropHold, type HoldKey, type PointRow, pointOf, takeHold } from "./points.ts";
 import type { Volumes } from "./volumes.ts";
@@ -27,11 +28,13 @@ export function moveBase(
     }
     if (point !== undefined)
       setBase(core, { owner: row.owner, location: row.location, clusterUid: at.clusterUid }, point);
+    releaseClonedPoint(core, at.subject.volume, at);
     rows.change(row.name, { barrier: "Committed" });
     volumes.touch(row.owner);
   });
   rows.publish(row.name);
   volumes.published(row.owner);
+  core.tasks.spawn("sweep a clone's point", () => sweepClonedPoint(core, at.subject.volume));
 }
 
 function newestCommon({ journal }: Core, owner: string, { points }: Report, to: PointRow): PointRow | undefined {

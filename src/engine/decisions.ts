@@ -228,7 +228,7 @@ export class Decisions {
       row.uid,
     );
     this.insertPoint(row, header, { ...point, committedAt: nowMs });
-    this.parts.staging.forget(row.uid);
+    this.parts.staging.forget(row);
     journal.run(
       `UPDATE migrated SET frozenSince = NULL, sizeBytes = ?, generationMax = max(generationMax, ?), revision = revision + 1
        WHERE uid = ?`,

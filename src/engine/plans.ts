@@ -4,6 +4,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import { openPlanDigest, type Unit } from "../domain/plan.ts";
 import type { PlanHeader, PlanPage } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
+import { keepOriginal, plannedBase } from "./lineage.ts";
 import type { MigratedRow, MigratedVolumes, StagingRow } from "./migrated.ts";
 import { pointOf, pointsOf } from "./points.ts";
 
@@ -99,6 +100,7 @@ export class Plans {
         header.to.sizeBytes,
         clock.nowMs(),
       );
+      keepOriginal(this.core, row.name, header);
       this.note(row, header);
     });
   }
@@ -112,7 +114,6 @@ export class Plans {
   }
 
   private check(row: MigratedRow, header: PlanHeader): void {
-    const points = this.migrated.points(row.uid);
     // One that is lost may be sent again; any other, released ones too, has its file under this very name.
     const known = pointOf(this.core.journal, row.uid, header.to.pointId);
     const isFile = pointsOf(this.core.journal, row.uid).some(
@@ -121,8 +122,9 @@ export class Plans {
     if ((known !== undefined && known.state !== "lost") || isFile) {
       throw new LongshoreError("PlanMismatch", `point ${header.to.pointId} is committed already`);
     }
-    const base = header.baseId === null ? undefined : points.find((point) => point.pointId === header.baseId);
-    if (header.baseId !== null && base === undefined) {
+    const base = plannedBase(this.core, row.uid, header);
+    const isOpen = base?.state === "sealed" && (base.owner !== row.uid || base.released === 0);
+    if (header.baseId !== null && !isOpen) {
       throw new LongshoreError("PlanMismatch", `${row.name} has no point ${header.baseId} to start from`);
     }
     if (base !== undefined && base.sizeBytes > header.to.sizeBytes) {

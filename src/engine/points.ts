@@ -2,7 +2,7 @@
 // `deleting` are transactions on the same row, so a point is never deleted under somebody who was told it is kept.
 import { assert } from "../base/assert.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import type { SealedPoint } from "../storage/backend.ts";
+import type { BasePoint, SealedPoint } from "../storage/backend.ts";
 import type { Hold, PointRef } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
 import type { Journal } from "./journal.ts";
@@ -103,6 +103,11 @@ export function dropHold(journal: Journal, hold: HoldKey): void {
 export function sealedPoint(row: PointRow): SealedPoint {
   assert(row.inode !== null && row.fsUuid !== null, `point ${row.pointId} has no identity`);
   return { point: row.file, identity: { inode: row.inode, fsUuid: row.fsUuid, sizeBytes: row.sizeBytes } };
+}
+
+/** A sealed row as the base of a difference or of a staging image, whichever volume these are of. */
+export function basePoint(row: PointRow): BasePoint {
+  return { volume: row.owner, ...sealedPoint(row) };
 }
 
 export function pointRef(row: PointRow): PointRef {

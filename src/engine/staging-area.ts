@@ -4,9 +4,10 @@ import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { rangesOf, type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { FreezeResult, LaneTicket, PeerTarget, PlanHeader, StoreRequest, StoreResult } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
+import { plannedBase, releaseOriginal } from "./lineage.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
-import { markLost, pointOf, pointsOf, sealedPoint } from "./points.ts";
+import { basePoint, markLost, pointsOf } from "./points.ts";
 import type { Caller } from "./sources.ts";
 import { StagingSession, type StoredUnit } from "./staging-session.ts";
 import type { Terms } from "./terms.ts";
@@ -100,11 +101,13 @@ export class StagingArea {
       (point) => point.file === staging.toId && point.state !== "lost",
     );
     if (!isPointFile) await storage.deletePoint(row.uid, staging.toId);
-    journal.transaction(() => this.forget(row.uid));
+    journal.transaction(() => this.forget(row));
   }
 
   /** Within a transaction: the rows of a plan that became a point, or was given up. */
-  forget(uid: string): void {
+  forget({ uid, name }: MigratedRow): void {
+    const staging = this.migrated.staging(uid);
+    if (staging !== undefined) releaseOriginal(this.core, name, headerOf(staging));
     for (const table of ["storedUnits", "planPages", "staging"]) {
       this.core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, uid);
     }
@@ -192,10 +195,10 @@ export class StagingArea {
     });
     const gone = (cause?: unknown) =>
       new LongshoreError("PlanMismatch", `the base ${staging.baseId} of ${row.name} is gone`, { cause });
-    const base = staging.baseId === null ? undefined : pointOf(journal, row.uid, staging.baseId);
+    const base = plannedBase(this.core, row.uid, headerOf(staging));
     if (staging.baseId !== null && base?.state !== "sealed") throw gone();
     try {
-      await storage.stage(row.uid, staging.toId, base && sealedPoint(base), staging.sizeBytes);
+      await storage.stage(row.uid, staging.toId, base && basePoint(base), staging.sizeBytes);
     } catch (error) {
       if (codeOf(error) !== "PointGone" || base === undefined) throw error;
       markLost(this.core, base);

@@ -4,16 +4,17 @@
 import { rangesOf } from "../domain/plan.ts";
 import type { MemberApi } from "../wire/member.ts";
 import type { Claim, Grant, Hello, PeerApi, PeerGroupApi, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
-import type { Barrier } from "../wire/schemas.ts";
+import type { Barrier, Lineage } from "../wire/schemas.ts";
 import type { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import { Decisions } from "./decisions.ts";
 import type { Groups } from "./groups.ts";
 import type { Homes } from "./homes.ts";
 import { isTerm } from "./leases.ts";
+import { originalPoint } from "./lineage.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, Plans } from "./plans.ts";
-import { pointRef, presentPoints } from "./points.ts";
+import { isPresent, pointRef, presentPoints } from "./points.ts";
 import type { Caller, Sources } from "./sources.ts";
 import { StagingArea } from "./staging-area.ts";
 import { Terms } from "./terms.ts";
@@ -168,7 +169,7 @@ export class Target {
       return {
         term: { epoch: row.epoch, nonce: row.nonce },
         leaseMs: this.core.limits.leaseMs,
-        report: await this.report(row),
+        report: { ...(await this.report(row)), ...(await this.lineage(claim.lineage)) },
       };
     });
   }
@@ -204,6 +205,13 @@ export class Target {
       ...(row.groupName !== null && row.groupHome !== null && { group: { name: row.groupName, home: row.groupHome } }),
       ...(vote !== undefined && { prepared: { groupPoint: vote.groupPoint, epoch: vote.epoch } }),
     };
+  }
+
+  /** Whether the point that a clone was made of is here, if it is one of ours at all. */
+  private async lineage(lineage: Lineage | undefined): Promise<Pick<Report, "lineage">> {
+    if (lineage?.clusterUid !== this.core.cluster.uid) return {};
+    const point = originalPoint(this.core, lineage);
+    return { lineage: point !== undefined && (await isPresent(this.core, point)) ? pointRef(point) : null };
   }
 
   private barrier(row: MigratedRow, staging: StagingRow | undefined): Barrier {

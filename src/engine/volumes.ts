@@ -4,6 +4,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { BaseView, Lineage, VolumeSpec, VolumeView } from "../wire/schemas.ts";
 import { type Core, checkRevision, guarded, timeText } from "./core.ts";
+import { keepClonedPoint, releaseClonedPoint, sweepClonedPoint } from "./lineage.ts";
 import { pointsOf, sweep } from "./points.ts";
 import { Snapshots } from "./snapshots.ts";
 import { type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
@@ -81,6 +82,7 @@ export class Volumes extends VolumeRows {
       core.feed.publish("volume", name);
       await this.finishRemoval(row);
       core.feed.publish("volume", name);
+      await sweepClonedPoint(core, row);
       if (row.lineageJson === null || clone === undefined) return;
       core.feed.publish("clone", name);
       await sweep(core, clone.migrated);
@@ -149,15 +151,17 @@ export class Volumes extends VolumeRows {
       row.metadataJson !== metadataJson ||
       row.migrationEnabled !== enabled;
     if (!changed) return;
-    journal.transaction(() =>
+    journal.transaction(() => {
       journal.run(
         `UPDATE volumes SET state = 'ready', sizeBytes = ?, metadataJson = ?, migrationEnabled = ?, revision = revision + 1 WHERE uid = ?`,
         spec.sizeBytes,
         metadataJson,
         enabled,
         uid,
-      ),
-    );
+      );
+      keepClonedPoint(this.core, row, enabled === 1);
+    });
+    if (enabled === 0) await sweepClonedPoint(this.core, row);
     feed.publish("volume", name);
   }
 
@@ -182,6 +186,7 @@ export class Volumes extends VolumeRows {
       throw new LongshoreError("InUse", `volume ${row.name} has a snapshot held by ${hold.holder}`);
     journal.run("UPDATE volumes SET state = 'deleting', revision = revision + 1 WHERE uid = ?", row.uid);
     journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
+    releaseClonedPoint(this.core, row, "volume gone");
     journal.run("DELETE FROM bases WHERE owner = ?", row.uid);
     if (row.lineageJson !== null) {
       journal.run("DELETE FROM holds WHERE reason = 'clone' AND holder = ?", row.name);

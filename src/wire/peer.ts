@@ -2,7 +2,20 @@
 // Every call after the claim carries the granted term; a call under any other term throws `TermLost` and changes nothing.
 
 import { type Static, Type } from "typebox";
-import { Barrier, Bytes, Member, Metadata, Mode, Name, PointId, PointRef, SizeBytes, Time, Uid } from "./schemas.ts";
+import {
+  Barrier,
+  Bytes,
+  Lineage,
+  Member,
+  Metadata,
+  Mode,
+  Name,
+  PointId,
+  PointRef,
+  SizeBytes,
+  Time,
+  Uid,
+} from "./schemas.ts";
 
 const strict = { additionalProperties: false } as const;
 
@@ -45,6 +58,8 @@ export const Claim = Type.Object({
    * is, if it is above every epoch it has seen (or is the very term it has), and grants none of its own.
    */
   group: Type.Optional(Type.Object({ ...GroupRef.properties, term: Term }, strict)),
+  /** For a clone: the point it was made of. If the target is the original's cluster, its report says whether it is there. */
+  lineage: Type.Optional(Lineage),
 });
 export type Claim = Static<typeof Claim>;
 
@@ -77,6 +92,8 @@ export const Report = Type.Object({
   group: Type.Optional(GroupRef),
   /** It has voted to commit this group point, under this epoch, and waits for the group home's decision. */
   prepared: Type.Optional(Type.Object({ groupPoint: PointId, epoch: Type.Integer() })),
+  /** When the claimed lineage is of this very cluster: the original's point, or null when this agent does not have it. */
+  lineage: Type.Optional(Type.Union([PointRef, Type.Null()])),
 });
 export type Report = Static<typeof Report>;
 
@@ -101,6 +118,8 @@ export const PlanHeader = Type.Object({
   diverged: Type.Boolean(),
   /** The group point that `to` is a part of. */
   groupPoint: Type.Optional(PointId),
+  /** The base is this point of the original, which the target has; the copy itself has none yet. */
+  lineage: Type.Optional(Lineage),
 });
 export type PlanHeader = Static<typeof PlanHeader>;
 
