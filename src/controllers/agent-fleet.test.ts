@@ -6,7 +6,7 @@ import { silentLog } from "../base/log.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { AgentFleet } from "./agent-fleet.ts";
 import type { AgentNews } from "./agent-mirror.ts";
-import { agentsProblem, findOne } from "./agents.ts";
+import { agentsProblem, findOne, lostAgent } from "./agents.ts";
 
 interface Bench {
   readonly clock: FakeClock;
@@ -192,4 +192,24 @@ test("when it stops, everything it opened is closed", async () => {
   expect(fleet.all()).toEqual([]);
   expect(calls.get("close")).toBe(2);
   expect(clock.sleepers).toBe(0);
+});
+
+test("what the agents say of each other is known; one that is lost is told of, and no longer followed", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a", "b"], ["a:1"]);
+  await clock.advance(100);
+  expect(fleet.members().map(({ agentId, state }) => `${agentId} ${state}`)).toEqual(["a undefined", "b undefined"]);
+  // Another agent answers where the lost one was; what it has is not the lost one's.
+  for (const agent of agents.values()) {
+    const state = (agentId: string) => (agentId === "b" ? "lost" : "alive");
+    agent.view.members = agent.view.members.map((one) => ({ ...one, state: state(one.agentId) }));
+  }
+  await clock.advance(20_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["a"]);
+  expect(lostAgent(fleet.members(), "b")?.node).toBe("b");
+  expect(lostAgent(fleet.members(), "a")).toBeUndefined();
+  expect(news).toContainEqual({ kind: "member", name: "b" });
+  const told = news.length;
+  await clock.advance(20_000);
+  expect(news.length).toBe(told);
+  await stop();
 });

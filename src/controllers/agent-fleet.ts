@@ -82,7 +82,9 @@ export class AgentFleet implements Agents, Source {
   }
 
   async #adopt(members: readonly MemberView[], enqueue: Enqueue, signal: AbortSignal): Promise<void> {
-    const present = new Map(members.map(({ agentId, address }) => [agentId, address]));
+    // Where a lost one was, another may answer now.
+    const followed = members.filter(({ state }) => state !== "lost");
+    const present = new Map(followed.map(({ agentId, address }) => [agentId, address]));
     for (const [id, { address }] of this.#members) if (present.get(id) !== address) await this.#drop(id);
     for (const [id, address] of present) if (!this.#members.has(id)) this.#follow(id, address, enqueue, signal);
   }

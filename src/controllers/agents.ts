@@ -17,9 +17,9 @@ export interface SeenAgent {
 }
 
 export interface Agents {
-  /** Every agent of the cluster that is known of, in a fixed order. */
+  /** Every agent of the cluster that is known of and not lost, in a fixed order. */
   all(): readonly SeenAgent[];
-  /** The same agents as they see each other; as the one that was asked last told. */
+  /** The agents as they see each other, the lost ones among them; as the one that was asked last told. */
   members(): readonly Member[];
 }
 
@@ -47,6 +47,16 @@ export function findOne<C extends Collection>(
   name: string,
 ): Held<ViewOf<C>> | undefined {
   return findAll(agents, collection, name)[0];
+}
+
+/** Those that are followed at the moment. */
+export function followedAgents(agents: Agents): readonly SeenAgent[] {
+  return agents.all().filter(({ problem }) => problem === undefined);
+}
+
+/** The agent of this id, if its node came back without its data. */
+export function lostAgent(members: readonly Member[], agentId: string | undefined): Member | undefined {
+  return members.find((member) => member.agentId === agentId && member.state === "lost");
 }
 
 /** Why what the agents hold is not wholly known; `undefined` when it is, so that what is not seen is not there. */

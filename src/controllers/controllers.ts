@@ -65,9 +65,13 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
           ...all(MigratedVolumes, controllerName.migratedVolume),
         ];
       case "member":
-        return all(VolumeMigrations, controllerName.volumeMigration);
+        return [
+          ...all(VolumeMigrations, controllerName.volumeMigration),
+          ...all(MigratedVolumes, controllerName.migratedVolume),
+        ];
       case "lost":
         return [
+          ...all(VolumeMigrations, controllerName.volumeMigration),
           ...all(MigrationLocations, controllerName.migrationLocation),
           ...all(MigrationSources, controllerName.migrationSource),
         ];

@@ -550,6 +550,22 @@ test("the view of the agent that coordinates is the one that is shown", async ()
   expect(world.server.list(MigrationJobs)[0]?.status?.barrier).toBe("Stored");
 });
 
+test("an agent that is away holds up the volumes it has, and the groups of which it has a part, and no others", async () => {
+  const world = groupWorld();
+  addVolume(world, "c", { label: "" });
+  await world.runUntil(1.5 * hour);
+  const second = world.agents[1];
+  world.agentProblems.set(second?.view.agentId ?? "", "connection refused");
+  world.agent.groupRefusal = new LongshoreError("Unreachable", "agent 2 does not answer");
+  await world.runUntil(4.5 * hour);
+  expect(snapshots(world)).toBe("a: 1g, b: 1g, c: 2 3 4");
+  expect(bases(world)).toBe("c@2?");
+  expect(condition(world, VolumeMigrations, "pv-b")).toBe("False AgentUnreachable");
+  expect(condition(world, VolumeMigrations, "pv-c")).toBe("True Ok");
+  const blocked = world.server.get(VolumeMigrations, { name: "pv-b" })?.status?.locations?.[0]?.blocked;
+  expect(blocked).toContain("connection refused");
+});
+
 test("volumes whose agent lost its data say so, and what to do next", async () => {
   const world = groupWorld();
   await world.runUntil(1.5 * hour);

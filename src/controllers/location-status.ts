@@ -10,6 +10,7 @@ export interface LocationFacts {
   readonly location: MigrationLocation;
   /** As each agent sees it, those that were not told of it yet left out. */
   readonly views: readonly LocationView[];
+  /** How many of our agents are followed at the moment. */
   readonly agents: number;
   readonly agentsProblem: string | undefined;
   readonly volumes: number;
@@ -131,7 +132,11 @@ function readiness(facts: LocationFacts, verdict: Verdict): Found {
   if (invalid !== undefined) return { status: false, reason: reason.invalid, message: invalid };
   const failed = [verdict.reachable, verdict.trusted, verdict.consented].find(({ status }) => status !== true);
   if (failed !== undefined) return failed;
-  if (agentsProblem !== undefined) return { status: false, reason: reason.agentUnreachable, message: agentsProblem };
+  // One agent that is away holds up its own volumes only.
+  if (agents === 0) {
+    const message = agentsProblem ?? "no agent of this cluster answers";
+    return { status: false, reason: reason.agentUnreachable, message };
+  }
   if (views.length < agents) {
     return { status: false, reason: reason.applying, message: "Not all agents of this cluster know of it yet." };
   }
@@ -142,5 +147,6 @@ function readiness(facts: LocationFacts, verdict: Verdict): Found {
     const message = "Its bandwidth is 0 at the moment: no job is started, and those that run are suspended.";
     return { status: true, reason: reason.paused, message };
   }
-  return { status: true, reason: reason.ok, message: "The cluster answers, is trusted, and takes our volumes." };
+  const away = agentsProblem === undefined ? "" : ` Not of agents that are away: ${agentsProblem}.`;
+  return { status: true, reason: reason.ok, message: `The cluster answers, is trusted, and takes our volumes.${away}` };
 }

@@ -3,7 +3,7 @@ import type { MigratedVolume, MigratedVolumeStatus } from "../api/migrated-volum
 import { conditionType, metadataKey, reason } from "../api/names.ts";
 import type { SourceClaim } from "../domain/publication.ts";
 import type { Judgement } from "../kube/conditions.ts";
-import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
+import type { Member, MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
 import { judge, judged, parseTime, present } from "./status-parts.ts";
 
 /** What became of the publication that a MigrationSource asks for. */
@@ -133,23 +133,29 @@ function undecided({ group }: MigratedVolumeView) {
   return { status: true, reason: reason.unreachable, message };
 }
 
-/** What is left to say of a volume that no agent holds any more. */
+/**
+ * What is left to say of a volume that no agent holds any more. `problem`: why that is not known for sure; `lost`: the agent that had
+ * it and came back without its data.
+ */
 export function missingStatus(
   object: MigratedVolume,
-  problem: string | undefined,
+  { problem, lost }: { readonly problem: string | undefined; readonly lost: Member | undefined },
   nowMs: number,
 ): MigratedVolumeStatus {
-  const message =
-    problem ?? "No agent of this cluster holds it (any more). Delete this object if the data is given up.";
-  const found = {
-    status: problem === undefined ? false : undefined,
-    reason: problem === undefined ? reason.missing : reason.agentUnreachable,
-    message,
-  };
-  const judgement = judge(conditionType.available, object.metadata.generation, found);
+  const judgement = judge(conditionType.available, object.metadata.generation, missing(problem, lost));
   const others = (object.status?.conditions ?? []).filter(({ type }) => type !== conditionType.available);
   return {
     ...object.status,
     conditions: [...judged(object.status?.conditions, [judgement], nowMs), ...others],
   };
+}
+
+function missing(problem: string | undefined, lost: Member | undefined) {
+  if (lost !== undefined) {
+    const message = `Agent ${lost.agentId} of node ${lost.node}, which has it, is lost: its node came back without its data. Bring the data back; or, if it is gone for good, run \`longshore node forget ${lost.agentId}\`, and the next migration makes a new copy.`;
+    return { status: false, reason: reason.homeLost, message };
+  }
+  if (problem !== undefined) return { status: undefined, reason: reason.agentUnreachable, message: problem };
+  const message = "No agent of this cluster holds it (any more). Delete this object if the data is given up.";
+  return { status: false, reason: reason.missing, message };
 }

@@ -19,7 +19,7 @@ import {
   watching,
 } from "../kube/cluster.ts";
 import type { MigratedVolumeView } from "../wire/schemas.ts";
-import { agentsProblem, findOne, type Held } from "./agents.ts";
+import { agentsProblem, findOne, type Held, lostAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
   MigratedVolumes,
@@ -79,7 +79,7 @@ async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileConte
   if (object === undefined) return held === undefined ? settled : appear(held, deps, context.signal);
   if (object.metadata.deletionTimestamp !== undefined) return depart(object, facts, deps, context.signal);
   if (held === undefined) {
-    const status = missingStatus(object, facts.agentsProblem, deps.clock.nowMs());
+    const status = missingStatus(object, absence(object, facts, deps), deps.clock.nowMs());
     await deps.cluster.patchStatus(MigratedVolumes, object, status, context.signal);
     return settled;
   }
@@ -101,6 +101,10 @@ function observe(key: Key, { cluster, agents }: ControllerDeps): Facts {
     published: observePublication(cluster, key.name, publication),
     agentsProblem: agentsProblem(agents),
   };
+}
+
+function absence({ status }: MigratedVolume, { agentsProblem: problem }: Facts, { agents }: ControllerDeps) {
+  return { problem, lost: lostAgent(agents.members(), status?.home) };
 }
 
 /** Nothing is published before the first commit, nor without a MigrationSource that says so. */
@@ -212,7 +216,7 @@ async function depart(
   }
   if (held === undefined && problem !== undefined) {
     // An agent that is away may hold the data; only it can delete it.
-    const status = missingStatus(object, problem, clock.nowMs());
+    const status = missingStatus(object, { problem, lost: undefined }, clock.nowMs());
     await cluster.patchStatus(MigratedVolumes, object, status, signal);
     return settled;
   }

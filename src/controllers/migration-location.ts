@@ -16,7 +16,7 @@ import {
 } from "../kube/cluster.ts";
 import { isConditionTrue } from "../kube/conditions.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
-import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
+import { agentsProblem, findAll, followedAgents, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
 import { type LocationFacts, locationStatus } from "./location-status.ts";
@@ -89,13 +89,15 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
   const wish = attemptSpec(location.spec, nowMs);
   const wished = typeof wish === "string" ? undefined : wish;
   const held = findAll(agents, "locations", name);
-  const followed = agents.all().filter(({ problem }) => problem === undefined);
+  const followed = followedAgents(agents);
+  const seen = held.filter(({ agent }) => agent.problem === undefined);
   const isBehind = ({ locations }: SeenAgent) => wished && !isSame(locations.get(name)?.spec, wished.spec);
   const users = cluster.find(migrationsByLocation, name);
   return {
     location,
-    views: held.map(({ view }) => view),
-    agents: agents.all().length,
+    // What agents that are away found out before is no news of the location, unless there is no other.
+    views: (followed.length > 0 ? seen : held).map(({ view }) => view),
+    agents: followed.length,
     agentsProblem: agentsProblem(agents),
     volumes: users.filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name)).length,
     invalid: typeof wish === "string" ? wish : undefined,

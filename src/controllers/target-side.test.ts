@@ -49,6 +49,50 @@ async function publishedWorld(): Promise<OperatorWorld> {
   return world;
 }
 
+test("a volume that came with a group says with which, and what of its points belongs together", async () => {
+  const world = await publishedWorld();
+  const groupPoint = "f".repeat(32);
+  const home = world.agent.view.agentId;
+  world.agent.freeze("east-vol-1");
+  Object.assign(world.agent.migratedVolumes.get("east-vol-1") ?? {}, { group: { name: "shop.db", home } });
+  world.agent.commit("east-vol-1", { groupPoint });
+  await world.run();
+  const { status } = object(world) ?? {};
+  expect(status?.group).toEqual({ name: "shop.db", home });
+  expect(status?.points?.map((point) => point.groupPoint)).toEqual([undefined, groupPoint]);
+  expect(status?.newestPoint?.groupPoint).toBe(groupPoint);
+});
+
+test("a volume whose group home does not decide is undecided: since when, and what to do, until it is decided", async () => {
+  const world = await publishedWorld();
+  const view = world.agent.migratedVolumes.get("east-vol-1");
+  world.agent.freeze("east-vol-1");
+  Object.assign(view ?? {}, { group: { name: "shop.db", home: "agent-9" }, state: "Undecided" });
+  await world.run();
+  expect(object(world)?.status?.state).toBe("Undecided");
+  expect(condition(world, "Available")).toBe("False Undecided");
+  const found = object(world)?.status?.conditions?.find(({ type }) => type === "Undecided");
+  expect(found).toMatchObject({
+    status: "True",
+    message: expect.stringContaining("Agent agent-9, the home of group shop.db"),
+  });
+  // The points that are there stay published.
+  expect(condition(world, "Published")).toBe("True Ok");
+  world.agent.commit("east-vol-1");
+  await world.run();
+  expect([condition(world, "Undecided"), condition(world, "Available")]).toEqual(["none", "True Ok"]);
+});
+
+test("a volume whose agent lost its data says so, and what to do next", async () => {
+  const world = await publishedWorld();
+  const { agentId } = world.agent.view;
+  world.agent.view.members = world.agent.view.members.map((one) => ({ ...one, state: "lost" as const }));
+  await world.run();
+  expect(condition(world, "Available")).toBe("False HomeLost");
+  const found = object(world)?.status?.conditions?.find(({ type }) => type === "Available");
+  expect(found?.message).toContain(`longshore node forget ${agentId}`);
+});
+
 test("consent is given to the agents, and withdrawn before the object goes", async () => {
   const world = targetWorld();
   world.apply(MigrationSources, "east", {

@@ -146,13 +146,15 @@ function snapshotFacts(
   };
 }
 
-type Jobbed = Pick<SeenMember, "migration" | "jobs">;
+type Jobbed = Pick<SeenMember, "migration" | "jobs" | "held">;
 
 function locationsOf(member: Jobbed, view: VolumeView, { locations, group }: SeenVolume): LocationFacts[] {
   const conflict = group?.conflict && `The volumes of group ${group.title} do not agree: ${group.conflict}`;
+  const { agent } = member.held ?? {};
+  const away = agent?.problem && `Agent ${agent.id}, which has volume ${view.name}, is away: ${agent.problem}`;
   return locationNames(member, view).map((name) => ({
     ...locationFacts(name, member, view),
-    ...present({ blocked: conflict ?? blockedBecause(name, locations.get(name)) }),
+    ...present({ blocked: conflict ?? away ?? blockedBecause(name, locations.get(name)) }),
   }));
 }
 

@@ -8,6 +8,7 @@ import type { VolumeMigrationStatusLocation } from "../api/volume-migration.ts";
 import { parseTiming } from "../domain/schedule.ts";
 import type { EventNote } from "../kube/cluster.ts";
 import { conditionOf, type Judgement } from "../kube/conditions.ts";
+import { lostAgent } from "./agents.ts";
 import { judge } from "./status-parts.ts";
 import { blockedBecause, type SeenVolume } from "./volume-facts.ts";
 import { unheldOf } from "./volume-group.ts";
@@ -69,8 +70,7 @@ function homeOf({ held, migration }: SeenVolume): string | undefined {
 }
 
 function homeLost({ seen }: Judged): Finding | undefined {
-  const home = homeOf(seen);
-  const lost = seen.agentMembers.find(({ agentId, state }) => agentId === home && state === "lost");
+  const lost = lostAgent(seen.agentMembers, homeOf(seen));
   if (lost === undefined) return undefined;
   const message = `Agent ${lost.agentId} of node ${lost.node}, which has the volume, is lost: its node came back without its data. Bring the data back; or, if it is gone for good, run \`longshore node forget ${lost.agentId}\` and restore the volume from a location.`;
   return { reason: reason.homeLost, message, event: eventReason.homeLost };
@@ -92,9 +92,14 @@ function groupIncomplete({ seen: { group, agentsProblem } }: Judged): Finding | 
 
 function volumeUnknown({ seen }: Judged): Finding | undefined {
   if (seen.held !== undefined) {
-    const { problem } = seen.held.view;
-    if (problem === null) return undefined;
-    return { reason: problem.code, message: `${problem.detail}. ${problem.advice}`, event: eventReason.volumeMissing };
+    const { agent, view } = seen.held;
+    const { problem } = view;
+    if (problem !== null) {
+      const message = `${problem.detail}. ${problem.advice}`;
+      return { reason: problem.code, message, event: eventReason.volumeMissing };
+    }
+    if (agent.problem === undefined) return undefined;
+    return { reason: reason.agentUnreachable, message: `agent ${agent.id}: ${agent.problem}` };
   }
   const { handle } = seen.migration.spec.volume;
   if (seen.agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: seen.agentsProblem };

@@ -32,6 +32,8 @@ export class OperatorWorld {
   readonly agents: readonly FakeAgent[];
   /** Why the agents are not followed; the operator then goes by what it last saw. */
   agentProblem: string | undefined;
+  /** Of a single one of them, by its id. */
+  readonly agentProblems = new Map<string, string>();
   /** What the operator sees of the agent's volumes, when that is not what there is. */
   seenVolumes: SeenAgent["volumes"] | undefined;
   /** Called for each job that was given to the agent; succeeds it unless set. */
@@ -113,6 +115,10 @@ export class OperatorWorld {
     this.server.edit(kind, { name }, { metadata: { annotations: Object.fromEntries(prefixed) } });
   }
 
+  #isLost({ view }: FakeAgent): boolean {
+    return this.agent.view.members.some(({ agentId, state }) => agentId === view.agentId && state === "lost");
+  }
+
   #begin(name: string): void {
     if (this.holderOf(name)?.jobs.get(name)?.state === "Pending") this.onJob(name);
   }
@@ -140,11 +146,15 @@ export class OperatorWorld {
     const seen = (agent: FakeAgent): SeenAgent => {
       const { volumes, jobs, locations, sources, migratedVolumes } = agent;
       const api = apis.get(agent) as AgentApi;
-      const known = { id: agent.view.agentId, api, problem: this.agentProblem };
+      const known = {
+        id: agent.view.agentId,
+        api,
+        problem: this.agentProblem ?? this.agentProblems.get(agent.view.agentId),
+      };
       return { ...known, volumes: this.seenVolumes ?? volumes, jobs, locations, sources, migratedVolumes };
     };
     return {
-      all: () => this.agents.map((agent) => seen(agent)),
+      all: () => this.agents.filter((agent) => !this.#isLost(agent)).map((agent) => seen(agent)),
       members: () => this.agent.view.members,
     };
   }
