@@ -56,6 +56,7 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
 
     describe("volumes", volumes);
     describe("snapshots", snapshots);
+    describe("snapshots of a group", groupSnapshots);
     describe("locations", locations);
     describe("jobs", jobs);
     describe("sources", sources);
@@ -176,6 +177,56 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       expect((await api.putHold("data", "s1", owner)).holds).toMatchObject([{ reason: "user", owner }]);
       await api.removeHold("data", "s1", { reason: "user", owner });
       expect((await api.getVolume("data")).snapshots).toMatchObject([{ holds: [] }]);
+    });
+  }
+
+  function groupSnapshots() {
+    const volumes = ["logs", "data"];
+
+    beforeEach(async () => {
+      for (const name of [...volumes, "other"]) await api.putVolume(name, spec);
+    });
+
+    test("one of each volume, in the order asked for, all of one group point; the same name is the same again", async () => {
+      const taken = await api.putGroupSnapshot("shop.db", "s1", { volumes });
+      expect(taken).toMatchObject({ group: "shop.db", name: "s1" });
+      const { groupPoint } = taken;
+      const tie = { name: "s1", state: "sealed", group: "shop.db", groupPoint };
+      expect(taken.snapshots).toMatchObject(volumes.map((volume) => ({ volume, ...tie })));
+      for (const [index, volume] of volumes.entries()) {
+        expect((await api.getVolume(volume)).snapshots).toEqual([taken.snapshots[index]]);
+      }
+      const again = await api.putGroupSnapshot("shop.db", "s1", { volumes });
+      expect([again.groupPoint, again.snapshots]).toEqual([groupPoint, taken.snapshots]);
+      const next = await api.putGroupSnapshot("shop.db", "s2", { volumes });
+      expect(next.groupPoint).not.toBe(groupPoint);
+      expect((await api.getVolume("other")).snapshots).toEqual([]);
+    });
+
+    test("a volume that does not exist is refused, and nothing is taken of the others", async () => {
+      await fails("NotFound", api.putGroupSnapshot("shop.db", "s1", { volumes: [...volumes, "nothing"] }));
+      for (const volume of volumes) expect((await api.getVolume(volume)).snapshots).toEqual([]);
+    });
+
+    test("a name that stands for anything else is refused", async () => {
+      await api.putGroupSnapshot("shop.db", "s1", { volumes });
+      await fails("NameTaken", api.putGroupSnapshot("shop.db", "s1", { volumes: [...volumes, "other"] }));
+      await fails("NameTaken", api.putGroupSnapshot("shop.web", "s1", { volumes }));
+      await api.putSnapshot("data", "s2");
+      await fails("NameTaken", api.putGroupSnapshot("shop.db", "s2", { volumes }));
+      expect((await api.getVolume("logs")).snapshots).toHaveLength(1);
+    });
+
+    test("once taken, each volume's part is released by itself", async () => {
+      await api.putGroupSnapshot("shop.db", "s1", { volumes });
+      expect(await api.removeSnapshot("data", "s1")).toBeUndefined();
+      expect((await api.getVolume("data")).snapshots).toEqual([]);
+      expect((await api.getVolume("logs")).snapshots).toMatchObject([{ name: "s1", state: "sealed" }]);
+    });
+
+    test("a group of one volume is one", async () => {
+      const { snapshots } = await api.putGroupSnapshot("shop.db", "s1", { volumes: ["data"] });
+      expect(snapshots).toMatchObject([{ volume: "data", group: "shop.db" }]);
     });
   }
 

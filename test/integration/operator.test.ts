@@ -179,6 +179,32 @@ spec:
   accessModes: [ReadWriteOnce]
   resources: {requests: {storage: 1Mi}}
 `;
+/** A claim of group books with its volume. */
+const member = (name: string) => `
+apiVersion: v1
+kind: Namespace
+metadata: {name: bank}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv-${name}}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: fast
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: bank, name: ${name}}
+  csi: {driver: csi.longshore.dev, volumeHandle: ${name}, fsType: ext4}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: ${name}, namespace: bank, labels: {longshore.dev/group: books}}
+spec:
+  storageClassName: fast
+  volumeName: pv-${name}
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Mi}}
+`;
 const source = `
 apiVersion: longshore.dev/v1
 kind: MigrationSource
@@ -281,6 +307,37 @@ describe("on a real API server", () => {
         snapshot,
         (each) => each !== undefined && each.metadata.uid !== made?.metadata.uid,
       );
+    },
+    90_000,
+  );
+
+  check(
+    "claims of one label are snapshotted and migrated together, and told when they do not agree",
+    async () => {
+      for (const name of ["ledger", "journal"]) await agent.putVolume(name, { sizeBytes: 2 ** 20 });
+      await apply(["ledger", "journal"].map(member).join("---"));
+      const pointOf = (name: string) => {
+        const { bases = [], snapshots = [] } = agent.volumes.get(name) ?? {};
+        return snapshots.find(({ pointId }) => pointId === bases[0]?.pointId)?.groupPoint;
+      };
+      const points = async () => [pointOf("ledger"), pointOf("journal")];
+      await until("one point of both", points, ([one, other]) => one !== undefined && one === other);
+      const { stdout } = await plane.kubectl(["get", "migrationjobs", "-l", "longshore.dev/group=books"]);
+      expect(stdout).toMatch(/^bank-books-berlin-p\S+ +books +berlin +Succeeded/m);
+      const spec = "{group: {namespace: bank, name: books}, location: berlin}";
+      await apply(`apiVersion: longshore.dev/v1\nkind: MigrationJob\nmetadata: {name: books}\nspec: ${spec}\n`);
+      const ended = await until(
+        "the job",
+        () => get("migrationjob", "books"),
+        (each) => each?.status?.phase === "Succeeded",
+      );
+      expect(ended?.status?.volumes).toEqual(["pv-journal", "pv-ledger"]);
+      await plane.kubectl(["annotate", "pv", "pv-ledger", "longshore.dev/migrationEnable=false"]);
+      const conflict = (each: Read | undefined) => condition(each, "GroupConflict") === "True GroupConflict";
+      await until("the conflict", () => get("volumemigration", "pv-journal"), conflict);
+      await plane.kubectl(["annotate", "pv", "pv-journal", "longshore.dev/migrationEnable=false"]);
+      const disabled = (each: Read | undefined) => condition(each, "Ready") === "False Disabled";
+      await until("its end", () => get("volumemigration", "pv-journal"), disabled);
     },
     90_000,
   );
