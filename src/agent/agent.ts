@@ -75,8 +75,8 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
       lanes,
       connect: (location) => connectTo(location, credentials, clock),
       seeds: config.seeds,
-      connectMember(address) {
-        const api = openMemberClient({ address, credentials });
+      connectMember(address, agentId) {
+        const api = openMemberClient({ address, agentId, credentials });
         return { api, close: () => api.close() };
       },
       openJournal,
@@ -135,13 +135,14 @@ async function openLanes(
 function connectTo(location: LocationSpec, credentials: Credentials, clock: Clock): PeerConnection {
   const { seeds, caBundle, clusterUid } = location;
   const bundle = bundleOf(location);
-  const client = (addresses: readonly string[]) =>
-    openPeerClient({ seeds: addresses, caBundle, expectedClusterUid: clusterUid, credentials });
+  const client = (addresses: readonly string[], agentId?: string) =>
+    openPeerClient({ seeds: addresses, agentId, caBundle, expectedClusterUid: clusterUid, credentials });
   const api = client(seeds);
   const homes = new Map<string, ReturnType<typeof client>>();
-  const at = ({ address }: { address: string }) => {
-    const home = homes.get(address) ?? client([address]);
-    homes.set(address, home);
+  const at = ({ address, agentId }: { address: string; agentId: string }) => {
+    const key = `${agentId} ${address}`;
+    const home = homes.get(key) ?? client([address], agentId);
+    homes.set(key, home);
     return home;
   };
   const lanes = tlsLaneDialer({
@@ -180,6 +181,7 @@ function openServer(
 ): Promise<AgentServer> {
   return listening(`listen ${renderHostPort(config.listen)}`, () =>
     openAgentServer({
+      agentId: engine.agentId,
       api: engine.api,
       member: engine.member,
       peerFor: ({ clusterUid, source }) => engine.peer(clusterUid, [source]),

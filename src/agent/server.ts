@@ -13,7 +13,7 @@ import type { AgentApi } from "../wire/agent-api.ts";
 import type { Credentials } from "../wire/credentials.ts";
 import type { MemberApi } from "../wire/member.ts";
 import { problemMediaType, problemOf } from "../wire/problem.ts";
-import { agentRoutes, bodyBytesMax, memberRoutes, peerRoutes, type Route } from "../wire/routes.ts";
+import { agentHeader, agentRoutes, bodyBytesMax, memberRoutes, peerRoutes, type Route } from "../wire/routes.ts";
 import type { Problem } from "../wire/schemas.ts";
 import { type Access, noSuchRoute, refusal } from "./admission.ts";
 import { agentHandlers } from "./agent-handlers.ts";
@@ -26,6 +26,8 @@ import { type PeerFor, peerHandlers } from "./peer-handlers.ts";
 import { problemOfError } from "./problem-reply.ts";
 
 export interface AgentServerOptions {
+  /** Of this agent: requests that are meant for another one are refused. */
+  readonly agentId: string;
   readonly api: AgentApi;
   readonly peerFor: PeerFor;
   /** For the other agents of the own cluster. */
@@ -184,6 +186,9 @@ async function admit(request: FastifyRequest, reply: FastifyReply, context: Cont
   request.caller = await callerOf(request.raw.socket as TLSSocket, context);
   const refused = refusal(request.caller, access, whatOf(request));
   if (refused !== undefined) throw refused;
+  const meant = request.headers[agentHeader];
+  if (meant !== undefined && meant !== context.agentId)
+    throw new LongshoreError("Unreachable", `agent ${meant} is not here any more; this is agent ${context.agentId}`);
 }
 
 async function callerOf(socket: TLSSocket, { credentials, consents, clock }: Context): Promise<Caller> {

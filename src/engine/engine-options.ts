@@ -15,7 +15,7 @@ import type { Journal } from "./journal.ts";
 export interface PeerConnection {
   /** Whichever agent answers first. */
   readonly api: PeerApi;
-  /** One agent of it, at its own address, such as the home of a copy. */
+  /** One agent of it, such as the home of a copy; `Unreachable` when another one answers at its address. */
   at(member: Pick<Member, "agentId" | "address">): PeerApi;
   readonly lanes: LaneDialer;
   close(): Promise<void>;
@@ -90,8 +90,11 @@ export interface EngineOptions {
   readonly addresses: { readonly address: string; readonly laneAddress: string };
   /** Addresses (host:port) of agents of the own cluster, from which all others are learnt; none for a single agent. */
   readonly seeds: readonly string[];
-  /** Opens a connection to an agent of the own cluster; its calls throw what the network does. */
-  readonly connectMember: (address: string) => MemberConnection;
+  /**
+   * Opens a connection to an agent of the own cluster: to the one of that id (`Unreachable` when another one answers), or
+   * to whoever is there. Its calls throw what the network does.
+   */
+  readonly connectMember: (address: string, agentId?: string) => MemberConnection;
   /** Opens the journal in {@link dataDir}. */
   readonly openJournal: (folder: string) => Journal;
   readonly storage: StorageBackend;

@@ -27,6 +27,8 @@ import { Target } from "./target.ts";
 import { Volumes } from "./volumes.ts";
 
 export interface Engine {
+  /** Kept with its data, so that an agent on an empty folder is another one. */
+  readonly agentId: string;
   /** What this cluster's operator and CSI driver may ask for. */
   readonly api: AgentApi;
   /**
@@ -111,6 +113,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
+    agentId: core.agentId,
     member,
     api: agentApi(core, { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs }),
     peer: (clusterUid, verifiedUnder) => {
@@ -205,7 +208,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
   const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
   return {
     describe: () => describeAgent(core),
-    forgetMember: async (agentId) => core.members.forget(agentId),
+    forgetMember: (agentId) => core.members.forget(agentId),
     listVolumes: () => list(volumes.list()),
     getVolume: async (name) => volumes.get(name),
     putVolume: (name, spec, precondition) => volumes.put(name, spec, precondition),

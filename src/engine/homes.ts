@@ -28,7 +28,7 @@ export class Homes {
 
   /** See PeerGroupApi.locate. */
   async locate(clusterUid: string, request: LocateRequest): Promise<Located> {
-    this.core.members.checkWelcome();
+    this.checkEntitled();
     const asked = { clusterUid, volumes: request.volumes.map(({ volume }) => volume) };
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
@@ -53,6 +53,7 @@ export class Homes {
   place(request: PlaceRequest): Promise<Copies> {
     const { clusterUid, volumes } = request;
     return this.core.lock.run(placeLockKey, async () => {
+      this.checkEntitled();
       const survey = await this.survey({ clusterUid, volumes: volumes.map(({ volume }) => volume) });
       const copies = [...survey.copies];
       for (const { volume, sizeBytes } of volumes) {
@@ -62,6 +63,12 @@ export class Homes {
       const { freeBytes } = await this.core.storage.space();
       return { copies, freeBytes };
     });
+  }
+
+  /** Whoever does not know the cluster would take for new what others have. */
+  private checkEntitled(): void {
+    this.core.members.checkWelcome();
+    this.core.members.checkAcquainted();
   }
 
   private made(clusterUid: string, volume: string): Copy | undefined {

@@ -12,15 +12,20 @@ const intervalsAlive = 3;
 
 export class Members {
   private readonly core: Omit<Core, "members">;
+  /** To whoever is at an address, to meet; and to one agent alone, for everything else. */
   private readonly connections = new Map<string, MemberConnection>();
+  /** Addresses that have not answered yet. */
+  private readonly visited = new Set<string>();
   private readonly heardMs = new Map<string, number>();
+  private readonly startedMs: number;
+  /** Whether any seed or member has answered since the start. */
+  private hasMet = false;
   private local: MemberApi | undefined;
-  /** Whether others have said that this agent was forgotten. */
-  private isOut = false;
   private incarnation: number;
 
   constructor(core: Omit<Core, "members">) {
     this.core = core;
+    this.startedMs = core.clock.monotonicMs();
     this.incarnation = this.raiseIncarnation(0);
   }
 
@@ -61,31 +66,44 @@ export class Members {
     return this.row(agentId)?.state === "forgotten";
   }
 
-  /** One agent, this one included. Throws `Unreachable` for one that is not known or was forgotten. */
+  /**
+   * One agent, this one included. Throws `Unreachable` for one that is not known or was forgotten; so do its calls when
+   * another agent answers at its address.
+   */
   api(agentId: string): MemberApi {
     if (agentId === this.core.agentId && this.local !== undefined) return this.local;
-    return this.connection(this.member(agentId).address).api;
+    return this.connection(this.member(agentId).address, agentId).api;
   }
 
   /** Throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
   checkWelcome(): void {
-    if (!this.isOut) return;
     const { agentId, dataDir } = this.core;
+    if (!this.isForgotten(agentId)) return;
     throw new LongshoreError(
       "Forbidden",
       `agent ${agentId} was forgotten by its cluster; start it on an empty folder instead of ${dataDir}`,
     );
   }
 
+  /**
+   * Throws `Unreachable` while this agent cannot know who else there is: it is new, and none of its seeds has answered.
+   * What it has not heard of may have what is asked for.
+   */
+  checkAcquainted(): void {
+    const others = this.core.seeds.filter((seed) => seed !== this.core.addresses.address);
+    if (this.hasMet || others.length === 0 || this.rows().length > 0) return;
+    const seeds = others.join(", ");
+    throw new LongshoreError("Unreachable", `agent ${this.core.agentId} is new, and no seed has answered: ${seeds}`);
+  }
+
   /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
-  forget(agentId: string): void {
+  async forget(agentId: string): Promise<void> {
     const row = this.row(agentId);
     if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
     if (row.state === "forgotten") return;
-    // One that is taken for lost by mistake says so itself, and is a member again.
-    if (row.state === "member" && this.isAlive(agentId))
-      throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
-    this.save({ ...row, state: "forgotten" });
+    if (await this.answers(row)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    // What is known may have changed while it was asked.
+    this.save({ ...(this.row(agentId) ?? row), state: "forgotten" });
     this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
   }
 
@@ -99,13 +117,13 @@ export class Members {
     return this.meeting();
   }
 
-  /** One round: meets every seed and every member, and tells lost ones. */
+  /** One round: meets every seed and every member, and tells lost ones. Waits for nobody. */
   async round(): Promise<void> {
     const own = this.core.addresses.address;
     const known = this.known().filter(({ state }) => state !== "forgotten");
     const addresses = new Set([...known.map(({ address }) => address), ...this.core.seeds]);
     addresses.delete(own);
-    await Promise.all([...addresses].map((address) => this.visit(address)));
+    for (const address of addresses) this.visitSoon(address);
     this.tellLost();
     await this.disconnectOld();
   }
@@ -115,12 +133,20 @@ export class Members {
     this.connections.clear();
   }
 
+  /** One that does not answer must not keep the others from being met, or they would be taken for dead. */
+  private visitSoon(address: string): void {
+    if (this.visited.has(address)) return;
+    this.visited.add(address);
+    this.core.tasks.spawn(`meet ${address}`, () => this.visit(address).finally(() => this.visited.delete(address)));
+  }
+
   private async visit(address: string): Promise<void> {
     try {
       const { self, members } = await this.connection(address).api.meet(this.meeting());
+      this.hasMet = true;
       if (self.agentId !== this.core.agentId) this.heard(self);
       // A name that stands for all agents led here: it is resolved anew next time, and then perhaps leads to another one.
-      else await this.disconnect(address);
+      else await this.disconnect(keyOf(address));
       for (const member of members) this.learn(member);
     } catch (error) {
       if (codeOf(error) === "Forbidden") this.refused(error);
@@ -128,9 +154,23 @@ export class Members {
     }
   }
 
+  /** Whether this very agent is there, asked now: that nothing was heard of it may be because we have just started. */
+  private async answers({ agentId, address }: KnownMember): Promise<boolean> {
+    if (this.isAlive(agentId)) return true;
+    try {
+      await this.connection(address, agentId).api.meet(this.meeting());
+      return true;
+    } catch (error) {
+      this.core.log.info({ agentId, address, problem: describe(error) }, "the agent to forget does not answer");
+      return false;
+    }
+  }
+
+  /** Kept, for it holds after the next start too, when there is perhaps nobody to say it again. */
   private refused(error: unknown): void {
-    if (!this.isOut) this.core.log.error({ err: error }, "this agent was forgotten by its cluster");
-    this.isOut = true;
+    if (this.isForgotten(this.core.agentId)) return;
+    this.core.log.error({ err: error }, "this agent was forgotten by its cluster");
+    this.save({ ...this.meeting().self, state: "forgotten" });
   }
 
   private meeting(): Meeting {
@@ -166,10 +206,16 @@ export class Members {
     const rows = [...this.rows(), this.meeting().self];
     const alive = new Set(rows.filter(({ agentId }) => this.isAlive(agentId)).map(({ node }) => node));
     for (const row of this.rows()) {
-      if (row.state !== "member" || this.isAlive(row.agentId) || !alive.has(row.node)) continue;
+      if (row.state !== "member" || !this.isSilent(row.agentId) || !alive.has(row.node)) continue;
       this.save({ ...row, state: "lost" });
       this.core.log.error({ agentId: row.agentId, node: row.node }, "the node is back without this agent's data");
     }
+  }
+
+  /** Not heard of for long, although it could have been: just after a start nobody has been. */
+  private isSilent(agentId: string): boolean {
+    const sinceMs = Math.max(this.heardMs.get(agentId) ?? 0, this.startedMs);
+    return this.core.clock.monotonicMs() - sinceMs > intervalsAlive * this.core.limits.memberIntervalMs;
   }
 
   private known(): KnownMember[] {
@@ -177,8 +223,10 @@ export class Members {
     return [...this.rows(), self].sort((a, b) => (a.agentId < b.agentId ? -1 : 1));
   }
 
+  /** The others. */
   private rows(): KnownMember[] {
-    return this.core.journal.all<KnownMember>("SELECT * FROM members ORDER BY agentId").map((row) => ({ ...row }));
+    const sql = "SELECT * FROM members WHERE agentId <> ? ORDER BY agentId";
+    return this.core.journal.all<KnownMember>(sql, this.core.agentId).map((row) => ({ ...row }));
   }
 
   private row(agentId: string): KnownMember | undefined {
@@ -208,22 +256,31 @@ export class Members {
     });
   }
 
-  private connection(address: string): MemberConnection {
-    const known = this.connections.get(address) ?? this.core.connectMember(address);
-    this.connections.set(address, known);
+  private connection(address: string, agentId?: string): MemberConnection {
+    const key = keyOf(address, agentId);
+    const known = this.connections.get(key) ?? this.core.connectMember(address, agentId);
+    this.connections.set(key, known);
     return known;
   }
 
   private async disconnectOld(): Promise<void> {
-    const used = new Set([...this.known().map(({ address }) => address), ...this.core.seeds]);
-    for (const address of [...this.connections.keys()]) if (!used.has(address)) await this.disconnect(address);
+    const members = this.known().filter(({ state }) => state !== "forgotten");
+    const used = new Set([
+      ...this.core.seeds.map((seed) => keyOf(seed)),
+      ...members.flatMap(({ address, agentId }) => [keyOf(address), keyOf(address, agentId)]),
+    ]);
+    for (const key of [...this.connections.keys()]) if (!used.has(key)) await this.disconnect(key);
   }
 
-  private async disconnect(address: string): Promise<void> {
-    const connection = this.connections.get(address);
-    this.connections.delete(address);
+  private async disconnect(key: string): Promise<void> {
+    const connection = this.connections.get(key);
+    this.connections.delete(key);
     await connection?.close();
   }
+}
+
+function keyOf(address: string, agentId = "anyone"): string {
+  return `${agentId} at ${address}`;
 }
 
 const finality = { member: 0, lost: 1, forgotten: 2 } as const;

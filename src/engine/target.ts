@@ -105,7 +105,10 @@ export class Target {
         this.sources.seen(caller);
         return this.homes.locate(caller.clusterUid, request);
       },
-      claimGroup: async (claim) => groups.claim(caller, claim),
+      claimGroup: async (claim) => {
+        this.core.members.checkWelcome();
+        return groups.claim(caller, claim);
+      },
       reportGroup: async (group) => groups.report(caller, group),
       renewGroup: async (target) => groups.renew(caller, target),
       prepare: async (target, request) => votes.prepare(caller, target, request),
@@ -156,7 +159,8 @@ export class Target {
     };
   }
 
-  private claim(caller: Caller, claim: Claim): Promise<Grant> {
+  private async claim(caller: Caller, claim: Claim): Promise<Grant> {
+    this.core.members.checkWelcome();
     const key = migratedLockKey({ clusterUid: caller.clusterUid, volumeUid: claim.volume });
     return this.core.lock.run(key, async () => {
       const before = this.migrated.bySource(caller.clusterUid, claim.volume);

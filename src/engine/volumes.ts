@@ -36,6 +36,7 @@ export class Volumes extends VolumeRows {
       if (row?.state === "deleting") throw new LongshoreError("InUse", `volume ${name} is being deleted; try again`);
       if (row === undefined) {
         if (ifMatch !== undefined) throw new LongshoreError("PreconditionFailed", `volume ${name} does not exist`);
+        this.core.members.checkWelcome();
         await this.checkReserve(0);
       } else checkRevision(`volume ${name}`, row.revision, ifMatch);
       const uid = row?.uid ?? this.core.journal.transaction(() => this.insert(name, spec, null));

@@ -15,6 +15,8 @@ import type { Change, JobView } from "./schemas.ts";
 export interface AgentClientOptions {
   /** host:port of agents of our own cluster. */
   readonly addresses: readonly string[];
+  /** The one agent that is meant, where it is not any of the cluster. */
+  readonly agentId?: string | undefined;
   readonly credentials: Credentials;
   /** Goes with every request, so that the agent's log lines can be found from ours. */
   readonly reconcileId?: () => string | undefined;
@@ -27,12 +29,13 @@ export interface AgentClientOptions {
 
 /** Calls throw what the agent threw, and `Unreachable`, `Untrusted`, `Timeout`, `StreamTorn`. */
 export function openAgentClient(options: AgentClientOptions): AgentApi & { close(): Promise<void> } {
-  const { credentials, addresses, timeouts } = options;
+  const { credentials, addresses, agentId, timeouts } = options;
   const http = openHttpClient({
     addresses,
     credentials,
     trustedCa: () => credentials.current().ca,
     clusterUid: credentials.identity.clusterUid,
+    agentId,
     ...(timeouts && { timeouts }),
   });
   const client = { http, headers: () => headersOf(options.reconcileId?.()) };

@@ -10,7 +10,7 @@ import type { Credentials } from "./credentials.ts";
 import { parseEvents, type ServerSentEvent } from "./event-stream.ts";
 import { networkError } from "./network-error.ts";
 import { errorOfProblem } from "./problem.ts";
-import type { BodyOf, ParamsOf, QueryOf, ResponseOf, Route } from "./routes.ts";
+import { agentHeader, type BodyOf, type ParamsOf, type QueryOf, type ResponseOf, type Route } from "./routes.ts";
 
 export interface HttpClientOptions {
   /** host:port of agents of one cluster; they are tried in turn, beginning with the last that answered. */
@@ -20,6 +20,8 @@ export interface HttpClientOptions {
   readonly trustedCa: () => string;
   /** The cluster that must answer; without it, the first one that answers is held on to. */
   readonly clusterUid?: string | undefined;
+  /** The one agent that is meant: another that has taken over its address answers nothing but `Unreachable`. */
+  readonly agentId?: string | undefined;
   readonly timeouts?: Partial<ClientTimeouts>;
 }
 
@@ -67,6 +69,7 @@ interface Prepared {
 export function openHttpClient(options: HttpClientOptions): HttpClient {
   const timeouts = { ...defaults, ...options.timeouts };
   const pool = openPool(options, timeouts);
+  const meant = options.agentId === undefined ? {} : { [agentHeader]: options.agentId };
   let preferred = 0;
 
   /** Tries the addresses in turn until one can be connected to; another failure than that is final. */
@@ -94,7 +97,7 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
     },
     async call(route, call) {
       const answerMs = route.timeoutMs ?? timeouts.answerMs;
-      const { response, address } = await send(prepare(route, call), { headersMs: answerMs, bodyMs: answerMs });
+      const { response, address } = await send(prepare(route, call, meant), { headersMs: answerMs, bodyMs: answerMs });
       const body = await bodyOf(response, address);
       if (response.statusCode >= 400) throw failureOf(response.statusCode, body, address);
       return response.statusCode === 204 ? undefined : checked(route, body, address);
@@ -102,7 +105,7 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
     async *events(route, call, signal) {
       const limits = { headersMs: timeouts.answerMs, bodyMs: timeouts.silenceMs };
       const accept = { accept: "text/event-stream" };
-      const prepared = prepare(route, call);
+      const prepared = prepare(route, call, meant);
       try {
         const sent = await send({ ...prepared, headers: { ...prepared.headers, ...accept } }, limits, signal);
         yield* eventsOf(sent.response, sent.address);
@@ -163,7 +166,7 @@ function untrusted(message: string): LongshoreError {
   return new LongshoreError("Untrusted", message);
 }
 
-function prepare<R extends Route>(route: R, call: CallOf<R>): Prepared {
+function prepare<R extends Route>(route: R, call: CallOf<R>, meant: Record<string, string>): Prepared {
   const { params, query, body, ifMatch, headers } = call as Loose;
   const path = route.path.replaceAll(/:(\w+)/g, (_, name: string) => encodeURIComponent(String(params?.[name])));
   const search = new URLSearchParams(Object.entries(query ?? {}).filter((pair): pair is [string, string] => !!pair[1]));
@@ -173,6 +176,7 @@ function prepare<R extends Route>(route: R, call: CallOf<R>): Prepared {
     path: search.size === 0 ? path : `${path}?${search}`,
     headers: {
       ...headers,
+      ...meant,
       ...(json !== null && { "content-type": "application/json" }),
       ...(ifMatch !== undefined && { "if-match": `"${ifMatch}"` }),
     },

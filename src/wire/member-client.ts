@@ -8,6 +8,8 @@ import { memberRoutes as routes } from "./routes.ts";
 export interface MemberClientOptions {
   /** host:port of the one agent that is meant. */
   readonly address: string;
+  /** Its id; without it, whoever answers at the address. */
+  readonly agentId?: string | undefined;
   /** Of this agent; the other must be of the same CA and cluster. */
   readonly credentials: Credentials;
   readonly timeouts?: Partial<ClientTimeouts>;
@@ -15,12 +17,13 @@ export interface MemberClientOptions {
 
 /** Throws what the other threw, `Unreachable`, `Untrusted`, `StreamTorn` or `Timeout`. */
 export function openMemberClient(options: MemberClientOptions): MemberApi & { close(): Promise<void> } {
-  const { address, credentials, timeouts } = options;
+  const { address, agentId, credentials, timeouts } = options;
   const http = openHttpClient({
     addresses: [address],
     credentials,
     trustedCa: () => credentials.current().ca,
     clusterUid: credentials.identity.clusterUid,
+    agentId,
     ...(timeouts && { timeouts }),
   });
   const ask = async <T>(call: Promise<T | undefined>): Promise<T> => {

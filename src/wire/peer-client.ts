@@ -12,6 +12,8 @@ export interface PeerClientOptions {
   readonly caBundle: string;
   /** Without it, the first cluster that answers under the bundle is held on to. */
   readonly expectedClusterUid?: string | undefined;
+  /** The one agent that is meant, where it is not any of the cluster. */
+  readonly agentId?: string | undefined;
   readonly credentials: Credentials;
   readonly timeouts?: Partial<ClientTimeouts>;
 }
@@ -21,12 +23,13 @@ export interface PeerClientOptions {
  * answers is not of the bundle or not of the cluster expected, and `StreamTorn` or `Timeout` in the middle of a call.
  */
 export function openPeerClient(options: PeerClientOptions): PeerApi & { close(): Promise<void> } {
-  const { seeds, caBundle, expectedClusterUid, credentials, timeouts } = options;
+  const { seeds, caBundle, expectedClusterUid, agentId, credentials, timeouts } = options;
   const http = openHttpClient({
     addresses: seeds,
     credentials,
     trustedCa: () => caBundle,
     clusterUid: expectedClusterUid,
+    agentId,
     ...(timeouts && { timeouts }),
   });
   const about = ({ volume }: PeerTarget) => ({ params: { volume } });

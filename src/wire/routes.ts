@@ -62,6 +62,12 @@ export interface Route {
   readonly bodyBytesMax?: number;
 }
 
+/**
+ * Header of a request that is meant for one agent and no other: its id. Agents are addressed by host and port, and an
+ * agent that is new on a node answers where the former one did; what that one has durably said it cannot say.
+ */
+export const agentHeader = "x-longshore-agent";
+
 export const bodyBytesMax = 1 << 20;
 export const planPageBytesMax = 16 << 20;
 /** For what copies whole images on backends that cannot share blocks. */
@@ -375,6 +381,9 @@ const jobOf = Type.Object({ job: Name }, strict);
 /** An order is answered after ten seconds at the latest; a freeze within its own timeout. */
 const orderMs = 30_000;
 
+/** Who does not answer so soon is not asked any longer; a foreign cluster's coordinator may be waiting for us. */
+const memberMs = 5_000;
+
 /** Between the agents of one cluster. All safe to repeat. */
 export const memberRoutes = {
   memberMeet: {
@@ -384,6 +393,7 @@ export const memberRoutes = {
     summary: "Who there is",
     body: member.Meeting,
     response: member.Meeting,
+    timeoutMs: memberMs,
   },
   memberCopies: {
     method: "POST",
@@ -392,6 +402,7 @@ export const memberRoutes = {
     summary: "Which of these copies are here, or were placed from here",
     body: member.CopiesRequest,
     response: member.Copies,
+    timeoutMs: memberMs,
   },
   memberPlace: {
     method: "POST",
@@ -400,6 +411,8 @@ export const memberRoutes = {
     summary: "Choose homes for new copies",
     body: member.PlaceRequest,
     response: member.Copies,
+    // It asks the others in turn.
+    timeoutMs: 3 * memberMs,
   },
   memberDecision: {
     method: "POST",
@@ -408,6 +421,7 @@ export const memberRoutes = {
     summary: "What this group home has decided",
     body: member.DecisionQuery,
     response: member.Decision,
+    timeoutMs: memberMs,
   },
   memberOutcome: {
     method: "POST",
@@ -416,6 +430,7 @@ export const memberRoutes = {
     summary: "What this member knows of a group point",
     body: member.OutcomeQuery,
     response: member.MemberOutcome,
+    timeoutMs: memberMs,
   },
   memberHoldings: {
     method: "POST",

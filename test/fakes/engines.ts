@@ -84,6 +84,8 @@ export interface ClustersOptions {
   readonly inMemory?: boolean;
   /** Keeps them here instead. */
   readonly parent?: string;
+  /** Of every agent; `reflink` needs a parent on a file system that can. */
+  readonly backend?: StorageBackend["kind"];
 }
 
 /** Who there is, and which ways are cut. */
@@ -92,7 +94,7 @@ interface Net {
   readonly cuts: Set<string>;
 }
 
-/** Opens clusters by name, of one agent each or of the number given, each agent with the `copy` backend. */
+/** Opens clusters by name, of one agent each or of the number given, each agent with the `copy` backend unless told otherwise. */
 export async function openClusters(
   names: readonly string[] | Readonly<Record<string, number>>,
   options: ClustersOptions = {},
@@ -129,6 +131,7 @@ interface AgentOptions {
   readonly clusterName: string;
   readonly limits?: Partial<EngineLimits>;
   readonly clock?: Clock;
+  readonly backend?: StorageBackend["kind"];
 }
 
 async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
@@ -139,7 +142,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
   let ending = new AbortController();
   let up = Promise.withResolvers<void>();
   const open = async () => {
-    const backend = await openBackend({ kind: "copy", root: join(folder, "store") });
+    const backend = await openBackend({ kind: options.backend ?? "copy", root: join(folder, "store") });
     const space = async () => ({
       ...(await backend.space()),
       ...(agent.freeBytes !== undefined && { freeBytes: agent.freeBytes }),
@@ -156,7 +159,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
       connect: (location) => connect(net, agent, location),
       // The first agent of a cluster is found under its name by those that come later.
       seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.name ?? name}:1`],
-      connectMember: (address) => connectMember(net, agent, address),
+      connectMember: (address, agentId) => connectMember(net, agent, { address, agentId }),
       openJournal,
       clock: options.clock ?? systemClock,
       dice: systemDice,
@@ -283,23 +286,25 @@ function connect(net: Net, from: Cluster, location: LocationSpec): PeerConnectio
     if (agent === undefined) throw new LongshoreError("Unreachable", `no agent answers at ${hosts.join(", ")}`);
     return agent;
   };
-  const peer = (hosts: readonly string[]) =>
+  const peer = (hosts: readonly string[], agentId?: string) =>
     remote<PeerApi>(net, from, {
       to: anyOf(hosts),
       hooks: (agent) => ({
         call: (method, args) => agent.onCall(method as keyof PeerApi, args),
         reply: (method, args, result) => agent.onReply(method as keyof PeerApi, args, result),
       }),
-      api: ({ engine }) =>
-        engine.peer(
+      api({ engine }) {
+        checkMeant(engine, agentId);
+        return engine.peer(
           from.uid,
           engine.consents().map(({ name }) => name),
-        ),
+        );
+      },
     });
   const seeds = location.seeds.map(hostOf);
   return {
     api: peer(seeds),
-    at: ({ address }) => peer([hostOf(address)]),
+    at: ({ address, agentId }) => peer([hostOf(address)], agentId),
     lanes: {
       open(to) {
         const agent = anyOf([hostOf(to.address)])();
@@ -311,7 +316,17 @@ function connect(net: Net, from: Cluster, location: LocationSpec): PeerConnectio
   };
 }
 
-function connectMember(net: Net, from: Cluster, address: string): MemberConnection {
+/** As an agent's server does: what is meant for another agent is not answered in its place. */
+function checkMeant({ agentId }: Engine, meant: string | undefined): void {
+  if (meant !== undefined && meant !== agentId)
+    throw new LongshoreError("Unreachable", `agent ${meant} is not here any more; this is agent ${agentId}`);
+}
+
+function connectMember(
+  net: Net,
+  from: Cluster,
+  { address, agentId }: { address: string; agentId: string | undefined },
+): MemberConnection {
   const to = () => {
     const agent = net.agents.find(({ name }) => name === hostOf(address));
     if (agent === undefined) throw new LongshoreError("Unreachable", `no agent answers at ${address}`);
@@ -323,7 +338,10 @@ function connectMember(net: Net, from: Cluster, address: string): MemberConnecti
       call: (method, args) => agent.onMemberCall(method as keyof MemberApi, args),
       reply: (method, args, result) => agent.onMemberReply(method as keyof MemberApi, args, result),
     }),
-    api: ({ engine }) => engine.member,
+    api({ engine }) {
+      checkMeant(engine, agentId);
+      return engine.member;
+    },
   });
   return { api, close: async () => undefined };
 }

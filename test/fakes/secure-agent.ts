@@ -95,6 +95,7 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
   const credentials = await pki.credentials("agent");
   const open = (port: number) =>
     openAgentServer({
+      agentId: fake.view.agentId,
       api: forwarding(() => fake),
       peerFor(caller) {
         peerCallers.push(caller);

@@ -37,6 +37,7 @@ export const simLimits: EngineLimits = {
   cloneWaitMs: 12_000,
   probeIntervalMs: 30_000,
   memberIntervalMs: 2_000,
+  freezeMs: 2_000,
   jobHistoryMs: 3_600_000,
 };
 
@@ -192,7 +193,7 @@ export class Process implements Owner {
       version: "sim",
       addresses: { address: host.address, laneAddress: `${host.name}:2` },
       seeds: world.seedsOf(host),
-      connectMember: (address) => world.network.connectMember(this, address),
+      connectMember: (address, agentId) => world.network.connectMember(this, address, agentId),
       openJournal: () => this.journal(),
       storage: this.storage(),
       lanes: this.lanes,

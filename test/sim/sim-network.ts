@@ -41,10 +41,12 @@ export class SimNetwork {
     this.world = world;
   }
 
-  connectMember(process: Process, address: string): MemberConnection {
+  connectMember(process: Process, address: string, agentId?: string): MemberConnection {
     const { uid } = process.host.cluster;
     const send = this.sender<MemberApi>(callerOf(process), "member", (target) => {
       if (target.host.cluster.uid !== uid) throw new LongshoreError("Forbidden", "not an agent of this cluster");
+      if (agentId !== undefined && target.host.agentId !== agentId)
+        throw new LongshoreError("Unreachable", `another agent answers at ${address}`);
       return engineOf(target).member;
     });
     return { api: send(() => this.world.hostAt(address)), close: async () => undefined };
@@ -146,7 +148,10 @@ export class SimNetwork {
       if (target.isDead) return;
       seen();
       if (this.world.isTelling)
-        this.world.note(target.host, `served ${what} ${sent.slice(0, 300)} -> ${JSON.stringify(value)?.slice(0, 300)}`);
+        this.world.note(
+          target.host,
+          `served ${what} ${sent.slice(0, 300)} -> ${JSON.stringify(value)?.slice(0, 2000)}`,
+        );
       if (isCrash) return target.host.crash(`after serving ${what}`);
       outcome = { value: JSON.stringify(value) };
     } catch (error) {
