@@ -63,6 +63,25 @@ async function aMigration(): Promise<void> {
   await fake.putJob("job-1", { volume: "data", location: "west", snapshot: "s1" });
 }
 
+/** A group that arrived, with one group point. */
+async function aGroup(): Promise<string> {
+  const groupPoint = "ab".repeat(16);
+  const { agentId: home, clusterUid: sourceClusterUid } = await agent.fake.describe();
+  const committed = { groupPoint, job: "job-1", epoch: 3, committedAt: "2026-01-01T00:00:00.000Z" };
+  const points = [{ ...committed, members: [{ volume: "uid-1", home, toId: "cd".repeat(16) }] }];
+  const group = {
+    name: "shop",
+    source: "east",
+    sourceClusterUid,
+    home,
+    state: "Idle" as const,
+    epoch: 3,
+    job: "job-1",
+  };
+  agent.fake.groups.set("shop", { ...group, points, revision: 1 });
+  return groupPoint;
+}
+
 describe("what an agent has", () => {
   test("as tables and as JSON", async () => {
     await aMigration();
@@ -79,7 +98,7 @@ describe("what an agent has", () => {
     expect((await run("location list")).out).toMatch(/west +west +reachable/);
   });
 
-  test.each(["volume", "location", "source", "migrated", "clone", "job", "hold"])(
+  test.each(["volume", "location", "source", "migrated", "group", "clone", "job", "hold"])(
     "nothing of %s is said, not shown as an empty table",
     async (noun) => {
       expect(await run(`${noun} list`)).toMatchObject({
@@ -90,19 +109,34 @@ describe("what an agent has", () => {
     },
   );
 
+  test("volumes are snapshotted together, and the point they share is told", async () => {
+    for (const volume of ["data", "logs"]) await agent.fake.putVolume(volume, { sizeBytes: 2 ** 20 });
+    const { status, out } = await run("group snapshot shop s1 --volume data --volume logs");
+    const [snapshot] = (await agent.fake.getVolume("logs")).snapshots;
+    expect(status).toBe(0);
+    expect(out).toContain(`snapshot s1 of group shop has point ${snapshot?.groupPoint}`);
+    expect(out).toMatch(/^data +1 .*\nlogs +1 /m);
+    const json = await run("group snapshot shop s1 --volume data logs --output json");
+    expect(JSON.parse(json.out)).toMatchObject({ groupPoint: snapshot?.groupPoint });
+    expect((await run("group snapshot shop s1")).status).toBe(2);
+  });
+
   test("one of each", async () => {
     await aMigration();
     agent.fake.arrive("mv", { source: "east" });
     agent.fake.freeze("mv");
     const { pointId } = agent.fake.commit("mv");
     await agent.fake.putClone("copy", { migratedVolume: "mv", point: "latest" });
+    const groupPoint = await aGroup();
+    expect((await run("group show east/shop")).out).toContain(groupPoint);
+    expect((await run("group show west/shop")).status).toBe(1);
     await agent.fake.putSource("north", { clusterName: "north", caBundle: pki.caPem, quotaBytes: 2 ** 30 });
     expect((await run("migrated show mv")).out).toContain(pointId);
     expect((await run("clone show copy")).out).toMatch(/path +\/fake\/copy/);
     expect((await run("source show north")).out).toMatch(/quota +1(\.00)? ?Gi/);
     expect((await run("location show west")).out).toContain("10.0.0.1:7420");
     expect((await run("job show job-1")).out).toMatch(/from +nothing/);
-    for (const noun of ["volume", "location", "source", "migrated", "clone"])
+    for (const noun of ["volume", "location", "source", "migrated", "group", "clone"])
       expect((await run(`${noun} list`)).out.split("\n").length).toBeGreaterThan(2);
   });
 
