@@ -2,9 +2,9 @@ import { describe, expect, test } from "@jest/globals";
 import { decideVote, type HomeAnswer, type SiblingAnswer, type Verdict, type Vote } from "./vote.ts";
 
 const vote: Vote = { volume: "v", toId: "to", planDigest: "plan", epoch: 5 };
-const committed = (fields: Partial<Vote> = {}): HomeAnswer => ({
+const committed = (fields: Partial<Vote> = {}, epoch = 5): HomeAnswer => ({
   kind: "committed",
-  epoch: 7,
+  epoch,
   members: [
     { volume: "other", toId: "x", planDigest: "y" },
     { ...vote, ...fields },
@@ -15,7 +15,10 @@ const commit = (epoch: number): Verdict => ({ kind: "commit", epoch });
 type Row = readonly [what: string, home: HomeAnswer, siblings: readonly SiblingAnswer[] | undefined, does: Verdict];
 
 const rows: readonly Row[] = [
-  ["commits what the home has committed", committed(), undefined, commit(7)],
+  ["commits what the home has committed", committed(), undefined, commit(5)],
+  ["commits what the home has committed under a later term", committed({}, 7), undefined, commit(7)],
+  ["aborts what a later term has committed otherwise", committed({ planDigest: "z" }, 7), undefined, { kind: "abort" }],
+  ["aborts what a later term has committed without it", committed({ volume: "z" }, 7), undefined, { kind: "abort" }],
   ["stays when another point of it was committed", committed({ toId: "z" }), undefined, { kind: "mismatch" }],
   ["stays when another plan of it was committed", committed({ planDigest: "z" }), undefined, { kind: "mismatch" }],
   ["stays when it is not among those committed", committed({ volume: "z" }), undefined, { kind: "mismatch" }],

@@ -33,14 +33,17 @@ export type Verdict =
   | { readonly kind: "abort" }
   | { readonly kind: "wait" }
   | { readonly kind: "askSiblings" }
-  /** Something else was committed than what was voted for: a person has to look. */
+  /** Something else was committed under the vote's very term than what was voted for: a person has to look. */
   | { readonly kind: "mismatch" };
 
 /** `siblings`: undefined before they were asked. */
 export function decideVote(vote: Vote, home: HomeAnswer, siblings?: readonly SiblingAnswer[]): Verdict {
   switch (home.kind) {
     case "committed":
-      return isAmong(home.members, vote) ? { kind: "commit", epoch: home.epoch } : { kind: "mismatch" };
+      if (isAmong(home.members, vote)) return { kind: "commit", epoch: home.epoch };
+      // Decided under a later term, to which this member must have voted anew: it has come back on an old disk, and what
+      // it had voted for then can never become a point.
+      return home.epoch > vote.epoch ? { kind: "abort" } : { kind: "mismatch" };
     case "pending":
     case "silent":
       return { kind: "wait" };
