@@ -18,6 +18,7 @@ import type {
 } from "../wire/schemas.ts";
 import { addCloneCommands } from "./clone-commands.ts";
 import { type Asking, type ConnectionOptions, connected, withAgent } from "./connection.ts";
+import { addGroupCommands } from "./group-commands.ts";
 import type { Streams } from "./streams.ts";
 import { ageOf, type Column, renderFields, renderTable, stateText } from "./table.ts";
 
@@ -35,7 +36,7 @@ export function addViewCommands(program: Command, streams: Streams): void {
   addView(program, streams, locationView);
   addView(program, streams, sourceView);
   addView(program, streams, migratedView);
-  addView(program, streams, groupView);
+  addGroupCommands(addView(program, streams, groupView), streams);
   addCloneCommands(addView(program, streams, cloneView), streams, cloneView.columns);
 }
 
@@ -215,7 +216,7 @@ function pointColumns(streams: Asking): Column<MigratedPoint>[] {
 
 const groupView: View<GroupView> = {
   noun: "group",
-  description: "Groups that arrived here, and what was committed of them together.",
+  description: "Groups: those that arrived here, and snapshots of volumes at one moment.",
   list: (api) => api.listGroups(),
   get: async (api, name) => groupOf((await api.listGroups()).items, nameOf(name)),
   columns: (streams) => [

@@ -141,6 +141,28 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       expect((await api.getVolume("data")).snapshots).toEqual([first, second]);
     });
 
+    test("a group's snapshots share a point, and the same name gives the same ones", async () => {
+      await api.putVolume("logs", spec);
+      const both = { volumes: ["logs", "data"] };
+      const first = await api.putGroupSnapshot("shop", "g1", both);
+      expect(first).toMatchObject({ group: "shop", name: "g1" });
+      expect(first.snapshots.map(({ volume, name, state }) => [volume, name, state])).toEqual([
+        ["logs", "g1", "sealed"],
+        ["data", "g1", "sealed"],
+      ]);
+      for (const { groupPoint } of first.snapshots) expect(groupPoint).toBe(first.groupPoint);
+      expect((await api.getVolume("data")).snapshots).toEqual([first.snapshots[1]]);
+      expect(await api.putGroupSnapshot("shop", "g1", both)).toEqual(first);
+      expect((await api.putGroupSnapshot("shop", "g2", both)).groupPoint).not.toBe(first.groupPoint);
+    });
+
+    test("a group's snapshot of a volume that does not exist, or under a name that is in use, is refused", async () => {
+      await fails("NotFound", api.putGroupSnapshot("shop", "g1", { volumes: ["data", "nothing"] }));
+      await api.putSnapshot("data", "s1");
+      await fails("NameTaken", api.putGroupSnapshot("shop", "s1", { volumes: ["data"] }));
+      expect((await api.getVolume("data")).snapshots).toHaveLength(1);
+    });
+
     test("a snapshot of a volume that does not exist is refused", async () => {
       await fails("NotFound", api.putSnapshot("nothing", "s1"));
     });
