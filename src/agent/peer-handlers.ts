@@ -21,7 +21,10 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
   return {
     peerHello: async (request) => found(await peerOf(request).hello()),
     async peerReport(request) {
-      return found({ report: (await peerOf(request).report(request.params.volume)) ?? null });
+      const { clusterUid, volumeUid, pointId } = request.query;
+      const isTold = clusterUid !== undefined && volumeUid !== undefined && pointId !== undefined;
+      const lineage = isTold ? { clusterUid, volumeUid, pointId } : undefined;
+      return found({ report: (await peerOf(request).report(request.params.volume, lineage)) ?? null });
     },
     async peerClaim(request) {
       const { params, body } = request;

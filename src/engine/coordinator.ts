@@ -1,14 +1,15 @@
 // The job of a single volume: one attempt goes from the claim of a term through the five barriers to Released. Every attempt
 // starts from what the home of the copy reports now; the job's row only remembers what must not be forgotten.
 import { LongshoreError } from "../domain/errors.ts";
-import type { Report } from "../wire/peer.ts";
-import type { JobSpec, Member as KnownMember } from "../wire/schemas.ts";
+import { emptyReport, type Report } from "../wire/peer.ts";
+import type { JobSpec, Member as KnownMember, Lineage } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
 import { interruptible } from "./interruptible.ts";
 import type { EndJob } from "./job-ends.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
 import type { AttemptResult, Ending, JobDriver, Resolution } from "./job-runner.ts";
+import { lineageOf } from "./lineage.ts";
 import type { Locations } from "./locations.ts";
 import { Planning } from "./planning.ts";
 import {
@@ -142,7 +143,11 @@ export class Coordinator implements JobDriver {
     const subject = subjectOf(this.core, this.rows, name);
     const hello = await connection.api.hello();
     this.locations.checkIdentity(subject.row.location, hello.clusterUid);
-    const report = (await this.reportOf(subject.volume.uid, connection, hello.members)) ?? emptyReport;
+    const lineage = lineageOf(subject.volume);
+    const known = await this.reportOf({ volume: subject.volume.uid, lineage }, connection, hello.members);
+    // Where the original is and nobody has the clone's point, it is gone.
+    const isGone = known?.lineage === undefined && lineage?.clusterUid === hello.clusterUid;
+    const report = { ...(known ?? emptyReport), ...(isGone && { lineage: null }) };
     // Nothing to move is an answer as well.
     if (hasPoint(report, subject.row.toId)) return;
     const planned = await this.parts.planning.plan(subject, report, signal);
@@ -151,25 +156,16 @@ export class Coordinator implements JobDriver {
 
   /** The report of whichever agent has the copy. Throws what kept an agent from answering, if none of the others has it. */
   private async reportOf(
-    volume: string,
+    { volume, lineage }: { volume: string; lineage: Lineage | undefined },
     connection: PeerConnection,
     members: readonly KnownMember[],
   ): Promise<Report | undefined> {
-    const answers = await Promise.allSettled(members.map((member) => connection.at(member).report(volume)));
+    const answers = await Promise.allSettled(members.map((member) => connection.at(member).report(volume, lineage)));
     const reports = answers.flatMap((answer) => (answer.status === "fulfilled" ? (answer.value ?? []) : []));
-    const [fullest] = reports.sort((a, b) => b.points.length - a.points.length);
+    const isOrigin = ({ lineage }: Report) => Number(lineage != null);
+    const [fullest] = reports.sort((a, b) => b.points.length - a.points.length || isOrigin(b) - isOrigin(a));
     const failed = answers.find((answer) => answer.status === "rejected");
     if (fullest === undefined && failed !== undefined) throw failed.reason;
     return fullest;
   }
 }
-
-const emptyReport: Report = {
-  agentId: "none",
-  barrier: "None",
-  points: [],
-  staging: null,
-  commits: [],
-  generationMax: 0,
-  epoch: 0,
-};

@@ -3,7 +3,17 @@
 // and staging-area.ts. What counts: decisions.ts.
 import { rangesOf } from "../domain/plan.ts";
 import type { MemberApi } from "../wire/member.ts";
-import type { Claim, Grant, Hello, PeerApi, PeerGroupApi, PeerTarget, PlanHeader, Report } from "../wire/peer.ts";
+import {
+  type Claim,
+  emptyReport,
+  type Grant,
+  type Hello,
+  type PeerApi,
+  type PeerGroupApi,
+  type PeerTarget,
+  type PlanHeader,
+  type Report,
+} from "../wire/peer.ts";
 import type { Barrier, Lineage } from "../wire/schemas.ts";
 import type { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
@@ -64,7 +74,7 @@ export class Target {
       hello: () => this.hello(caller),
       ...this.groupApi(caller),
       claim: (claim) => this.claim(caller, claim),
-      report: (volume) => this.reportOf(caller, volume),
+      report: (volume, lineage) => this.reportOf(caller, volume, lineage),
       renew: (target) => terms.inTerm(caller, target, async () => undefined),
       putPlan: (target, header) => terms.inTerm(caller, target, (row) => this.putPlan(row, header)),
       putPlanPage: (target, page) => terms.inTerm(caller, target, async (row) => plans.putPage(row, page)),
@@ -112,7 +122,11 @@ export class Target {
       reportGroup: async (group) => groups.report(caller, group),
       renewGroup: async (target) => groups.renew(caller, target),
       prepare: async (target, request) => votes.prepare(caller, target, request),
-      commitGroup: async (target, request) => groups.commit(caller, target, request),
+      commitGroup: async (target, request) => {
+        // Once it is forgotten its members decide without it.
+        this.core.members.checkWelcome();
+        return groups.commit(caller, target, request);
+      },
       abortGroup: async (target) => groups.abort(caller, target),
       releaseGroup: async (target) => groups.release(caller, target),
       settle: async (volume) => {
@@ -178,11 +192,14 @@ export class Target {
     });
   }
 
-  private async reportOf(caller: Caller, volume: string): Promise<Report | undefined> {
+  private async reportOf(caller: Caller, volume: string, claimed?: Lineage): Promise<Report | undefined> {
     this.sources.seen(caller);
     return this.core.lock.run(migratedLockKey({ clusterUid: caller.clusterUid, volumeUid: volume }), async () => {
       const row = this.migrated.bySource(caller.clusterUid, volume);
-      return row === undefined || row.deleting === 1 ? undefined : this.report(row);
+      const known = row === undefined || row.deleting === 1 ? undefined : await this.report(row);
+      const { lineage } = await this.lineage(claimed);
+      if (known === undefined) return lineage ? { ...emptyReport, agentId: this.core.agentId, lineage } : undefined;
+      return { ...known, ...(lineage !== undefined && { lineage }) };
     });
   }
 

@@ -44,8 +44,9 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     },
     claim: async (body) =>
       present(await http.call(routes.peerClaim, { params: { volume: body.volume }, body }), seedNames),
-    async report(volume) {
-      const { report } = present(await http.call(routes.peerReport, { params: { volume } }), seedNames);
+    async report(volume, lineage) {
+      const asked = { params: { volume }, query: lineage ?? {} };
+      const { report } = present(await http.call(routes.peerReport, asked), seedNames);
       return report ?? undefined;
     },
     async renew(target) {

@@ -97,6 +97,17 @@ export const Report = Type.Object({
 });
 export type Report = Static<typeof Report>;
 
+/** Of an agent that knows nothing of the volume. */
+export const emptyReport: Report = {
+  agentId: "none",
+  barrier: "None",
+  points: [],
+  staging: null,
+  commits: [],
+  generationMax: 0,
+  epoch: 0,
+};
+
 export const Grant = Type.Object({ term: Term, leaseMs: Type.Integer(), report: Report });
 export type Grant = Static<typeof Grant>;
 
@@ -300,8 +311,11 @@ export interface PeerApi extends PeerGroupApi {
   hello(): Promise<Hello>;
   /** One conditional transaction: grants the next epoch, unless another claimant's lease is live (`LeaseHeld`). */
   claim(claim: Claim): Promise<Grant>;
-  /** What is durable there; needs no term, so that an outcome can be asked for after a term was lost. */
-  report(volume: string): Promise<Report | undefined>;
+  /**
+   * What is durable there; needs no term, so that an outcome can be asked for after a term was lost. With a clone's lineage
+   * also whether the point it was made of is there, even if nothing is known of the volume itself.
+   */
+  report(volume: string, lineage?: Lineage): Promise<Report | undefined>;
   /** Renews the lease. */
   renew(target: PeerTarget): Promise<void>;
   /** Persists the plan's header; drops staging of another (base, to, digest). Complete once all its pages are there. */

@@ -13,6 +13,7 @@ import {
   GroupView,
   JobSpec,
   JobView,
+  Lineage,
   LocationSpec,
   LocationView,
   listOf,
@@ -520,6 +521,8 @@ export const peerRoutes = {
     group: "peer",
     summary: "What is durable here of a volume; null when nothing is known",
     params: volumeOf,
+    // Of a clone: the point it was made of, all three or none.
+    query: Type.Partial(Lineage, strict),
     // Wrapped, so that "nothing is known" cannot be mistaken for a 404 of something in between.
     response: Type.Object({ report: Type.Union([peer.Report, Type.Null()]) }),
   },

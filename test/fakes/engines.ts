@@ -119,7 +119,8 @@ export async function openClusters(
     heal: () => net.cuts.clear(),
     async close() {
       for (const agent of all) await agent.stop();
-      await rm(root, { recursive: true, force: true });
+      // What is sealed under a parent may be immutable; its owner removes it with its file system.
+      if (parent === undefined) await rm(root, { recursive: true, force: true });
       forget();
     },
   };

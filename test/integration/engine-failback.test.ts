@@ -1,0 +1,277 @@
+// Failover, test and failback: an application goes on with a clone where its copy is, and what it writes there comes back as
+// the difference to what its original cluster still has, into a new copy beside the original.
+import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import type { Cluster } from "../fakes/engines.ts";
+import { pair } from "../fakes/engines.ts";
+import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
+import {
+  changeVolume,
+  cloneBytes,
+  ended,
+  flaws,
+  leftovers,
+  makeVolume,
+  migrate,
+  openWorld,
+  requireCopy,
+  settled,
+  snapshot,
+  start,
+  unitBytes,
+  volumeBytes,
+  type World,
+  write,
+} from "../fakes/migration-world.ts";
+import { needs } from "../needs.ts";
+
+const blockBytes = 4096;
+const backTo = { location: "source" };
+
+/** The same clusters with the other one as the source. */
+function reversed(world: World): World {
+  return { ...world, source: world.target, target: world.source };
+}
+
+/** Two clusters that are each other's location, with a volume that has arrived twice. */
+async function bothWays(options: Parameters<typeof openWorld>[0] = {}): Promise<World> {
+  const world = await openWorld(options);
+  await pair(world.target, world.source);
+  await makeVolume(world, "data");
+  await migrate(world, "data", "s1");
+  await changeVolume(world, "data");
+  await migrate(world, "data", "s2");
+  return world;
+}
+
+/** Makes a clone of the newest point where the copy is, as a volume that is to be migrated back. */
+async function failOver(world: World, name = "data-2"): Promise<void> {
+  const { target } = world;
+  const copy = await requireCopy(world, "data");
+  const clone = await target.engine.api.putClone(name, { migratedVolume: copy.name, point: "latest" });
+  expect(clone.state).toBe("Ready");
+  await target.engine.api.putVolume(name, { sizeBytes: clone.sizeBytes ?? 0, migrationEnabled: true });
+}
+
+/** What holds the points of a copy. */
+async function holdsOf(world: World): Promise<string[]> {
+  const { points } = await requireCopy(world, "data");
+  return points.flatMap(({ holds }) => holds.map(({ reason, owner }) => `${reason} ${owner}`));
+}
+
+async function contentOf({ engine }: Cluster, volume: string): Promise<Buffer> {
+  return readFile((await engine.api.getVolume(volume)).path);
+}
+
+/** All of a volume and its snapshots that must not change. */
+async function imageOf(cluster: Cluster, volume: string) {
+  const { uid, snapshots } = await cluster.engine.api.getVolume(volume);
+  const images = (await cluster.storage.list()).filter((image) => image.volume === uid);
+  const live = await contentOf(cluster, volume);
+  return { images, live, snapshots: snapshots.map(({ name, state, pointId }) => ({ name, state, pointId })) };
+}
+
+const unheld = (holds: readonly string[]) => holds.length === 0;
+
+function story(open: () => Promise<World>): void {
+  let world: World;
+  beforeEach(async () => {
+    world = await open();
+  }, 30_000);
+  afterEach(() => world.clusters.close());
+
+  async function allIsWell(...ways: (readonly [World, string])[]): Promise<void> {
+    for (const [way, volume] of ways) expect(await flaws(way, volume)).toEqual([]);
+    expect(await leftovers(world.clusters)).toEqual([]);
+  }
+
+  test("a test is a clone: it disturbs nothing and leaves nothing", async () => {
+    const { name } = await requireCopy(world, "data");
+    await world.target.engine.api.putClone("try", { migratedVolume: name, point: "latest" });
+    await write(world.target, "try", 0, randomBytes(unitBytes));
+    await changeVolume(world, "data");
+    expect(await migrate(world, "data", "s3")).toMatchObject({ state: "Succeeded", mode: { kind: "Delta" } });
+    expect(await holdsOf(world)).toEqual([]);
+    await world.target.engine.api.removeClone("try");
+    await allIsWell([world, "data"]);
+  });
+
+  test("the first job back sends what was written since, beside the original, which stays as it was", async () => {
+    const back = reversed(world);
+    const original = await imageOf(world.source, "data");
+    await failOver(world);
+    expect(await holdsOf(world)).toEqual(["base lineage/data-2"]);
+    await write(world.target, "data-2", 3 * unitBytes, randomBytes(2 * blockBytes));
+    await write(world.target, "data-2", 0, new Uint8Array(blockBytes));
+
+    const first = await migrate(back, "data-2", "b1", backTo);
+    expect(first).toMatchObject({ state: "Succeeded", mode: { kind: "Delta", reason: "Lineage" } });
+    expect(first.bytesTotal + first.bytesPunched).toBeLessThanOrEqual(3 * blockBytes);
+    // Each frame has a few bytes of its own.
+    expect(first.bytesSent).toBeLessThan(4 * blockBytes);
+    expect(await settled(() => holdsOf(world), unheld)).toEqual([]);
+    expect(await imageOf(world.source, "data")).toMatchObject({ live: original.live, snapshots: original.snapshots });
+
+    await write(world.target, "data-2", 5 * unitBytes, randomBytes(blockBytes));
+    const second = await migrate(back, "data-2", "b2", backTo);
+    expect(second).toMatchObject({ mode: { kind: "Delta", reason: "CommonBase" }, bytesTotal: blockBytes });
+    await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("the original goes on being migrated, and both arrive", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    for (const name of ["s3", "s4", "s5", "s6", "s7"]) {
+      await changeVolume(world, "data");
+      expect((await migrate(world, "data", name)).state).toBe("Succeeded");
+    }
+    // Its own cluster keeps five newer points, yet the clone's is still there.
+    expect((await migrate(back, "data-2", "b1", backTo)).mode).toEqual({ kind: "Delta", reason: "Lineage" });
+    expect(await settled(() => holdsOf(world), unheld)).toEqual([]);
+    await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("a clone nothing was written to comes back without a byte, as an image of its own", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ state: "Succeeded", mode: { reason: "Lineage" }, bytesTotal: 0, bytesSent: 0 });
+    await world.source.engine.api.removeVolume("data");
+    await allIsWell([back, "data-2"]);
+  });
+
+  test("a clone that was grown comes back grown", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await world.target.engine.api.putVolume("data-2", { sizeBytes: 2 * volumeBytes, migrationEnabled: true });
+    await write(world.target, "data-2", volumeBytes + unitBytes, randomBytes(blockBytes));
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ mode: { kind: "Delta", reason: "Lineage" }, bytesTotal: blockBytes });
+    await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("a dry run tells what the first job back would send, and leaves nothing", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await write(world.target, "data-2", 0, randomBytes(blockBytes));
+    await snapshot(back, "data-2", "b1");
+    const dry = await ended(world.target, await start(back, "data-2", "b1", { ...backTo, name: "dry", dryRun: true }));
+    expect(dry).toMatchObject({ mode: { kind: "Delta", reason: "Lineage" }, bytesTotal: blockBytes, bytesSent: 0 });
+    expect((await world.source.engine.api.listMigratedVolumes()).items).toEqual([]);
+    await world.source.engine.api.removeVolume("data");
+    const lost = await ended(
+      world.target,
+      await start(back, "data-2", "b1", { ...backTo, name: "dry-2", dryRun: true }),
+    );
+    expect(lost.mode).toEqual({ kind: "Allocated", reason: "LineageGone" });
+  });
+
+  test("when the original's point is gone, everything is sent, with the reason", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await changeVolume(world, "data");
+    await migrate(world, "data", "s3");
+    await world.source.engine.api.removeSnapshot("data", "s2");
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ state: "Succeeded", mode: { kind: "Allocated", reason: "LineageGone" } });
+    expect(await settled(() => holdsOf(world), unheld)).toEqual([]);
+    await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("when the copy that the clone was made of is gone, everything is sent, with the reason", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await world.target.engine.api.removeMigratedVolume((await requireCopy(world, "data")).name);
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ state: "Succeeded", mode: { kind: "Allocated", reason: "LineageGone" } });
+    await allIsWell([back, "data-2"]);
+  });
+
+  test("when the original itself is gone, everything is sent, with the reason", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await world.source.engine.api.removeVolume("data");
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ state: "Succeeded", mode: { kind: "Allocated", reason: "LineageGone" } });
+    await allIsWell([back, "data-2"]);
+  });
+
+  test("the hold goes with the clone, and with its wish to be migrated", async () => {
+    await failOver(world);
+    await failOver(world, "data-3");
+    expect(await holdsOf(world)).toEqual(["base lineage/data-2", "base lineage/data-3"]);
+    await world.target.engine.api.putVolume("data-3", { sizeBytes: volumeBytes, migrationEnabled: false });
+    expect(await holdsOf(world)).toEqual(["base lineage/data-2"]);
+    await world.target.engine.api.removeVolume("data-2");
+    expect(await holdsOf(world)).toEqual([]);
+    await allIsWell([world, "data"]);
+  });
+
+  test("the original's point is kept while the way back lasts, though it was released meanwhile", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await write(world.target, "data-2", 0, randomBytes(unitBytes));
+    let released: string[] | undefined;
+    world.source.onCall = async (method) => {
+      if (method !== "freeze" || released !== undefined) return;
+      released = [];
+      await changeVolume(world, "data");
+      await migrate(world, "data", "s3");
+      await world.source.engine.api.removeSnapshot("data", "s2");
+      const { snapshots } = await world.source.engine.api.getVolume("data");
+      released = snapshots.flatMap(({ name, holds }) => holds.map(({ owner }) => `${name} ${owner}`));
+    };
+    const job = await migrate(back, "data-2", "b1", backTo);
+    expect(job).toMatchObject({ state: "Succeeded", mode: { reason: "Lineage" } });
+    const copy = await requireCopy(back, "data-2");
+    expect(released).toEqual([`s2 lineage/${copy.name}`, "s3 target"]);
+    const names = async () => (await world.source.engine.api.getVolume("data")).snapshots.map(({ name }) => name);
+    expect(await settled(names, (left) => !left.includes("s2"))).toEqual(["s1", "s3"]);
+    await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("there and back again: a clone of what came back has its lineage in the other cluster", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await write(world.target, "data-2", 0, randomBytes(blockBytes));
+    await migrate(back, "data-2", "b1", backTo);
+    const copy = await requireCopy(back, "data-2");
+    await world.source.engine.api.putClone("data-3", { migratedVolume: copy.name, point: "latest" });
+    await world.source.engine.api.putVolume("data-3", { sizeBytes: volumeBytes, migrationEnabled: true });
+    await write(world.source, "data-3", unitBytes, randomBytes(blockBytes));
+    const job = await migrate(world, "data-3", "c1");
+    expect(job).toMatchObject({ mode: { kind: "Delta", reason: "Lineage" }, bytesTotal: blockBytes });
+    await allIsWell([world, "data"], [back, "data-2"], [world, "data-3"]);
+  });
+}
+
+describe("with the copy backend", () => story(bothWays));
+
+needs("root", "xfs")(
+  "with the reflink backend, the first job back sends what was written since",
+  async () => {
+    let disk: LoopFs | undefined;
+    let world: World | undefined;
+    try {
+      disk = await mountLoop({ fs: "xfs", sizeBytes: 320 << 20 });
+      world = await bothWays({ parent: disk.path, backend: "reflink" });
+      const back = reversed(world);
+      await failOver(world);
+      await write(world.target, "data-2", 3 * unitBytes, randomBytes(2 * blockBytes));
+      const job = await migrate(back, "data-2", "b1", backTo);
+      expect(job).toMatchObject({ mode: { kind: "Delta", reason: "Lineage" }, bytesTotal: 2 * blockBytes });
+      // The new copy shares what it has in common with the original's point.
+      const { name } = await requireCopy(back, "data-2");
+      expect(
+        (await cloneBytes(world.source, name, job.to?.pointId ?? "")).equals(await contentOf(world.target, "data-2")),
+      ).toBe(true);
+      expect(await flaws(back, "data-2")).toEqual([]);
+      expect(await leftovers(world.clusters)).toEqual([]);
+    } finally {
+      await world?.clusters.close();
+      await disk?.unmount();
+    }
+  },
+  60_000,
+);
