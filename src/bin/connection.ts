@@ -35,11 +35,12 @@ export async function withAgent(options: ConnectionOptions, streams: Streams, wo
   if (options.output !== "table" && options.output !== "json")
     throw new LongshoreError("BadRequest", `--output ${options.output}: use table or json`);
   const credentials = await openCredentials(filesOf(options, streams));
-  const open = (addresses: readonly string[]) => openAgentClient({ addresses, credentials, reconnectMs: 30_000 });
+  const open = (addresses: readonly string[], agentId?: string) =>
+    openAgentClient({ addresses, agentId, credentials, reconnectMs: 30_000 });
   const first = open(addressesOf(options, streams));
   const api = openClusterClient({
     first,
-    open: (address) => open([address]),
+    open: (address, agentId) => open([address], agentId),
     onSilent: ({ node, agentId }, problem) =>
       streams.err(`warning: agent ${agentId} on node ${node} does not answer; what it has is not shown (${problem})\n`),
   });

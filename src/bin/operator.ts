@@ -84,8 +84,8 @@ async function operate(
   // The fleet has to know which controllers exist, and the controllers the fleet.
   let fleet: AgentFleet | undefined;
   const controllers = (cluster: Cluster) => {
-    const connect = (address: string) =>
-      openAgentClient({ addresses: [address], credentials, reconnectMs, clock, dice });
+    const connect = (address: string, agentId?: string) =>
+      openAgentClient({ addresses: [address], agentId, credentials, reconnectMs, clock, dice });
     fleet = new AgentFleet({ clock, dice, log, seeds: config.agents, connect, route: routeNews(cluster) });
     return openControllers({ cluster, agents: fleet, clock, metrics });
   };

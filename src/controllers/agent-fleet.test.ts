@@ -35,7 +35,10 @@ function bench(names: readonly string[], seeds: readonly string[], isUp = true):
     Object.assign(agent.view, { agentId: name, members });
     if (isUp) agents.set(`${name}:1`, agent);
   }
-  const connect = (address: string) => counted(() => agents.get(address), address, calls);
+  const connect = (address: string, agentId?: string) => {
+    const isMeant = (agent: FakeAgent) => agentId === undefined || agent.view.agentId === agentId;
+    return counted(() => [agents.get(address)].find((agent) => agent !== undefined && isMeant(agent)), address, calls);
+  };
   const route = (each: AgentNews) => {
     news.push(each);
     return [];
@@ -190,7 +193,8 @@ test("when it stops, everything it opened is closed", async () => {
   await stop();
   await settledTasks();
   expect(fleet.all()).toEqual([]);
-  expect(calls.get("close")).toBe(2);
+  // The seed, and two members.
+  expect(calls.get("close")).toBe(3);
   expect(clock.sleepers).toBe(0);
 });
 
@@ -211,5 +215,20 @@ test("what the agents say of each other is known; one that is lost is told of, a
   const told = news.length;
   await clock.advance(20_000);
   expect(news.length).toBe(told);
+  await stop();
+});
+
+test("what answers at a member's address and is another agent is not taken for it, before anybody misses that one", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1"]);
+  const b = agents.get("b:1") as FakeAgent;
+  await b.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  const stranger = new FakeAgent();
+  Object.assign(stranger.view, { agentId: "c" });
+  agents.set("b:1", stranger);
+  b.feed.push("volume", "vol-1");
+  await clock.advance(20_000);
+  expect(agentsProblem(fleet)).toBe("agent b: b:1 refuses");
+  expect(findOne(fleet, "volumes", "vol-1")?.agent.id).toBe("b");
   await stop();
 });

@@ -10,8 +10,11 @@ import type { Agents, SeenAgent } from "./agents.ts";
 export interface FleetDeps extends Omit<MirrorDeps, "tell"> {
   /** Addresses (host:port) of agents of the own cluster; one that answers yields the others. */
   readonly seeds: readonly string[];
-  /** The client for an address; makes no connection yet. Closed when the fleet ends. */
-  readonly connect: (address: string) => AgentApi & { close(): Promise<void> };
+  /**
+   * The client for an address, or for one agent at an address; makes no connection yet. Closed when the fleet ends. Where
+   * another agent answers than the one that is meant, its calls throw `Unreachable`: what that one has is not its.
+   */
+  readonly connect: (address: string, agentId?: string) => AgentApi & { close(): Promise<void> };
   /** Which keys of which controllers are concerned by what an agent changed. */
   readonly route: (news: AgentNews) => readonly { readonly controller: string; readonly key: Key }[];
 }
@@ -103,15 +106,16 @@ export class AgentFleet implements Agents, Source {
 
   #follow(id: string, address: string, enqueue: Enqueue, signal: AbortSignal): void {
     const tell = (news: AgentNews) => this.#tell(news, enqueue);
-    const mirror = new AgentMirror(id, this.#client(address), { ...this.#deps, tell });
+    const mirror = new AgentMirror(id, this.#client(address, id), { ...this.#deps, tell });
     const stop = new AbortController();
     const running = mirror.run(AbortSignal.any([signal, stop.signal]));
     this.#members.set(id, { mirror, address, stop, running });
   }
 
-  #client(address: string): AgentApi {
-    const client = this.#clients.get(address) ?? this.#deps.connect(address);
-    this.#clients.set(address, client);
+  #client(address: string, agentId?: string): AgentApi {
+    const key = `${agentId ?? "anyone"} at ${address}`;
+    const client = this.#clients.get(key) ?? this.#deps.connect(address, agentId);
+    this.#clients.set(key, client);
     return client;
   }
 

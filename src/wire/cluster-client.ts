@@ -7,7 +7,8 @@ import type { List, Member } from "./schemas.ts";
 export interface ClusterClientOptions {
   /** The agent that is asked first, and that names the others. */
   readonly first: AgentApi;
-  readonly open: (address: string) => AgentApi & { close(): Promise<void> };
+  /** The client for one agent at its address. */
+  readonly open: (address: string, agentId: string) => AgentApi & { close(): Promise<void> };
   /** Told once of each agent that does not answer; what it has is missing from what is listed. */
   readonly onSilent: (member: Member, problem: string) => void;
 }
@@ -164,7 +165,7 @@ class Cluster {
   /** The first is reached the way it was reached before: it need not be at the address that others use. */
   private api({ agentId, address }: Member): AgentApi {
     if (agentId === this.firstId) return this.options.first;
-    const api = this.opened.get(agentId) ?? this.options.open(address);
+    const api = this.opened.get(agentId) ?? this.options.open(address, agentId);
     this.opened.set(agentId, api);
     return api;
   }
