@@ -79,3 +79,23 @@ test("with very many volumes, those furthest behind have their series", async ()
   expect(series).toHaveLength(volumeSeriesMax);
   expect(series[0]).toBe('longshore_base_source_time_seconds{volume="name-v0",location="west"} 1');
 });
+
+test("a copy whose vote waits for a decision is told apart from one that is frozen", async () => {
+  journal.transaction(() => {
+    for (const uid of ["a", "b"]) {
+      journal.run(
+        `INSERT INTO migrated (uid, name, source, clusterUid, clusterName, volumeUid, volumeName, metadataJson, sizeBytes,
+         frozenSince, epoch, nonce, claimant, job, isTermLive, revision) VALUES (?1,?1,'east','e','east',?1,?1,'{}',4096,1,1,'','','',1,1)`,
+        uid,
+      );
+    }
+    journal.run("INSERT INTO votes (owner, groupPoint, epoch, requestJson, sealedJson) VALUES ('a','g',1,'{}','{}')");
+  });
+  gauges.update();
+  expect(await lines("longshore_migrated_volumes")).toEqual([
+    'longshore_migrated_volumes{state="Empty"} 0',
+    'longshore_migrated_volumes{state="Available"} 0',
+    'longshore_migrated_volumes{state="Frozen"} 1',
+    'longshore_migrated_volumes{state="Voted"} 1',
+  ]);
+});
