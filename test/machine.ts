@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "controlplane";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane";
 
 const found = new Map<Need, string | undefined>();
 
@@ -20,6 +20,7 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
   root: () => (process.getuid?.() === 0 ? undefined : "not running as root"),
   xfs: () => mountable("xfs", "mkfs.xfs -q -f"),
   btrfs: () => mountable("btrfs", "mkfs.btrfs -q -f"),
+  netns: networks,
   controlplane: () => {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
@@ -37,12 +38,31 @@ function mountable(fileSystem: string, makeIt: string): string | undefined {
     ${makeIt} "$folder/image"
     mount -t ${fileSystem} -o loop "$folder/image" "$folder/mount"; trap 'umount "$folder/mount"; rm -rf "$folder"' EXIT
     echo x > "$folder/mount/a"; cp --reflink=always "$folder/mount/a" "$folder/mount/b"`;
-  const tried = spawnSync("unshare", ["--mount", "sh", "-c", script], {
+  return tryOut("unshare", ["--mount", "sh", "-c", script]);
+}
+
+/** Namespaces, bridges, and packets that are dropped on a bridge; all of it in a namespace that ends with the script. */
+function networks(): string | undefined {
+  const reason = look.root();
+  if (reason !== undefined) return reason;
+  const script = `set -e
+    ip link add bridge type bridge
+    ip link add one type veth peer name other
+    ip link set one master bridge
+    tc qdisc add dev other root tbf rate 8mbit burst 32kb latency 200ms
+    nft add table bridge tried
+    nft add chain bridge tried forward '{ type filter hook forward priority 0; }'
+    nft add rule bridge tried forward numgen random mod 2 == 0 drop`;
+  return tryOut("unshare", ["--net", "sh", "-c", script]);
+}
+
+function tryOut(command: string, options: readonly string[]): string | undefined {
+  const tried = spawnSync(command, options, {
     encoding: "utf8",
     env: { ...process.env, TMPDIR: tmpdir(), PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
   });
   if (tried.status === 0) return undefined;
-  return (tried.error?.message ?? tried.stderr).trim().split("\n").at(-1) || "it cannot be mounted";
+  return (tried.error?.message ?? tried.stderr).trim().split("\n").at(-1) || "it was refused without a word";
 }
 
 function runnable(program: string): boolean {

@@ -32,7 +32,8 @@ export function startLongshore(args: readonly string[], log: string): Process {
   return watch(child, `longshore ${args[0]}`, log);
 }
 
-function watch(child: ChildProcess, name: string, log: string): Process {
+/** Follows a child that was just started and writes to `log`; it is killed when the tests are interrupted. */
+export function watch(child: ChildProcess, name: string, log: string): Process {
   const forget = onInterrupt(() => child.kill("SIGKILL"));
   let ending: string | undefined;
   const gone = new Promise<void>((resolve) => {
