@@ -565,22 +565,36 @@ describe("a vote that a later term meets", () => {
     const base = await first();
     const job = deltaOn(base);
     await job.run("committed");
-    await outlastButNotSettle();
+    const heal = await outlastButNotSettle();
     const next = deltaOn(job, { job: "third", claimant: "agent-b" });
+    await next.offer();
+    await next.claimGroup();
+    await next.claim(1);
+    // Whoever claims it, it stays frozen: what it has sealed may be the newest point already (I2).
+    const { api } = world.parts[1].home.engine;
+    const asked = { migratedVolume: (await copyAt(world, 1)).name, point: "latest" as const };
+    expect((await api.putClone("c", asked)).state).toBe("Waiting");
+    expect(await codeFrom(next.plan(1))).toBe("LeaseHeld");
+    heal();
+    await next.settle(1);
+    await until(world, async () => (await api.getClone("c")).state === "Ready");
+    expect((await api.getClone("c")).pointId).toBe(job.toId(1));
     await next.finish();
     expect(await pointsAt(1)).toEqual([base.toId(1), job.toId(1), next.toId(1)]);
     expect(await flawsOf(world)).toEqual([]);
   });
 
-  /** Members cannot ask the decider for a while, so that the next job finds their votes. */
-  async function outlastButNotSettle(): Promise<void> {
+  /** Members cannot ask the decider until it is healed, so that the next job finds their votes. */
+  async function outlastButNotSettle(): Promise<() => void> {
     const { decider } = world;
     decider.onMemberCall = (method) => {
       if (method === "decision") throw new LongshoreError("Unreachable", "cut off");
     };
     await outlast();
-    decider.onMemberCall = () => undefined;
     expect((await copyAt(world, 1)).state).toBe("Undecided");
+    return () => {
+      decider.onMemberCall = () => undefined;
+    };
   }
 });
 
