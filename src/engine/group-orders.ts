@@ -95,21 +95,24 @@ export class GroupOrders {
     const { clock, limits } = this.core;
     let heardMs = clock.monotonicMs();
     for (;;) {
+      let report: ShareReport;
       try {
-        const report = await this.api(agentId, barrier.signal).order(barrier.job, barrier.order);
-        this.note(barrier.job, agentId, report);
-        heardMs = clock.monotonicMs();
-        if (isThere(report, barrier.order)) {
-          arrived();
-          await clock.sleep(limits.leaseMs / 3, barrier.signal);
-        } else if (report.state !== "running") await clock.sleep(limits.retryDelayMs, barrier.signal);
+        report = await this.api(agentId, barrier.signal).order(barrier.job, barrier.order);
       } catch (error) {
         barrier.signal.throwIfAborted();
         if (!networkCodes.includes(codeOf(error))) throw error;
         this.noteSilence(barrier.job, agentId, error);
         if (clock.monotonicMs() - heardMs >= limits.leaseMs) throw error;
         await clock.sleep(limits.retryDelayMs, barrier.signal);
+        continue;
       }
+      this.note(barrier.job, agentId, report);
+      heardMs = clock.monotonicMs();
+      // What it failed with may be of the network as well: that between it and the target, which is no silence.
+      if (isThere(report, barrier.order)) {
+        arrived();
+        await clock.sleep(limits.leaseMs / 3, barrier.signal);
+      } else if (report.state !== "running") await clock.sleep(limits.retryDelayMs, barrier.signal);
     }
   }
 
