@@ -72,7 +72,7 @@ export async function openPair(backend: Backend, options: PairOptions = {}): Pro
     const source = await open("source");
     const target = await open("target");
     await target.api.putSource("source", { ...source.asSource(), pointsKept: 3 });
-    return joined({ folder: folder.path, backend, source, target }, close);
+    return joined({ folder: folder.path, backend, source, target, truth: new Map(), vanished: new Set() }, close);
   } catch (error) {
     await close();
     throw error;
@@ -106,14 +106,17 @@ async function openSide(
   return Object.assign(cluster, { disk });
 }
 
-function joined(facts: Pick<Pair, "folder" | "backend" | "source" | "target">, close: () => Promise<void>): Pair {
-  const { source, target } = facts;
-  const truth = new Map<string, string>();
-  const vanished = new Set<string>();
+/** The same two the other way round, for what goes back. The source has to be let in once: `putSource`. */
+export function reversed({ source, target, close, ...pair }: Pair): Pair {
+  return joined({ ...pair, source: target, target: source }, close);
+}
+
+type Joined = Pick<Pair, "folder" | "backend" | "source" | "target" | "truth" | "vanished">;
+
+function joined(facts: Joined, close: () => Promise<void>): Pair {
+  const { source, target, truth, vanished } = facts;
   return {
     ...facts,
-    truth,
-    vanished,
     close,
     async ready() {
       for (const side of [source, target]) {
