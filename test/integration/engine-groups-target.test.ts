@@ -18,6 +18,7 @@ import {
   pass,
   until,
 } from "../fakes/group-homes.ts";
+import { backUp } from "../fakes/old-disk.ts";
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
 
@@ -584,6 +585,25 @@ describe("a vote that a later term meets", () => {
     expect(await flawsOf(world)).toEqual([]);
   });
 
+  test("is void once a term for another group point was granted, so that neither job waits for the other", async () => {
+    const base = await first();
+    const job = deltaOn(base);
+    await job.run("prepared");
+    const heal = await outlastButNotSettle();
+    const next = deltaOn(base, { job: "third", claimant: "agent-b" });
+    await next.offer();
+    await next.claimGroup();
+    await next.claim(1);
+    expect(await codeFrom(next.plan(1))).toBe("LeaseHeld");
+    heal();
+    expect((await next.settle(1))?.prepared).toBeUndefined();
+    // Its own term goes on.
+    await next.plan(1);
+    await next.finish();
+    expect(await pointsAt(1)).toEqual([base.toId(1), next.toId(1)]);
+    expect(await flawsOf(world)).toEqual([]);
+  });
+
   /** Members cannot ask the decider until it is healed, so that the next job finds their votes. */
   async function outlastButNotSettle(): Promise<() => void> {
     const { decider } = world;
@@ -596,6 +616,60 @@ describe("a vote that a later term meets", () => {
       decider.onMemberCall = () => undefined;
     };
   }
+});
+
+describe("an agent that comes back on an old disk", () => {
+  let base: GroupJob;
+  beforeEach(async () => {
+    await world.close();
+    world = await openGroupHomes({ decider: 2 });
+    base = await first();
+  });
+
+  test("and that decides is not believed about terms it does not remember: who has heard of the commit decides", async () => {
+    const old = await backUp(world.decider);
+    const job = deltaOn(base);
+    await job.run("committed");
+    await job.settle(0);
+    await old.restore();
+    await outlast();
+    expect(await Promise.all([0, 1].map(pointsAt))).toEqual([
+      [base.toId(0), job.toId(0)],
+      [base.toId(1), job.toId(1)],
+    ]);
+    expect(await flawsOf(world)).toEqual([]);
+  });
+
+  test("and that decides does not keep votes for ever that nobody has heard a decision of", async () => {
+    const old = await backUp(world.decider);
+    const job = deltaOn(base);
+    await job.run("prepared");
+    await old.restore();
+    await outlast();
+    expect(await statesOf()).toEqual(["Available", "Available"]);
+    const next = deltaOn(base, { job: "third", claimant: "agent-b" });
+    await next.finish();
+    expect(await pointsAt(1)).toEqual([base.toId(1), next.toId(1)]);
+    expect(await flawsOf(world)).toEqual([]);
+  });
+
+  test("with a vote that was overtaken does not wait for ever: the point was committed by another plan, and comes anew", async () => {
+    const job = deltaOn(base);
+    await job.run("prepared");
+    const old = await backUp(world.parts[1].home);
+    const { groupPoint } = job;
+    const toIds = [job.toId(0), job.toId(1)];
+    const full = new GroupJob(world, { job: "second", groupPoint, toIds, changed: [0, 1, 2, 3] });
+    await full.finish();
+    await old.restore();
+    await outlast();
+    expect((await copyAt(world, 1)).state).toBe("Available");
+    expect(await pointsAt(1)).toEqual([base.toId(1)]);
+    const next = new GroupJob(world, { job: "third", claimant: "agent-b" });
+    await next.finish();
+    expect((await pointsAt(1)).at(-1)).toBe(next.toId(1));
+    expect(await flawsOf(world)).toEqual([]);
+  });
 });
 
 describe("a volume that leaves its group", () => {
