@@ -29,6 +29,7 @@ test("the least there can be is filled up with defaults, and paths are taken fro
     listen: { host: "0.0.0.0", port: 7420 },
     laneListen: { host: "0.0.0.0", port: 7421 },
     advertiseAddress: "10.0.0.1",
+    seeds: [],
     dataDir: "/etc/longshore/data",
     backend: "auto",
     tls: { certFile: "/etc/longshore/tls.crt", keyFile: "/etc/longshore/tls.key", caFile: "/etc/ca.crt" },
@@ -41,18 +42,20 @@ test("everything can be said", () => {
   const config = read(`${least}
 listen: "[fd00::1]:1"
 laneListen: node-1:65535
+seeds: [agents.example:7420, "[fd00::2]:7420"]
 backend: copy
 logLevel: debug
-limits: { jobsMax: 2, window: 1Mi, lease: 1m30s, reserve: 0, retryDelay: 10ms, jobHistory: 24h }
+limits: { jobsMax: 2, window: 1Mi, lease: 1m30s, reserve: 0, retryDelay: 10ms, jobHistory: 24h, memberInterval: 3s }
 `);
   expect(config).toMatchObject({
     listen: { host: "fd00::1", port: 1 },
     laneListen: { host: "node-1", port: 65535 },
+    seeds: ["agents.example:7420", "[fd00::2]:7420"],
     backend: "copy",
     logLevel: "debug",
     limits: { jobsMax: 2, windowBytes: 2 ** 20, leaseMs: 90_000, reserveBytes: 0, retryDelayMs: 10 },
   });
-  expect(config.limits.jobHistoryMs).toBe(86_400_000);
+  expect(config.limits).toMatchObject({ jobHistoryMs: 86_400_000, memberIntervalMs: 3_000 });
 });
 
 test("an address listened at is advertised, a wildcard cannot be", () => {
@@ -70,6 +73,8 @@ describe("a mistake is named by its field, with what it has to be:", () => {
     ["listen: 7420", "listen is 7420, but has to be host:port of the API, such as 0.0.0.0:7420"],
     ["listen: a:70000", "listen is"],
     ["advertiseAddress: 10.0.0.1:7420", "a host alone, without port"],
+    ["seeds: a:7420", 'seeds is "a:7420", but has to be a list of host:port of agents of this cluster'],
+    ["seeds: [a]", 'seeds is ["a"], but has to be a list of host:port'],
     ["backend: zfs", 'backend is "zfs", but has to be auto, reflink or copy'],
     ["logLevel: loud", "logLevel is"],
     ["limits: 5", "limits has to hold fields: jobsMax"],

@@ -31,6 +31,8 @@ export interface Cluster {
   readonly name: string;
   readonly clusterName: string;
   readonly uid: string;
+  /** Where others reach it, without port; a change is known with its next start. */
+  host: string;
   readonly folder: string;
   readonly lanes: FakeLanes;
   /** Called before each call of the protocol that reaches this cluster; may throw, or wait. */
@@ -154,12 +156,12 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
       cluster: { uid, name: clusterName },
       node: `node-${name}`,
       version: "test",
-      addresses: { address: `${name}:1`, laneAddress: `${name}:2` },
+      addresses: { address: `${agent.host}:1`, laneAddress: `${agent.host}:2` },
       storage: agent.storage,
       lanes: agent.lanes,
       connect: (location) => connect(net, agent, location),
       // The first agent of a cluster is found under its name by those that come later.
-      seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.name ?? name}:1`],
+      seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.host ?? name}:1`],
       connectMember: (address, agentId) => connectMember(net, agent, { address, agentId }),
       openJournal,
       clock: options.clock ?? systemClock,
@@ -176,6 +178,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
     name,
     clusterName,
     uid,
+    host: name,
     folder,
     lanes: new FakeLanes(),
     onCall: () => undefined,
@@ -276,9 +279,9 @@ function remote<T extends object>(net: Net, from: Cluster, { to, hooks, api }: D
   });
 }
 
-/** A connection by direct calls: a seed's host is the name of an agent or of a cluster, and its CA bundle stands for itself. */
+/** A connection by direct calls: a seed's host is that of an agent or the name of a cluster, and its CA bundle stands for itself. */
 function connect(net: Net, from: Cluster, location: LocationSpec): PeerConnection {
-  const named = (host: string) => net.agents.filter((agent) => agent.name === host || agent.clusterName === host);
+  const named = (host: string) => net.agents.filter((agent) => agent.host === host || agent.clusterName === host);
   const reachable = (agent: Cluster) =>
     !agent.stopping.aborted && !net.cuts.has(way(from.name, agent.name)) && !net.cuts.has(way(agent.name, from.name));
   const anyOf = (hosts: readonly string[]) => () => {
@@ -329,7 +332,7 @@ function connectMember(
   { address, agentId }: { address: string; agentId: string | undefined },
 ): MemberConnection {
   const to = () => {
-    const agent = net.agents.find(({ name }) => name === hostOf(address));
+    const agent = net.agents.find(({ host }) => host === hostOf(address));
     if (agent === undefined) throw new LongshoreError("Unreachable", `no agent answers at ${address}`);
     return agent;
   };

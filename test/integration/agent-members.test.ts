@@ -1,6 +1,7 @@
 // What agents say to each other over HTTP: within a cluster, and to the target cluster about groups. Each call arrives as it
 // was made, and its answer comes back as it was given.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
+import { openAgentClient } from "../../src/wire/agent-client.ts";
 import type { MemberApi, Order, ShareSpec } from "../../src/wire/member.ts";
 import { type MemberClientOptions, openMemberClient } from "../../src/wire/member-client.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
@@ -114,6 +115,37 @@ describe("within a cluster", () => {
 
   test("what fails comes back with its code", async () => {
     await expect(member.shareReport("job-1")).rejects.toMatchObject({ code: "Unsupported" });
+  });
+});
+
+describe("what is meant for one agent", () => {
+  const other = "00000000-0000-4000-8000-000000000009";
+
+  test("is answered by it", async () => {
+    const { agentId } = agent.fake.view;
+    const credentials = await east.credentials("agent");
+    const client = openMemberClient({ address: agent.server.address, agentId, credentials });
+    agent.member.answers.set("memberOutcome", { outcome: "none" });
+    const query = { clusterUid: "uid", volume: "v1", groupPoint: id("a") };
+    expect(await client.memberOutcome(query)).toEqual({ outcome: "none" });
+    await client.close();
+  });
+
+  test("is not answered by another one at its address: neither to agents, nor to a foreign cluster, nor to people", async () => {
+    const { address } = agent.server;
+    const credentials = await east.credentials("agent");
+    const foreign = await west.credentials("agent");
+    const clients = {
+      member: openMemberClient({ address, agentId: other, credentials }),
+      peer: openPeerClient({ seeds: [address], agentId: other, caBundle: east.caPem, credentials: foreign }),
+      agent: openAgentClient({ addresses: [address], agentId: other, credentials: await east.credentials("admin") }),
+    };
+    const refusal = { code: "Unreachable", message: expect.stringContaining(`agent ${other} is not here any more`) };
+    await expect(clients.member.shareReport("job-1")).rejects.toMatchObject(refusal);
+    await expect(clients.peer.report("v1")).rejects.toMatchObject(refusal);
+    await expect(clients.agent.listVolumes()).rejects.toMatchObject(refusal);
+    expect(agent.member.asked).toEqual([]);
+    for (const client of Object.values(clients)) await client.close();
   });
 });
 

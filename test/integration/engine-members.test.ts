@@ -1,6 +1,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
+import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Cluster, type Clusters, openClusters, pair } from "../fakes/engines.ts";
 
 let clusters: Clusters;
@@ -61,25 +62,154 @@ describe("agents of one cluster", () => {
     clusters.heal();
     await sees(first, "1+ 2+ 3+");
   });
+
+  test("go on meeting while one of them hangs with its connections open", async () => {
+    const [first, second, third] = await three();
+    await sees(first, "1+ 2+ 3+");
+    const hung = Promise.withResolvers<void>();
+    third.onMemberCall = () => hung.promise;
+    for (const other of [first, second]) clusters.cut(third, other);
+    await sees(first, "1+ 2+ 3-");
+    let meetings = 0;
+    second.onMemberCall = () => void meetings++;
+    await eventually(async () => (meetings > 20 ? "met on" : "waiting"), "met on");
+    for (const other of [first, second]) expect(await seenBy(other)).toBe("1+ 2+ 3-");
+    hung.resolve();
+    clusters.heal();
+    for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+  });
+
+  test("hear from third parties of what they cannot ask themselves", async () => {
+    const [first, second, third] = await three();
+    await sees(first, "1+ 2+ 3+");
+    for (const [one, other] of [
+      [first, third],
+      [third, first],
+    ] as const)
+      clusters.cut(one, other);
+    await third.stop();
+    third.host = "elsewhere";
+    await third.start();
+    const known = async () => (await first.engine.api.describe()).members.find(({ node }) => node === "node-west-3");
+    await eventually(async () => String((await known())?.address), "elsewhere:1");
+    await sees(first, "1+ 2+ 3-");
+    clusters.heal();
+    for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+  });
 });
 
-test("the home of a copy is chosen once, whoever is asked, and by all at the same time", async () => {
-  clusters = await openClusters({ east: 1, west: 3 }, { inMemory: true });
-  const west = clusters.of("west");
-  await pair(clusters.of("east"), west);
-  for (const agent of west) await sees(agent, "1+ 2+ 3+");
-  const request = { volumes: [{ volume: "v1", sizeBytes: 4096 }] };
-  const homes = await Promise.all(west.map(({ engine }) => engine.peer("uid-east", ["east"]).locate(request)));
-  expect(new Set(homes.map(({ homes: [home] }) => home?.agentId)).size).toBe(1);
-});
+const at = ({ engine }: Cluster) => engine.peer("uid-east", ["east"]);
+const copyOfV1 = { volumes: [{ volume: "v1", sizeBytes: 4096 }] };
 
-test("no copy is placed while one that may have it is away, until a person says that it will not come back", async () => {
+/** A cluster that takes volumes of another one, all its agents acquainted. */
+async function receivers(): Promise<readonly [Cluster, Cluster, Cluster]> {
   clusters = await openClusters({ east: 1, west: 3 }, { inMemory: true });
   const [first, second, third] = clusters.of("west") as [Cluster, Cluster, Cluster];
   await pair(clusters.of("east"), [first, second, third]);
   for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
-  const locateAt = ({ engine }: Cluster) =>
-    engine.peer("uid-east", ["east"]).locate({ volumes: [{ volume: "v1", sizeBytes: 4096 }] });
+  return [first, second, third];
+}
+
+/** As the coordinator of a job on v1 begins. */
+function claimAt(agent: Cluster) {
+  const claim = { job: "job-1", volume: "v1", name: "data", metadata: {}, sizeBytes: 4096, claimant: "a1" };
+  return at(agent).claim({ ...claim, nonce: "0".repeat(32), offeredEpoch: 0 });
+}
+
+/** Its node comes back with an empty disk. */
+async function replaced(agent: Cluster): Promise<void> {
+  await agent.stop();
+  await rm(agent.folder, { recursive: true });
+  await mkdir(agent.folder);
+  await agent.start();
+}
+
+test("the home of a copy is chosen once, whoever is asked, and by all at the same time", async () => {
+  const west = await receivers();
+  const homes = await Promise.all(west.map((agent) => at(agent).locate(copyOfV1)));
+  expect(new Set(homes.map(({ homes: [home] }) => home?.agentId)).size).toBe(1);
+});
+
+test("a copy is at home where it was made, not where it would be placed now", async () => {
+  const agents = await receivers();
+  for (const agent of agents) {
+    await claimAt(agent);
+    agent.freeBytes = 0;
+    const { agentId } = agent.engine;
+    for (const asked of agents) expect((await at(asked).locate(copyOfV1)).homes).toEqual([{ volume: "v1", agentId }]);
+    await agent.engine.api.removeMigratedVolume((await agent.engine.api.listMigratedVolumes()).items[0]?.name ?? "");
+  }
+});
+
+test("what the agent had is not taken for gone because another one answers at its address", async () => {
+  const [first, second, third] = await receivers();
+  await claimAt(third);
+  const { agentId } = third.engine;
+  await replaced(third);
+  const refusal = { code: "Unreachable", message: expect.stringContaining(agentId) };
+  await expect(at(first).locate(copyOfV1)).rejects.toMatchObject(refusal);
+  await sees(first, "1+ 2+ 3! 3+");
+  await expect(at(second).locate(copyOfV1)).rejects.toMatchObject(refusal);
+  await first.engine.api.forgetMember(agentId);
+  expect((await at(first).locate(copyOfV1)).homes[0]?.agentId).not.toBe(agentId);
+});
+
+test("an agent that is new and has met nobody does not say that a copy is new", async () => {
+  const [first, second, third] = await receivers();
+  await claimAt(second);
+  const { agentId } = second.engine;
+  await first.stop();
+  await second.stop();
+  await replaced(third);
+  await pair(clusters.of("east"), third);
+  const message = expect.stringContaining("is new, and no seed has answered: west-1:1");
+  await expect(at(third).locate(copyOfV1)).rejects.toMatchObject({ code: "Unreachable", message });
+  await first.start();
+  await second.start();
+  await sees(third, "1+ 2+ 3! 3+");
+  expect((await at(third).locate(copyOfV1)).homes).toEqual([{ volume: "v1", agentId }]);
+});
+
+test("a forgotten agent takes nothing on, also when there is nobody left to tell it", async () => {
+  const [first, second, third] = await receivers();
+  await third.stop();
+  await sees(first, "1+ 2+ 3-");
+  await first.engine.api.forgetMember(third.engine.agentId);
+  await sees(second, "1+ 2+");
+  await third.start();
+  const located = () =>
+    at(third)
+      .locate(copyOfV1)
+      .then(String, ({ code }) => code);
+  await eventually(located, "Forbidden");
+  await first.stop();
+  await second.stop();
+  await third.stop();
+  await third.start();
+  const refused = { code: "Forbidden", message: expect.stringContaining("start it on an empty folder") };
+  await expect(claimAt(third)).rejects.toMatchObject(refused);
+  await expect(at(third).locate(copyOfV1)).rejects.toMatchObject(refused);
+  await expect(third.engine.api.putVolume("new", { sizeBytes: 4096 })).rejects.toMatchObject(refused);
+});
+
+test("one that answers is not forgotten, though it has not been heard of since a start", async () => {
+  const [first, second, third] = await receivers();
+  await first.stop();
+  // The first meetings after the start do not take place.
+  for (const agent of [first, second, third]) {
+    let calls = 0;
+    agent.onMemberCall = () => {
+      if (calls++ === 0) throw new LongshoreError("Unreachable", "not yet");
+    };
+  }
+  await first.start();
+  const { agentId } = third.engine;
+  await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
+});
+
+test("no copy is placed while one that may have it is away, until a person says that it will not come back", async () => {
+  const [first, second, third] = await receivers();
+  const locateAt = (agent: Cluster) => at(agent).locate(copyOfV1);
   const locate = () => locateAt(first);
   const { agentId } = await third.engine.api.describe();
   await third.stop();
@@ -99,11 +229,8 @@ test("no copy is placed while one that may have it is away, until a person says 
 test("a node that comes back with an empty disk leaves its former agent lost, until that is forgotten", async () => {
   const [first, second, third] = await three();
   for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
-  const { agentId } = await third.engine.api.describe();
-  await third.stop();
-  await rm(third.folder, { recursive: true });
-  await mkdir(third.folder);
-  await third.start();
+  const { agentId } = third.engine;
+  await replaced(third);
   for (const agent of [first, second]) await sees(agent, "1+ 2+ 3! 3+");
   await second.engine.api.forgetMember(agentId);
   for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
