@@ -4,6 +4,7 @@
 //   <root>/volumes/<volume>/live.img             the image applications write to
 //   <root>/volumes/<volume>/points/<point>.img   sealed points, and staging images on their way to become one
 //   <root>/quarantine/                           images that nobody knew
+//   <root>/frozen/<volume>                       which file systems are frozen at this moment (freezer.ts)
 //
 // Paths follow from names alone, so a crash never leaves a file whose meaning is in doubt.
 
