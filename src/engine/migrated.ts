@@ -118,6 +118,10 @@ export class MigratedVolumes {
     return this.core.journal.all<MigratedRow>("SELECT * FROM migrated WHERE uid IN (SELECT owner FROM votes)");
   }
 
+  isUndecided(uid: string): boolean {
+    return this.undecided.has(uid);
+  }
+
   /** Shows, or no longer shows, that a vote waits for a decision that does not come. */
   setUndecided(uid: string, isUndecided: boolean): void {
     if (this.undecided.has(uid) === isUndecided) return;
@@ -260,7 +264,7 @@ export class MigratedVolumes {
   }
 
   private stateOf(row: MigratedRow, isEmpty: boolean): MigratedVolumeView["state"] {
-    if (row.frozenSince !== null) return this.undecided.has(row.uid) ? "Undecided" : "Frozen";
+    if (row.frozenSince !== null) return this.isUndecided(row.uid) ? "Undecided" : "Frozen";
     return isEmpty ? "Empty" : "Available";
   }
 

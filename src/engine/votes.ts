@@ -212,7 +212,7 @@ export class Votes {
       const answer = await voters.api(groupHome).decision(query);
       return answer.kind === "committed" ? { kind: "committed", ...answer.record } : answer;
     } catch (error) {
-      this.core.log.info({ ...about(row), groupHome, err: error }, "the group home does not answer");
+      this.noteSilence(row, { agentId: groupHome, error });
       return { kind: "silent" };
     }
   }
@@ -228,11 +228,17 @@ export class Votes {
           const query = { clusterUid: row.clusterUid, volume, groupPoint: vote.groupPoint };
           return (await voters.api(agentId).memberOutcome(query)).outcome;
         } catch (error) {
-          this.core.log.info({ ...about(row), agentId, err: error }, "another member of the group does not answer");
+          this.noteSilence(row, { agentId, error });
           return "silent";
         }
       }),
     );
+  }
+
+  /** It is asked every second for as long as it takes: said aloud once. */
+  private noteSilence(row: MigratedRow, { agentId, error }: { agentId: string; error: unknown }): void {
+    const level = this.parts.migrated.isUndecided(row.uid) ? "debug" : "warn";
+    this.core.log[level]({ ...about(row), agentId, err: error }, "who knows of the group's decision does not answer");
   }
 
   // ---- doing what was decided --------------------------------------------------------------------------------------
