@@ -82,6 +82,43 @@ async function aGroup(): Promise<string> {
   return groupPoint;
 }
 
+describe("nodes", () => {
+  const other = { agentId: "00000000-0000-4000-8000-000000000002", node: "node-2", address: "127.0.0.1:1" };
+  const away = (state: "unreachable" | "lost") => ({ ...other, laneAddress: "127.0.0.1:2", state });
+
+  test("are listed with their agents and states, as a table and as JSON", async () => {
+    agent.fake.view.members.push(away("lost"));
+    const { out, err } = await run("node list");
+    expect(out).toMatch(/NODE +AGENT +STATE/);
+    expect(out).toMatch(/node-2 +00000000-0000-4000-8000-000000000002 +lost +127\.0\.0\.1:1 /);
+    expect(err).toBe("");
+    const members = JSON.parse((await run("node list --output json")).out);
+    expect(members).toContainEqual(away("lost"));
+  });
+
+  test("one that does not answer is named once with what is shown of the others", async () => {
+    await agent.fake.putVolume("data", { sizeBytes: 4096 });
+    agent.fake.view.members.push(away("unreachable"));
+    const { out, err, status } = await run("volume list");
+    expect(out).toContain("data");
+    expect(err).toMatch(/^warning: agent 00000000-0000-4000-8000-000000000002 on node node-2 does not answer/);
+    expect(err.match(/warning/g)).toHaveLength(1);
+    expect(status).toBe(0);
+  });
+
+  test("an agent that will not come back is forgotten by its id; one that answers is not", async () => {
+    agent.fake.view.members.push(away("unreachable"));
+    const { out } = await run(`node forget ${other.agentId}`);
+    expect(out).toContain(`agent ${other.agentId} is forgotten`);
+    expect(agent.fake.view.members.map(({ agentId }) => agentId)).not.toContain(other.agentId);
+    expect(await run(`node forget ${agent.fake.view.agentId}`)).toMatchObject({
+      status: 3,
+      err: expect.stringContaining("answers; stop it first"),
+    });
+    expect((await run(`node forget ${other.agentId}`)).err).toContain("is not known here");
+  });
+});
+
 describe("what an agent has", () => {
   test("as tables and as JSON", async () => {
     await aMigration();
