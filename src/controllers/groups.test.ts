@@ -379,13 +379,43 @@ test("a user's job of a group snapshots all of it now, migrates it at once, and 
   expect(bases(world)).toBe("a@d b@d");
 });
 
-test("a dry run of a group plans, transfers nothing, and leaves nothing behind", async () => {
+test("a dry run of a group plans for each of its volumes, tells of all together, and leaves nothing behind", async () => {
   const world = groupWorld();
+  const asked: string[] = [];
+  world.onJob = (name) => {
+    const { volume } = world.holderOf(name)?.jobs.get(name)?.spec ?? {};
+    asked.push(String(volume));
+    const kind = volume === "a" ? "Delta" : "Full";
+    world.holderOf(name)?.succeedJob(name, { bytesTotal: 100, unitsTotal: 1, mode: { kind, reason: "Why" } });
+  };
   const group = { namespace: "shop", name: "db" };
   world.apply(MigrationJobs, "plan", { spec: { group, location: "berlin", dryRun: true } });
   await world.run();
   expect(condition(world, MigrationJobs, "plan", "Complete")).toBe("True Planned");
+  expect(asked.sort()).toEqual(["a", "b"]);
+  const { status } = world.server.get(MigrationJobs, { name: "plan" }) ?? {};
+  expect(status).toMatchObject({ bytesChanged: 200, unitsTotal: 2, mode: "Full", volumes: ["pv-a", "pv-b"] });
   expect([bases(world), snapshots(world)]).toEqual(["", "a: , b: , c: "]);
+  world.server.delete(MigrationJobs, { name: "plan" });
+  await world.run();
+  expect(world.agents.map(({ jobs: kept }) => kept.size)).toEqual([0, 0]);
+});
+
+test("a dry run of a group of which one volume cannot be planned for fails with that reason", async () => {
+  const world = groupWorld();
+  world.onJob = (name) => {
+    const agent = world.holderOf(name);
+    if (agent === world.agents[0]) agent?.succeedJob(name);
+    else agent?.failJob(name, new LongshoreError("QuotaExceeded", "no room for b"));
+  };
+  world.apply(MigrationJobs, "plan", {
+    spec: { group: { namespace: "shop", name: "db" }, location: "berlin", dryRun: true },
+  });
+  await world.run();
+  expect(world.server.get(MigrationJobs, { name: "plan" })?.status).toMatchObject({
+    phase: "Failed",
+    message: expect.stringContaining("no room for b"),
+  });
 });
 
 test("a user's job brings over a snapshot of the group that exists", async () => {
@@ -599,9 +629,11 @@ function summary(world: OperatorWorld): unknown {
 /** A user's job, a volume that joins, runs, expiry and jobs. */
 async function story(crash?: CrashPoint): Promise<OperatorWorld> {
   const world = groupWorld(["a"]);
-  world.apply(MigrationJobs, "now", { spec: { group: { namespace: "shop", name: "db" }, location: "berlin" } });
+  const group = { namespace: "shop", name: "db" };
+  world.apply(MigrationJobs, "now", { spec: { group, location: "berlin" } });
   await world.runUntil(0.5 * hour, crash);
   addVolume(world, "b");
+  world.apply(MigrationJobs, "plan", { spec: { group, location: "berlin", dryRun: true } });
   await world.runUntil(3.5 * hour, crash?.isDead === false ? crash : undefined);
   return world;
 }

@@ -9,14 +9,14 @@ import type { ControllerDeps } from "./deps.ts";
 import { groupValue, jobsByGroup, jobsByVolume, SnapshotSchedules } from "./kinds.ts";
 import { hasEnded } from "./volume-facts.ts";
 
-/** The agent's name for a job: a job made anew under a name is another one. */
+/** The agent's name for a job: a job made anew under a name is another one. For each volume of a group, `.NUMBER` may follow. */
 export function agentJobName({ metadata }: { readonly metadata: { readonly name: string; readonly uid: string } }) {
   return `${metadata.name}.${metadata.uid}`;
 }
 
 /** The MigrationJob that an agent's job was made for; `undefined` for jobs that others made. */
 export function keyOfAgentJob(name: string): (Key & { readonly uid: string }) | undefined {
-  const [, job, uid] = /^(.+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/.exec(name) ?? [];
+  const [, job, uid] = /^(.+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?$/.exec(name) ?? [];
   return job === undefined || uid === undefined ? undefined : { name: job, uid };
 }
 
@@ -41,7 +41,8 @@ function compare(left: readonly number[], right: readonly number[]): number {
   return at < 0 ? 0 : (left[at] ?? 0) - (right[at] ?? 0);
 }
 
-function isOver({ state }: JobView): boolean {
+/** Whether an agent's job has reached a state that it never leaves. */
+export function isOver({ state }: JobView): boolean {
   return state === "Succeeded" || state === "Failed" || state === "Cancelled";
 }
 

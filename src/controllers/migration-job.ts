@@ -19,9 +19,10 @@ import {
   watching,
 } from "../kube/cluster.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
-import { agentsProblem, type Held, type SeenAgent } from "./agents.ts";
+import { type AgentJob, agentJobsOf, viewOf } from "./agent-jobs.ts";
+import { agentsProblem, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
-import { agentJobName, givenJob, surplusJobs, sweepAgentJobs } from "./job-history.ts";
+import { isOver, surplusJobs, sweepAgentJobs } from "./job-history.ts";
 import {
   deadlineOf,
   endedStatus,
@@ -94,8 +95,10 @@ export function migrationJobController(deps: ControllerDeps): Controller {
 interface Facts {
   readonly job: MigrationJob;
   readonly subject: JobSubject;
-  /** The job on its agent. */
-  readonly given: Held<JobView> | undefined;
+  /** What agents are asked for, and have. */
+  readonly agentJobs: readonly AgentJob[];
+  /** What they tell, once they have all of it. */
+  readonly view: JobView | undefined;
   /** The job of the same volume and location whose turn it is before this one's. */
   readonly earlier: MigrationJob | undefined;
   readonly agentsProblem: string | undefined;
@@ -109,11 +112,18 @@ type Action =
   /** Of a group: which volumes take part is settled before anything is done with them. */
   | { readonly kind: "choose"; readonly volumes: readonly string[] }
   | { readonly kind: "snapshot" }
-  | { readonly kind: "give"; readonly agent: SeenAgent; readonly spec: JobSpec }
+  | { readonly kind: "give"; readonly gifts: readonly Gift[] }
   | { readonly kind: "watch"; readonly view: JobView }
   | { readonly kind: "end"; readonly ending: JobEnding }
   | { readonly kind: "release" }
   | { readonly kind: "prune"; readonly surplus: readonly MigrationJob[] };
+
+/** A job that an agent is asked for, or asked to suspend or cancel. */
+interface Gift {
+  readonly agent: SeenAgent;
+  readonly name: string;
+  readonly spec: JobSpec;
+}
 
 async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
@@ -139,10 +149,13 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
   const { cluster, agents } = deps;
   const job = cluster.get(MigrationJobs, key);
   if (job === undefined) return undefined;
+  const subject = observeSubject(job, deps);
+  const agentJobs = agentJobsOf(job, subject, agents);
   return {
     job,
-    subject: observeSubject(job, deps),
-    given: givenJob(agents, agentJobName(job)),
+    subject,
+    agentJobs,
+    view: viewOf(subject, agentJobs),
     earlier: volumesOfJob(job)
       .flatMap((name) => cluster.find(jobsByVolume, name))
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
@@ -159,7 +172,7 @@ function isBefore(left: MigrationJob, right: MigrationJob): boolean {
 }
 
 function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
-  const { job, given } = facts;
+  const { job, view } = facts;
   const isProtected = job.metadata.finalizers?.includes(finalizer.job) === true;
   if (hasEnded(job)) {
     if (isProtected) return { kind: "release" };
@@ -169,7 +182,7 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   if (!isProtected && !isDeleted) return { kind: "protect" };
   const isLate = (deadlineOf(job) ?? Number.POSITIVE_INFINITY) <= nowMs;
   const isCancelled = job.spec.cancel === true || isDeleted || isLate;
-  if (given !== undefined) return decideGiven(facts, given, { isCancelled, isLate });
+  if (view !== undefined) return decideGiven(facts, view, { isCancelled, isLate });
   return decideNotGiven(facts, { isCancelled, isLate });
 }
 
@@ -178,17 +191,17 @@ interface Wishes {
   readonly isLate: boolean;
 }
 
-function decideGiven(
-  { job, isSuspended }: Facts,
-  { agent, view }: Held<JobView>,
-  { isCancelled, isLate }: Wishes,
-): Action {
+function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { isCancelled, isLate }: Wishes): Action {
   const ending = endingOf(job, view, isLate);
   if (ending !== undefined) return { kind: "end", ending };
-  const spec = { ...view.spec, suspend: isSuspended, ...(isCancelled && { cancel: true }) };
-  const isAsWished =
-    (spec.suspend ?? false) === (view.spec.suspend ?? false) && (spec.cancel ?? false) === (view.spec.cancel ?? false);
-  return isAsWished ? { kind: "watch", view } : { kind: "give", agent, spec };
+  const gifts = agentJobs.flatMap(({ name, given }) => {
+    if (given === undefined || isOver(given.view)) return [];
+    const { spec: had } = given.view;
+    const spec = { ...had, suspend: isSuspended, ...(isCancelled && { cancel: true }) };
+    const isAsWished = spec.suspend === (had.suspend ?? false) && (spec.cancel ?? false) === (had.cancel ?? false);
+    return isAsWished ? [] : [{ agent: given.agent, name, spec }];
+  });
+  return gifts.length === 0 ? { kind: "watch", view } : { kind: "give", gifts };
 }
 
 function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
@@ -214,23 +227,23 @@ function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
   return decideGive(facts);
 }
 
-/** To an agent that holds a part, and is followed if one of them is. */
-function decideGive({ job, subject, isSuspended }: Facts): Action {
-  const held = subject.parts.flatMap((part) => part.held ?? []);
-  const { agent } = held.find(({ agent: { problem } }) => problem === undefined) ?? held[0] ?? {};
-  if (agent === undefined) return { kind: "wait", wait: unknownVolume(subject.parts[0]?.name ?? "") };
+function decideGive({ job, subject, agentJobs, isSuspended }: Facts): Action {
   const { location, dryRun } = job.spec;
-  const names = held.map(({ view }) => view.name);
-  const spec: JobSpec = {
-    ...(subject.group === undefined
-      ? { volume: names[0] ?? "" }
-      : { group: { name: subject.group.agentName, volumes: names } }),
-    location,
-    snapshot: snapshotOf(job),
-    ...(isSuspended && { suspend: true }),
-    ...present({ dryRun }),
-  };
-  return { kind: "give", agent, spec };
+  const more = { location, snapshot: snapshotOf(job), ...(isSuspended && { suspend: true }), ...present({ dryRun }) };
+  const gifts = agentJobs.flatMap(({ name, parts, about, given }) => {
+    const agent = takerOf(parts);
+    return given !== undefined || about === undefined || agent === undefined
+      ? []
+      : [{ agent, name, spec: { ...about, ...more } }];
+  });
+  if (gifts.length === 0) return { kind: "wait", wait: unknownVolume(subject.parts[0]?.name ?? "") };
+  return { kind: "give", gifts };
+}
+
+/** An agent that holds a part, and is followed if one of them is. */
+function takerOf(parts: readonly JobPart[]): SeenAgent | undefined {
+  const holders = parts.flatMap(({ held }) => held?.agent ?? []);
+  return holders.find(({ problem }) => problem === undefined) ?? holders[0];
 }
 
 function decideUnsettled(job: MigrationJob, group: SeenGroup): Action {
@@ -322,9 +335,12 @@ async function apply(
       return trying(facts, deps, write, () => takeSnapshot(facts));
     case "give":
       return trying(facts, deps, write, async () => {
-        const view = await action.agent.api.putJob(agentJobName(job), action.spec);
-        await write(runningStatus(job, view, clock.nowMs()));
-        if (facts.given === undefined) tell(facts, startedNote(job), deps);
+        const views: JobView[] = [];
+        for (const { agent, name, spec } of action.gifts) views.push(await agent.api.putJob(name, spec));
+        const [only] = views;
+        // Of several the agents' news tell.
+        if (only !== undefined && facts.agentJobs.length === 1) await write(runningStatus(job, only, clock.nowMs()));
+        if (facts.view === undefined) tell(facts, startedNote(job), deps);
       });
     case "watch":
       return watch(job, action.view, clock.nowMs(), write);
@@ -343,8 +359,8 @@ async function apply(
   }
 }
 
-function lookOf({ subject, given }: Facts) {
-  return { snapshot: subject.parts[0]?.snapshot, view: given?.view };
+function lookOf({ subject, view }: Facts) {
+  return { snapshot: subject.parts[0]?.snapshot, view };
 }
 
 /** Of a group again and again until all of it has it: the agents finish what they have begun, or begin anew. */
@@ -378,7 +394,7 @@ async function trying(
     if (code === undefined) throw error;
     const message = explain(error);
     // A location that the agent does not know yet is told to it by another reconciler.
-    if (isRetryable(error) || code === "NotFound" || facts.given !== undefined) {
+    if (isRetryable(error) || code === "NotFound" || facts.view !== undefined) {
       await write(waitingStatus(facts.job, { reason: code, message }, clock.nowMs()));
       throw error;
     }
@@ -412,12 +428,12 @@ function startedNote({ metadata, spec }: MigrationJob): EventNote {
   return { type: "Normal", reason: eventReason.migrationStarted, message };
 }
 
-function endedNote({ job, given }: Facts, { phase, message }: JobEnding): EventNote {
+function endedNote({ job, view }: Facts, { phase, message }: JobEnding): EventNote {
   const what = `MigrationJob ${job.metadata.name} to ${job.spec.location}`;
   switch (phase) {
     case "Succeeded": {
-      const mode = given?.view.mode?.kind ?? "nothing";
-      const sent = `${mode}, ${renderBytes(given?.view.bytesSent ?? 0)} sent`;
+      const mode = view?.mode?.kind ?? "nothing";
+      const sent = `${mode}, ${renderBytes(view?.bytesSent ?? 0)} sent`;
       return { type: "Normal", reason: eventReason.migrationSucceeded, message: `${what}: ${sent}. ${message}` };
     }
     case "Failed":

@@ -388,6 +388,8 @@ export class FakeSourceSide extends FakeStore {
 
   /** Every agent with a part in it has a row of the job. */
   #startJob(name: string, spec: JobSpec): void {
+    if (spec.group !== undefined && spec.dryRun === true)
+      throw new LongshoreError("BadRequest", "a dry run is of one volume; ask for each volume of the group");
     const owned = volumesOf(spec).map((volume) => this.#ownerOf(volume));
     const agents = [...new Set(owned.map(({ agent }) => agent))];
     for (const agent of new Set([this, ...agents])) agent.getRow(agent.locations, spec.location, "location");
