@@ -100,17 +100,59 @@ export async function startStorageCluster(options: StorageClusterOptions): Promi
   return cluster;
 }
 
+export interface Member {
+  /** This very agent, as the cluster's operator. */
+  readonly api: AgentApi;
+  agent(): Process;
+  stop(): Promise<void>;
+}
+
+/** Starts a further agent of a cluster, and resolves when it knows the first one. */
+export async function startMember(cluster: StorageCluster, node: string, folder: string): Promise<Member> {
+  const { name, pki, address: seed } = cluster;
+  const dataDir = join(folder, "data");
+  await mkdir(dataDir, { recursive: true });
+  const [port, lanePort] = [await freePort(), await freePort()];
+  const config = join(folder, "agent.yaml");
+  const facts = { name, node, folder, dataDir, backend: "copy" as const, pki, port, lanePort, seeds: [seed] };
+  await writeFile(config, stringify(agentConfig(facts)));
+  const credentials = await openCredentials({
+    certFile: join(pki, "operator.crt"),
+    keyFile: join(pki, "operator.key"),
+    caFile: join(pki, "ca.crt"),
+  });
+  const api = openAgentClient({ addresses: [`127.0.0.1:${port}`], credentials });
+  const started = startLongshore(["agent", "--config", config], join(folder, "agent.log"));
+  await eventually(`agent ${node} knowing the others`, async () => {
+    started.checkRunning();
+    return (await api.describe()).members.length > 1 || undefined;
+  });
+  return {
+    api,
+    agent: () => started,
+    async stop() {
+      await started.signal("SIGTERM");
+      await api.close();
+      credentials.close();
+    },
+  };
+}
+
 interface ConfigFacts extends StorageClusterOptions {
+  readonly node?: string;
+  readonly seeds?: readonly string[];
   readonly dataDir: string;
   readonly pki: string;
   readonly port: number;
   readonly lanePort: number;
 }
 
-function agentConfig({ name, dataDir, backend, pki, port, lanePort, limits }: ConfigFacts) {
+function agentConfig(facts: ConfigFacts) {
+  const { name, node = `${name}-1`, seeds = [], dataDir, backend, pki, port, lanePort, limits } = facts;
   return {
     clusterName: name,
-    node: `${name}-1`,
+    node,
+    seeds,
     listen: `127.0.0.1:${port}`,
     laneListen: `127.0.0.1:${lanePort}`,
     dataDir,

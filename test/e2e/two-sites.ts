@@ -99,6 +99,7 @@ export interface VolumeWish {
   readonly storageClass: string;
   readonly sizeBytes?: number;
   readonly claimAnnotations?: object;
+  readonly claimLabels?: object;
 }
 
 export const volumeBytes = 8 * mebibyte;
@@ -124,7 +125,12 @@ export function volumeAndClaim(wish: VolumeWish): [Manifest, Manifest] {
   const claim = {
     apiVersion: "v1",
     kind: "PersistentVolumeClaim",
-    metadata: { name, namespace, ...(wish.claimAnnotations && { annotations: wish.claimAnnotations }) },
+    metadata: {
+      name,
+      namespace,
+      ...(wish.claimAnnotations && { annotations: wish.claimAnnotations }),
+      ...(wish.claimLabels && { labels: wish.claimLabels }),
+    },
     spec: { accessModes, resources: { requests: { storage } }, storageClassName, volumeName: `pv-${name}` },
   };
   return [volume, claim];
@@ -139,11 +145,15 @@ export function refs(name: string) {
   } as const;
 }
 
-/** A volume of random content at the agent, known to Kubernetes and bound. */
-export async function makeVolume(site: SeenSite, wish: VolumeWish): Promise<void> {
+/** A volume of random content at the agent, or at another one of the cluster; known to Kubernetes and bound. */
+export async function makeVolume(
+  site: SeenSite,
+  wish: VolumeWish,
+  at: Pick<StorageCluster, "api"> = site.storage,
+): Promise<void> {
   const { name, sizeBytes = volumeBytes } = wish;
-  await site.storage.api.putVolume(name, { sizeBytes });
-  await writeRandomly(site.storage, name, 0, sizeBytes);
+  await at.api.putVolume(name, { sizeBytes });
+  await writeRandomly(at, name, 0, sizeBytes);
   await bindVolume(site, wish);
 }
 
@@ -154,8 +164,13 @@ export async function bindVolume({ kube }: SeenSite, wish: VolumeWish): Promise<
 }
 
 /** Changes so many bytes of a volume's live image. */
-export async function writeRandomly(storage: StorageCluster, volume: string, at: number, bytes: number): Promise<void> {
-  const { path } = await storage.api.getVolume(volume);
+export async function writeRandomly(
+  { api }: Pick<StorageCluster, "api">,
+  volume: string,
+  at: number,
+  bytes: number,
+): Promise<void> {
+  const { path } = await api.getVolume(volume);
   const file = await open(path, "r+");
   try {
     await file.write(randomBytes(bytes), 0, bytes, at);
