@@ -57,13 +57,44 @@ const leftoverQueries: Readonly<Record<string, string>> = {
 };
 
 export function leftovers(world: World): string[] {
-  return world.allHosts.flatMap((host) => [
-    ...Object.entries(leftoverQueries).flatMap(([what, sql]) => {
-      const row = host.journal.read.get<{ what: string }>(sql);
-      return row === undefined ? [] : [`${host.name} is left with ${what}: ${row.what}`];
-    }),
-    ...strayFiles(host),
-  ]);
+  return world.allHosts
+    .flatMap((host) => [
+      ...Object.entries(leftoverQueries).flatMap(([what, sql]) => {
+        const row = host.journal.read.get<{ what: string }>(sql);
+        return row === undefined ? [] : [`${host.name} is left with ${what}: ${row.what}`];
+      }),
+      ...strayFiles(host),
+    ])
+    .concat(halfDecided(world), disagreements(world));
+}
+
+/** Group points that some of their members got and others did not. A node put back may have forgotten what it had decided. */
+function halfDecided(world: World): string[] {
+  const { decisions, commits } = world.invariants;
+  return [...decisions].flatMap(([key, members]) => {
+    const [clusterUid = "", groupPoint] = key.split(" ");
+    if (world.clusterOf(clusterUid)?.hosts.some(({ wasRestored }) => wasRestored)) return [];
+    const missing = members.filter(({ volume, toId }) => !commits.has(`${clusterUid} ${volume} ${toId}`));
+    return missing.map(
+      ({ volume }) => `group point ${groupPoint} was decided, and volume ${volume} never got its part`,
+    );
+  });
+}
+
+/** All agents of a cluster know of the same members. */
+function disagreements(world: World): string[] {
+  return world.clusters.flatMap(({ name, hosts }) => {
+    const told = hosts.map(({ agentId, journal }) => {
+      const others = journal.read.all<{ agentId: string; state: string }>("SELECT agentId, state FROM members");
+      const self = { agentId: agentId ?? "", state: "member" };
+      const all = [...others.filter((other) => other.agentId !== agentId), self];
+      return all
+        .map((one) => `${one.agentId} ${one.state}`)
+        .sort()
+        .join(", ");
+    });
+    return new Set(told).size < 2 ? [] : [`the agents of ${name} do not agree on their members: ${told.join(" | ")}`];
+  });
 }
 
 function strayFiles(host: Host): string[] {

@@ -15,6 +15,7 @@ export class Faults {
   private readonly latencyMaxMs: number;
   private readonly stragglers: number;
   private readonly slowDisk: number;
+  private readonly echoes: number;
   private readonly chance: Chance;
   /** `from to` of those whose messages do not arrive. */
   private cuts = new Set<string>();
@@ -30,6 +31,7 @@ export class Faults {
     this.latencyMaxMs = chance.pick([2, 10, 60]);
     this.stragglers = chance.pick([0, 0.01, 0.06]);
     this.slowDisk = chance.pick([0, 0.05, 0.3]);
+    this.echoes = chance.pick([0, 0, 0.03, 0.1]);
   }
 
   /** Of a message; now and then one is overtaken by all that follow. */
@@ -49,6 +51,10 @@ export class Faults {
 
   isDuplicated(): boolean {
     return !this.isHealed && this.chance.is(this.duplication);
+  }
+
+  isEchoed(): boolean {
+    return !this.isHealed && this.chance.is(this.echoes);
   }
 
   isCut(from: Party, to: Party): boolean {

@@ -256,6 +256,7 @@ export class Process implements Owner {
     const { world } = this;
     const doors: StorageDoors = {
       step: (step, apply) => this.diskStep(step, apply),
+      cloning: (from, to) => world.invariants.cloning(this, from, to),
       landed: (content) => (world.chance.is(world.faults.diskFlips) ? flipped(content, world.chance) : content),
       difference: () => {
         if (!world.chance.is(0.1)) return "exact";

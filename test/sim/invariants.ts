@@ -1,8 +1,8 @@
 // What must hold after every step (I1 to I5 of docs/reliability.md), judged from outside: by the databases and files of all
 // nodes and by what the world remembers, never by what the engine believes. Only what a step has changed is looked at.
 
-import type { Block } from "./blocks.ts";
-import { firstDifference, showBlocks } from "./blocks.ts";
+import { type Block, firstDifference, showBlocks, tagOf } from "./blocks.ts";
+import { GroupWrites } from "./group-writes.ts";
 import type { Host, Process } from "./host.ts";
 import type { DiskStep } from "./memory-storage.ts";
 import type { World } from "./world.ts";
@@ -25,6 +25,8 @@ interface PointRow {
   readonly sizeBytes: number;
   readonly position: number;
   readonly released: number;
+  readonly groupName: string | null;
+  readonly groupPoint: string | null;
 }
 
 interface MigratedRow {
@@ -54,20 +56,74 @@ interface Seen {
   readonly clones: Map<string, string>;
   readonly newest: Map<string, { position: number; pointId: string }>;
   readonly frozen: Map<string, { epoch: number; newest: string | undefined }>;
+  /** By owner. */
+  readonly votes: Map<string, { groupPoint: string; toId: string }>;
 }
 
-const emptySeen = (): Seen => ({ sealed: new Set(), clones: new Map(), newest: new Map(), frozen: new Map() });
+interface Term {
+  readonly epoch: number;
+  readonly nonce: string;
+}
+
+/** What a call is about that carries a term. */
+interface Asked {
+  readonly volume?: string;
+  readonly group?: string;
+  readonly job?: string;
+  readonly term: Term;
+  /** A term that is new there is taken over: it must be above the one that is there. */
+  readonly isTakenOver: boolean;
+}
+
+function askedUnder(method: string, args: readonly unknown[]): Asked | undefined {
+  const [first, second] = args as [
+    { volume?: string; group?: string | { term: Term }; term?: Term } | string | undefined,
+    { term?: Term } | undefined,
+  ];
+  if (method === "order" && typeof first === "string" && second?.term !== undefined) {
+    return { job: first, term: second.term, isTakenOver: true };
+  }
+  if (typeof first !== "object") return undefined;
+  const { volume, group, term } = first;
+  if (method === "claim" && volume !== undefined && typeof group === "object") {
+    return { volume, term: group.term, isTakenOver: true };
+  }
+  if (term === undefined || typeof group === "object") return undefined;
+  return { ...(volume !== undefined && { volume }), ...(group !== undefined && { group }), term, isTakenOver: false };
+}
+
+function isFresh(held: Term, { term, isTakenOver }: Asked): boolean {
+  if (held.epoch === term.epoch) return held.nonce === term.nonce || (isTakenOver && held.nonce === null);
+  return isTakenOver && term.epoch > held.epoch;
+}
+
+const emptySeen = (): Seen => ({
+  sealed: new Set(),
+  clones: new Map(),
+  newest: new Map(),
+  frozen: new Map(),
+  votes: new Map(),
+});
 
 export class Invariants {
   /** By point id. */
   readonly points = new Map<string, KnownPoint>();
   /** `cluster volume point` of every commit there ever was. */
   readonly commits = new Set<string>();
+  /** What the group homes have decided: `cluster group-point`, and whose point of which volume it made. */
+  readonly decisions = new Map<string, readonly { volume: string; toId: string }[]>();
+  private readonly groups: GroupWrites;
   private readonly world: World;
   private readonly seen = new Map<Host, Seen>();
 
   constructor(world: World) {
     this.world = world;
+    this.groups = new GroupWrites((message) => world.violated("G", message));
+  }
+
+  /** A guest of a group has written into one of its volumes. */
+  wrote(group: string, volume: string, tag: number): void {
+    this.groups.wrote(group, volume, tag);
   }
 
   /** A node was put back to an older image: what it had forgotten is no breach. */
@@ -82,7 +138,9 @@ export class Invariants {
 
   /** A transaction was committed that changed these tables. */
   committed({ host }: Process, tables: ReadonlySet<string>): void {
+    if (tables.has("groupCommits")) this.learnDecisions(host);
     if (tables.has("points")) this.checkPoints(host);
+    if (tables.has("votes") || tables.has("migrated")) this.checkVotes(host);
     if (tables.has("points") || tables.has("holds")) this.checkHolds(host);
     if (tables.has("points") || tables.has("migrated")) this.checkMigrated(host);
     if (tables.has("bases") || tables.has("jobs") || tables.has("holds")) this.checkSource(host);
@@ -93,18 +151,43 @@ export class Invariants {
   onDisk({ host }: Process, { name, volume, point }: DiskStep): void {
     if (name === "staging.write" || name === "staging.punch") this.checkWrite(host, volume);
     if (name === "deletePoint" || name === "stage") this.checkReplaced(host, { name, volume, point: point ?? "" });
-    if (name === "clone") this.checkCloning(host, volume);
+  }
+
+  /** A clone is about to be made. */
+  cloning({ host }: Process, from: { volume: string; point: string }, to: string): void {
+    const sql = "SELECT 1 AS one FROM points WHERE owner = ? AND file = ? AND state = 'sealed'";
+    const isPoint = host.journal.read.get(sql, from.volume, from.point) !== undefined;
+    if (!isPoint) this.breach("I2", host, `${to} is cloned from ${from.point} of ${from.volume}, which is no point`);
+    this.checkCloning(host, to);
   }
 
   /** A call is about to be carried out; the answer is called when it has succeeded. */
   serving({ host }: Process, method: string, args: readonly unknown[]): () => void {
-    const target = args[0] as { volume?: string; term?: { epoch: number; nonce: string } } | undefined;
-    const { volume, term } = target ?? {};
-    if (typeof volume !== "string" || term === undefined) return () => undefined;
-    const row = this.migratedOf(host, volume);
-    if (row === undefined || (row.epoch === term.epoch && row.nonce === term.nonce)) return () => undefined;
-    return () =>
-      this.breach("I5", host, `${method} of ${row.name} succeeded under epoch ${term.epoch} while ${row.epoch} held`);
+    const asked = askedUnder(method, args);
+    const held = asked && this.heldTerm(host, asked);
+    if (asked === undefined || held === undefined || isFresh(held, asked)) return () => undefined;
+    const text = `${method} of ${asked.volume ?? asked.group ?? asked.job} succeeded under epoch ${asked.term.epoch} while ${held.epoch} held`;
+    return () => this.breach("I5", host, text);
+  }
+
+  /** The same call as a claimant would make it that was granted the present epoch as well, in a history that is gone. */
+  twinOf(host: Host, sent: string): string {
+    const args = JSON.parse(sent) as unknown[];
+    const asked = askedUnder("", args) ?? askedUnder("claim", args) ?? askedUnder("order", args);
+    const held = asked && this.heldTerm(host, asked);
+    if (asked === undefined || held === undefined || held.nonce === asked.term.nonce) return sent;
+    return sent.replace(`"epoch":${asked.term.epoch},`, `"epoch":${held.epoch},`);
+  }
+
+  private heldTerm({ journal }: Host, { volume, group, job }: Asked): Term | undefined {
+    if (volume !== undefined) return journal.read.get("SELECT epoch, nonce FROM migrated WHERE volumeUid = ?", volume);
+    // The groups of several clusters may have one name; then this cannot be told from here.
+    const sql =
+      group === undefined
+        ? "SELECT epoch, nonce FROM jobs WHERE name = ? AND finishedAt IS NULL"
+        : "SELECT epoch, nonce FROM groups WHERE name = ?";
+    const rows = journal.read.all<Term>(sql, group ?? job ?? "");
+    return rows.length === 1 ? rows[0] : undefined;
   }
 
   // ---- I1 and I3: points -------------------------------------------------------------------------------------------
@@ -137,6 +220,10 @@ export class Invariants {
     }
     const { blocks, sizeBytes } = image;
     this.points.set(row.pointId, { blocks: [...blocks], sizeBytes, order: this.points.size, host });
+    const { groupName, groupPoint } = row;
+    if (groupPoint === null || groupName === null || host.wasRestored) return;
+    const volume = host.journal.read.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", row.owner)?.name;
+    this.groups.snapshotted({ groupName, groupPoint }, volume ?? "", tagOf(blocks[0] ?? null));
   }
 
   private checkArrived(host: Host, row: PointRow, rows: readonly PointRow[]): void {
@@ -147,6 +234,13 @@ export class Invariants {
     }
     this.commits.add(`${host.cluster.uid} ${migrated.volumeUid} ${row.pointId}`);
     this.checkContent(host, `point ${row.pointId} of ${migrated.name}`, row, known);
+    if (row.groupPoint !== null && !this.decisions.has(`${host.cluster.uid} ${row.groupPoint}`)) {
+      this.breach(
+        "G",
+        host,
+        `point ${row.pointId} of ${migrated.name} was committed, and group point ${row.groupPoint} never was`,
+      );
+    }
     // A source that was put back has two histories; both are points of its volume.
     if (known.host.wasRestored) return;
     for (const other of rows) {
@@ -210,6 +304,50 @@ export class Invariants {
     );
   }
 
+  // ---- G: groups ---------------------------------------------------------------------------------------------------
+
+  private learnDecisions(host: Host): void {
+    const rows = host.journal.read.all<{ groupPoint: string; membersJson: string }>("SELECT * FROM groupCommits");
+    for (const { groupPoint, membersJson } of rows) {
+      const key = `${host.cluster.uid} ${groupPoint}`;
+      const members = (JSON.parse(membersJson) as { volume: string; toId: string }[])
+        .map(({ volume, toId }) => ({ volume, toId }))
+        .sort((left, right) => left.volume.localeCompare(right.volume));
+      const known = this.decisions.get(key);
+      if (known !== undefined && JSON.stringify(known) !== JSON.stringify(members)) {
+        this.breach("G", host, `group point ${groupPoint} was decided twice, of different members`);
+      }
+      this.decisions.set(key, members);
+    }
+  }
+
+  /** Whoever has voted stays as it is, frozen, until it knows what was decided, and then does that. */
+  private checkVotes(host: Host): void {
+    const { votes } = this.of(host);
+    const rows = host.journal.read.all<{
+      owner: string;
+      groupPoint: string;
+      requestJson: string;
+      name: string;
+      frozenSince: number | null;
+    }>("SELECT votes.*, migrated.name, frozenSince FROM votes JOIN migrated ON uid = owner");
+    for (const { owner, groupPoint, requestJson, name, frozenSince } of rows) {
+      const { toId } = JSON.parse(requestJson) as { toId: string };
+      votes.set(owner, { groupPoint, toId });
+      if (frozenSince === null) this.breach("G", host, `${name} was thawed with a vote for ${groupPoint}`);
+    }
+    for (const [owner, { groupPoint, toId }] of votes) {
+      if (rows.some((row) => row.owner === owner)) continue;
+      votes.delete(owner);
+      if (!this.decisions.has(`${host.cluster.uid} ${groupPoint}`)) continue;
+      const row = host.journal.read.get("SELECT 1 AS one FROM points WHERE owner = ? AND pointId = ?", owner, toId);
+      const isForgotten = this.world.clusterOf(host.cluster.uid)?.hosts.some(({ wasRestored }) => wasRestored) === true;
+      if (row === undefined && !isForgotten) {
+        this.breach("G", host, `the vote of ${owner} for ${groupPoint} ended without its point, and it was decided`);
+      }
+    }
+  }
+
   // ---- I4: holds and bases -----------------------------------------------------------------------------------------
 
   private checkHolds(host: Host): void {
@@ -271,10 +409,6 @@ export class Invariants {
     const row = host.journal.read.get<MigratedRow>("SELECT * FROM migrated WHERE uid = ?", owner);
     if (row?.isTermLive === 1 && row.frozenSince !== null) return;
     this.breach("I5", host, `staging of ${row?.name ?? owner} is written to while nobody has a term and froze it`);
-  }
-
-  private migratedOf(host: Host, volumeUid: string): MigratedRow | undefined {
-    return host.journal.read.get<MigratedRow>("SELECT * FROM migrated WHERE volumeUid = ?", volumeUid);
   }
 
   // ---- I2: clones --------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ export interface DiskStep {
 export interface StorageDoors {
   /** Lets `apply` happen at its time; never resolves when the process dies before, and may fail instead. */
   step<T>(step: DiskStep, apply: () => T): Promise<T>;
+  /** A clone is asked for. */
+  cloning(from: SealedPoint & { volume: string }, to: string): void;
   /** What a write leaves on the disk. */
   landed(content: Buffer): Buffer;
   /** Whether the difference of two points is told soundly this time, and how much too much. */
@@ -41,6 +43,7 @@ export interface StorageDoors {
 /** Doors that are always open. */
 export const openDoors: StorageDoors = {
   step: async (_, apply) => apply(),
+  cloning: () => undefined,
   landed: (content) => content,
   difference: () => "exact",
   nowMs: () => 0,
@@ -122,6 +125,7 @@ class MemoryStorage {
     checkedName(from.volume);
     if (to.sizeBytes < from.identity.sizeBytes) throw bad(`${to.volume} would be smaller than its point`);
     if (this.isMade(at, to.sizeBytes)) return;
+    this.doors.cloning(from, to.volume);
     this.sealed(from.volume, from);
     await this.build("clone", at, "writable", () => {
       const image = newImage(0);

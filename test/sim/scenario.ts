@@ -2,7 +2,7 @@
 // rest with nothing left over (I6).
 import { Chance } from "./chance.ts";
 import { behind, leftovers } from "./end-state.ts";
-import { Kubernetes, SimOperator } from "./sim-operator.ts";
+import { Kubernetes, SimOperator, type WantedVolume } from "./sim-operator.ts";
 import { Users } from "./users.ts";
 import { type Violation, World } from "./world.ts";
 
@@ -91,7 +91,7 @@ class Scenario {
     const { world, chance } = this;
     const clusterCount = chance.pick([2, 2, 2, 2, 3, 4]);
     for (let index = 0; index < clusterCount; index++) {
-      const nodes = 1;
+      const nodes = chance.pick([1, 1, 1, 2, 2, 3, 4]);
       const cluster = world.addCluster("abcd".charAt(index), nodes);
       this.kubernetes.push(new Kubernetes(cluster));
     }
@@ -102,9 +102,10 @@ class Scenario {
     }
     for (const host of world.allHosts) host.start();
     this.operators = this.kubernetes.map((kubernetes) => new SimOperator(world, kubernetes));
-    for (const { volumes } of this.kubernetes) {
+    for (const { volumes, groups } of this.kubernetes) {
+      for (const group of groups) void this.users.groupGuest(group);
       for (const volume of volumes) {
-        void this.users.guest(volume);
+        if (!groups.some((group) => group.volumes.includes(volume))) void this.users.guest(volume);
         if (chance.is(0.4)) void this.users.holder(volume);
       }
     }
@@ -126,12 +127,23 @@ class Scenario {
       cancelRate: chance.pick([0, 0, 0.03, 0.15]),
       oldNewsRate: chance.pick([0, 0.2, 0.5]),
     });
-    for (let count = chance.whole(1, 2); count > 0; count--) {
-      const name = `v${kubernetes.cluster.name}${count}`;
+    const volume = (name: string): WantedVolume => {
       const host = chance.pick(kubernetes.cluster.hosts);
-      const sizeBytes = chance.whole(8, 24) * 4096;
-      kubernetes.volumes.push({ name, host, sizeBytes, locations: targets.map(({ cluster }) => cluster.name) });
-    }
+      const wanted = {
+        name,
+        host,
+        sizeBytes: chance.whole(8, 24) * 4096,
+        locations: targets.map(({ cluster }) => cluster.name),
+      };
+      kubernetes.volumes.push(wanted);
+      return wanted;
+    };
+    const { name } = kubernetes.cluster;
+    const hasGroup = chance.is(0.5);
+    for (let count = hasGroup ? chance.whole(0, 1) : chance.whole(1, 2); count > 0; count--) volume(`v${name}${count}`);
+    if (!hasGroup) return;
+    const members = Array.from({ length: chance.whole(2, 3) }, (_, index) => volume(`g${name}${index + 1}`));
+    kubernetes.groups.push({ name: `g${name}`, volumes: members });
   }
 
   // ---- misfortunes -------------------------------------------------------------------------------------------------

@@ -34,8 +34,12 @@ type Outcome = { readonly value: string | undefined } | { readonly code: ErrorCo
 const patientMethods = new Set(["order", "store", "putGroupSnapshot"]);
 const never = new Promise<never>(() => undefined);
 
+/** How many calls under a term are remembered, for an echo of them. */
+const pastMax = 40;
+
 export class SimNetwork {
   private readonly world: World;
+  private readonly past: { readonly to: Host; readonly request: Request; readonly sent: string }[] = [];
 
   constructor(world: World) {
     this.world = world;
@@ -132,7 +136,26 @@ export class SimNetwork {
         });
       }
     }
+    if (to !== undefined) this.echo(to, request, sent);
     return promise;
+  }
+
+  /**
+   * Calls under terms come again, long after they were made: held up in the network, or sent by whoever was put back to an
+   * old image of its disk, under an epoch that was granted again.
+   */
+  private echo(to: Host, request: Request, sent: string): void {
+    const { chance, faults, timeline } = this.world;
+    if (!sent.includes('"term":{"epoch"')) return;
+    this.past.push({ to, request, sent });
+    if (this.past.length > pastMax) this.past.shift();
+    if (!faults.isEchoed()) return;
+    const past = chance.pick(this.past);
+    timeline.after(chance.between(1, 3_000), past.to, () => {
+      if (past.to.process?.engine === undefined) return;
+      const twin = chance.is(0.5) ? this.world.invariants.twinOf(past.to, past.sent) : past.sent;
+      void this.serve(past.to.process, past.request, twin, () => undefined);
+    });
   }
 
   private async serve(target: Process, request: Request, sent: string, reply: (outcome: Outcome) => void) {

@@ -4,7 +4,7 @@ import type { AgentApi } from "../../src/wire/agent-api.ts";
 import { Dead, type Host } from "./host.ts";
 import { type Image, writeLive } from "./memory-disk.ts";
 import type { Caller } from "./sim-network.ts";
-import type { WantedVolume } from "./sim-operator.ts";
+import type { WantedGroup, WantedVolume } from "./sim-operator.ts";
 import type { Owner } from "./timeline.ts";
 import type { World } from "./world.ts";
 
@@ -33,6 +33,26 @@ export class Users implements Owner {
       await world.timeline.pause(world.chance.between(200, 1_500), this);
       const image = liveImage(volume);
       if (image !== undefined && volume.host.isUp && !isFrozen(volume, world.timeline.nowMs)) this.write(image, volume);
+    }
+  }
+
+  /**
+   * Writes into the volumes of a group, one after the other: each write follows from the one before it, so a volume that is
+   * frozen holds up all of them. Block 0 of each says which write came last.
+   */
+  async groupGuest({ name, volumes }: WantedGroup): Promise<void> {
+    const { world } = this;
+    const { chance, timeline, invariants } = world;
+    for (;;) {
+      await timeline.pause(chance.between(20, 400), this);
+      const index = chance.whole(0, volumes.length - 1);
+      const volume = volumes[index] as WantedVolume;
+      while (!volume.host.isUp || isFrozen(volume, timeline.nowMs)) await timeline.pause(chance.between(5, 50), this);
+      const image = liveImage(volume);
+      if (image === undefined) continue;
+      if (chance.is(0.3)) this.write(image, volume);
+      writeLive(image, 0, this.nextTag);
+      invariants.wrote(name, volume.name, this.nextTag++);
     }
   }
 
@@ -78,7 +98,8 @@ export class Users implements Owner {
       volume.sizeBytes = Math.max(volume.sizeBytes, image.sizeBytes) + chance.whole(1, 8) * blockBytes;
     }
     for (let left = chance.whole(1, 6); left > 0; left--) {
-      const start = chance.whole(0, count - 1);
+      // Block 0 is the group's.
+      const start = chance.whole(1, count - 1);
       const isDiscard = chance.is(0.25);
       for (let index = start; index < Math.min(count, start + chance.whole(1, 4)); index++) {
         writeLive(image, index, isDiscard ? 0 : this.nextTag++);

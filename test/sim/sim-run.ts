@@ -1,0 +1,72 @@
+// Runs seeds in worker processes, and gathers what they found.
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import type { SeedResult } from "./scenario.ts";
+import type { WorkerMessage } from "./sim-worker.ts";
+
+export interface RunOptions {
+  readonly first: number;
+  readonly count: number;
+  readonly workers: number;
+  /** Ends a worker after so many failing seeds. */
+  readonly stopAfter: number;
+  /** The mutant of the engine to run; see canaries.ts. */
+  readonly canary?: string;
+}
+
+export interface RunResult {
+  readonly failed: readonly SeedResult[];
+  readonly seeds: number;
+  readonly events: number;
+  readonly commits: number;
+  /** Of all workers, their start included. */
+  readonly processorMs: number;
+}
+
+const running = new Set<ChildProcess>();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => {
+    for (const worker of running) worker.kill("SIGKILL");
+    process.exit(130);
+  });
+}
+
+/** Throws when a worker ends without having said what it found. */
+export async function runSeeds(options: RunOptions): Promise<RunResult> {
+  const parts = await Promise.all(
+    Array.from({ length: options.workers }, (_, index) => runWorker(options, options.first + index)),
+  );
+  const sum = (of: (part: RunResult) => number) => parts.reduce((total, part) => total + of(part), 0);
+  return {
+    failed: parts.flatMap(({ failed }) => failed).sort((left, right) => left.seed - right.seed),
+    seeds: sum(({ seeds }) => seeds),
+    events: sum(({ events }) => events),
+    commits: sum(({ commits }) => commits),
+    processorMs: sum(({ processorMs }) => processorMs),
+  };
+}
+
+async function runWorker({ first, count, workers, stopAfter, canary }: RunOptions, from: number): Promise<RunResult> {
+  const last = first + count - 1;
+  const hooks = canary === undefined ? [] : ["--import", join(import.meta.dirname, "canary-hooks.ts")];
+  const worker = fork(
+    join(import.meta.dirname, "sim-worker.ts"),
+    [from, last - from + 1, workers, stopAfter].map(String),
+    {
+      execArgv: ["--disable-warning=ExperimentalWarning", ...hooks],
+      env: { ...process.env, ...(canary !== undefined && { CANARY: canary }) },
+    },
+  );
+  running.add(worker);
+  const failed: SeedResult[] = [];
+  let done: Extract<WorkerMessage, { kind: "done" }> | undefined;
+  worker.on("message", (message: WorkerMessage) => {
+    if (message.kind === "failed") failed.push(message.result);
+    else done = message;
+  });
+  const [status] = (await once(worker, "exit")) as [number | null];
+  running.delete(worker);
+  if (done === undefined || status !== 0) throw new Error(`a worker of the simulator ended with ${status}`);
+  return { ...done, failed };
+}
