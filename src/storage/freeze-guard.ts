@@ -85,6 +85,9 @@ async function openAny(mounts: readonly Mount[]): Promise<FileHandle> {
   throw new Error(`${mounts.map(({ path }) => path).join(", ")} cannot be reached`);
 }
 
+/** How long a freeze waits for others that are still being written out. */
+const togetherMsMax = 2_000;
+
 class Guard {
   private readonly clock = systemClock;
   private readonly freezes = new Map<number, Freeze>();
@@ -128,7 +131,8 @@ class Guard {
     } finally {
       this.preparing.delete(preparation);
     }
-    while (this.preparing.size > 0) await Promise.allSettled(this.preparing);
+    // A device that does not answer keeps only its own volume from being frozen.
+    await Promise.race([Promise.allSettled(this.preparing), this.clock.sleep(togetherMsMax)]);
   }
 
   private async thaw(id: number, isAsked: boolean): Promise<void> {

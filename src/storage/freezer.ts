@@ -8,7 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
 import type { FrozenVolume, Thaw } from "./backend.ts";
 import { attempt, unlessErrno } from "./failures.ts";
-import { GuardError, GuardProcess } from "./guard-process.ts";
+import { GuardError, GuardProcess, graceMs, type HeldByGuard } from "./guard-process.ts";
 import { imageState, openImage } from "./image-file.ts";
 import type { Layout } from "./layout.ts";
 import {
@@ -21,9 +21,6 @@ import {
   writtenByThisProcess,
 } from "./mounts.ts";
 import { errnoOf, hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "./native.ts";
-
-/** How long the guard may take to answer a thaw, and how much later than its timer ours ends a freeze by force. */
-const thawMsMax = 2_000;
 
 /** What is frozen, written down before it is, for whoever has to thaw it. */
 interface FreezeNote {
@@ -148,22 +145,17 @@ export class Freezer {
     const handles = await openAll(volume, fileSystems);
     const note = await this.writeNote(volume, [...fileSystems.keys()]);
     const guard = this.takeGuard();
-    const byForce = async () => {
-      guard.kill();
-      await guard.gone;
-      for (const handle of handles) await thawFileSystem(handle.fd);
-    };
+    const byForce = () => this.thawByForce(guard, handles);
     const cleanUp = async () => {
       for (const handle of handles) await handle.close();
       await fs.rm(note, { force: true });
       this.dropGuard(guard);
     };
-    let held: Awaited<ReturnType<GuardProcess["freeze"]>>;
+    let held: HeldByGuard;
     try {
       held = await guard.freeze([...fileSystems.values()], timeoutMs);
     } catch (error) {
-      // A refusal comes from a guard that has undone what it had begun; everything else has to be undone here.
-      if (!(error instanceof GuardError && error.errno !== undefined)) await byForce();
+      if (!(error instanceof GuardError && error.isUndone)) await byForce();
       await cleanUp();
       throw refusal(volume, fileSystems, error);
     }
@@ -174,7 +166,7 @@ export class Freezer {
     volume: string,
     parts: {
       readonly fileSystems: ReadonlyMap<string, readonly Mount[]>;
-      readonly held: Awaited<ReturnType<GuardProcess["freeze"]>>;
+      readonly held: HeldByGuard;
       readonly byForce: () => Promise<void>;
       readonly cleanUp: () => Promise<void>;
       readonly timeoutMs: number;
@@ -189,7 +181,7 @@ export class Freezer {
       const [hasOtherMounts, thawed] = await Promise.all([
         // Not knowing is no reason not to thaw.
         this.hasOtherMounts(volume, fileSystems).catch(() => true),
-        held.thaw(thawMsMax).catch(async () => {
+        held.thaw().catch(async () => {
           await byForce();
           return { wasFrozen: false, frozenMs: this.clock.monotonicMs() - startedMs };
         }),
@@ -205,7 +197,7 @@ export class Freezer {
     };
     // By its own timer, or because it died: then what it had frozen does not stay so until somebody asks.
     held.thawed.then(broken, broken).catch(() => undefined);
-    this.spawn(over.signal, timeoutMs + thawMsMax, broken);
+    this.spawn(over.signal, timeoutMs + graceMs, broken);
     return { isMounted: true, isWhole, thaw };
   }
 
@@ -235,17 +227,23 @@ export class Freezer {
     return path;
   }
 
+  /** Without the guard, which must be gone before: it could freeze once more. The next freeze gets another one at once. */
+  private async thawByForce(guard: GuardProcess, handles: readonly fs.FileHandle[]): Promise<void> {
+    if (this.guard?.process === guard) this.guard = undefined;
+    guard.kill();
+    await guard.gone;
+    for (const handle of handles) await thawFileSystem(handle.fd);
+  }
+
   private takeGuard(): GuardProcess {
     this.guard ??= { process: new GuardProcess(this.clock), users: 0 };
     this.guard.users++;
     const { process } = this.guard;
-    // A dead one is of no use to the next freeze.
-    void process.gone.then(() => this.guard?.process === process && this.dropAll());
+    void process.gone.then(() => {
+      // A dead one is of no use to the next freeze.
+      if (this.guard?.process === process) this.guard = undefined;
+    });
     return process;
-  }
-
-  private dropAll(): void {
-    this.guard = undefined;
   }
 
   private dropGuard(process: GuardProcess): void {

@@ -8,15 +8,30 @@ import type { Thaw } from "./backend.ts";
 import type { GuardReply, GuardRequest } from "./freeze-guard.ts";
 import type { Mount } from "./mounts.ts";
 
-/** The guard refused, died, or did not answer in time; `errno` is the system's reason, if it was that. */
+/** The guard refused, died, or did not answer in time. */
 export class GuardError extends Error {
   override readonly name = "GuardError";
+  /** The guard itself says that nothing is frozen; after anything else that is not known. */
+  readonly isUndone: boolean;
+  /** The system's reason, if it was that. */
   readonly errno: string | undefined;
-  constructor(message: string, errno?: string) {
+  constructor(message: string, { isUndone = false, errno }: { isUndone?: boolean; errno?: string | undefined } = {}) {
     super(message);
+    this.isUndone = isUndone;
     this.errno = errno;
   }
 }
+
+/** What the guard holds frozen. */
+export interface HeldByGuard {
+  /** Throws when the guard does not answer, or is gone. */
+  thaw(): Promise<Thaw>;
+  /** Settles when it is thawed, or the guard is gone. */
+  readonly thawed: Promise<Thaw>;
+}
+
+/** How long the guard may take to answer, and how much later than its timers ours end. */
+export const graceMs = 2_000;
 
 interface Waiting {
   readonly frozen: PromiseWithResolvers<void>;
@@ -57,10 +72,7 @@ export class GuardProcess {
   }
 
   /** Freezes the file systems, all or none. `thawed` settles as soon as they are not frozen any more, whoever thawed them. */
-  async freeze(
-    fileSystems: readonly (readonly Mount[])[],
-    timeoutMs: number,
-  ): Promise<{ thaw(timeoutMs: number): Promise<Thaw>; readonly thawed: Promise<Thaw> }> {
+  async freeze(fileSystems: readonly (readonly Mount[])[], timeoutMs: number): Promise<HeldByGuard> {
     await this.inTime(this.ready.promise, startMsMax);
     const id = ++this.lastId;
     const waiting: Waiting = { frozen: Promise.withResolvers(), thawed: Promise.withResolvers() };
@@ -69,12 +81,13 @@ export class GuardProcess {
     this.waiting.set(id, waiting);
     if (this.isGone) this.fail(waiting);
     this.send({ kind: "freeze", id, fileSystems, timeoutMs });
-    await this.inTime(waiting.frozen.promise, timeoutMs);
+    // Its own timer comes first, unless it is stopped.
+    await this.inTime(waiting.frozen.promise, timeoutMs + graceMs);
     return {
       thawed: waiting.thawed.promise,
-      thaw: (thawMs) => {
+      thaw: () => {
         this.send({ kind: "thaw", id });
-        return this.inTime(waiting.thawed.promise, thawMs);
+        return this.inTime(waiting.thawed.promise, graceMs);
       },
     };
   }
@@ -149,10 +162,10 @@ export class GuardProcess {
     }
     this.waiting.delete(reply.id);
     if (reply.kind === "thawed") {
-      waiting.frozen.reject(new GuardError("the time was over before everything was frozen"));
+      waiting.frozen.reject(new GuardError("the time was over before everything was frozen", { isUndone: true }));
       waiting.thawed.resolve({ wasFrozen: reply.wasFrozen, frozenMs: reply.frozenMs });
     } else {
-      waiting.frozen.reject(new GuardError(reply.message, reply.errno));
+      waiting.frozen.reject(new GuardError(reply.message, { isUndone: true, errno: reply.errno }));
       waiting.thawed.resolve({ wasFrozen: false, frozenMs: 0 });
     }
   }
