@@ -311,7 +311,7 @@ test("a copy is not deleted while it is frozen", async () => {
 test("a request nobody repeats for fifteen minutes is dropped, also one that failed half-way", async () => {
   await world.clusters.close();
   const clock = new FakeClock();
-  world = await openWorld({ clock });
+  world = await openWorld({ clock, limits: { memberIntervalMs: 60_000 } });
   await makeVolume(world, "data");
   await migrate(world, "data", "s1");
   migratedVolume = (await requireCopy(world, "data")).name;
