@@ -168,12 +168,18 @@ async function flawsNow(world: GroupWorld): Promise<string[]> {
       const held = holds.map(({ reason, owner }) => `${reason} ${owner}`).join();
       if (held !== expected) found.push(`${volume}: snapshot ${name} has the holds ${held || "none"}`);
     }
+    const { uid } = await source.engine.api.getVolume(volume);
+    const peer = target.engine.peer(source.uid, ["source"]);
     const copy = await copyAt(target, volume);
     if (copy === undefined) continue;
+    const barrier = (await peer.report(uid))?.barrier;
+    if (barrier !== "None") found.push(`${volume}: the copy is at ${barrier}`);
     if (copy.state !== "Available" && copy.state !== "Empty") found.push(`${volume}: the copy is ${copy.state}`);
     if (copy.transfer !== null) found.push(`${volume}: a transfer is shown`);
   }
   for (const agent of world.targets) {
+    const decided = await agent.engine.peer(world.sources[0]?.uid ?? "", ["source"]).reportGroup(group);
+    if (decided?.isTermLive) found.push(`${agent.name}: the group's term is live`);
     if (agent.lanes.openLanes > 0) found.push(`${agent.name}: ${agent.lanes.openLanes} lanes are open`);
   }
   return found;
