@@ -98,13 +98,16 @@ export class Members {
 
   /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
   async forget(agentId: string): Promise<void> {
-    const row = this.row(agentId);
+    const row = this.known().find((one) => one.agentId === agentId);
     if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
     if (row.state === "forgotten") return;
     if (await this.answers(row)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
     // What is known may have changed while it was asked.
     this.save({ ...(this.row(agentId) ?? row), state: "forgotten" });
     this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
+    // Whoever answers knows it when the caller does, so that the next job does not meet one that still waits for it.
+    const others = this.rows().filter((one) => one.state !== "forgotten" && this.isAlive(one.agentId));
+    await Promise.all(others.map(({ address }) => this.visit(address)));
   }
 
   /** See MemberApi.meet. */

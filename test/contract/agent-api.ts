@@ -54,11 +54,19 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       expect(view.members.map((member) => member.agentId)).toContain(view.agentId);
     });
 
+    test("one that answers is not forgotten, and one that is not known cannot be", async () => {
+      const { agentId } = await api.describe();
+      await expect(api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
+      const nobody = "00000000-0000-4000-8000-00000000000f";
+      await expect(api.forgetMember(nobody)).rejects.toMatchObject({ code: "NotFound" });
+    });
+
     describe("volumes", volumes);
     describe("snapshots", snapshots);
     describe("snapshots of a group", groupSnapshots);
     describe("locations", locations);
     describe("jobs", jobs);
+    describe("jobs of a group", groupJobs);
     describe("sources", sources);
     describe("clones", clones);
     describe("changes", changes);
@@ -357,6 +365,100 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       let count = 0;
       for await (const _ of api.followJob("job-1", ended.signal)) if (++count === 1) ended.abort();
       expect(count).toBe(1);
+    });
+  }
+
+  function groupJobs() {
+    const volumes = ["data", "logs"];
+    const group = { name: "shop.db", volumes };
+    const job: JobSpec = { group, location: "west", snapshot: "s1" };
+
+    beforeEach(async () => {
+      await api.putLocation("west", world.location);
+      await settledLocation("west");
+      for (const name of volumes) await api.putVolume(name, spec);
+    });
+
+    async function holds(): Promise<string[]> {
+      const views = await Promise.all(volumes.map((name) => api.getVolume(name)));
+      return views.map(({ snapshots }) =>
+        snapshots.map((one) => one.holds.map(({ reason }) => reason).join("+")).join(" "),
+      );
+    }
+
+    test("it holds the part of each volume, moves all bases when it succeeds, and the next one moves them on", async () => {
+      const { groupPoint } = await api.putGroupSnapshot(group.name, "s1", { volumes });
+      const taken = await api.putJob("job-1", job);
+      expect(taken).toMatchObject({ name: "job-1", spec: job, to: { pointId: groupPoint, sizeBytes: 2 * mebibyte } });
+      expect(await holds()).toEqual(["job", "job"]);
+      await world.succeedJob("job-1");
+      expect((await api.getJob("job-1")).state).toBe("Succeeded");
+      expect(await holds()).toEqual(["base", "base"]);
+      await api.putGroupSnapshot(group.name, "s2", { volumes });
+      await api.putJob("job-2", { ...job, snapshot: "s2" });
+      expect(await holds()).toEqual(["base job", "base job"]);
+      await world.succeedJob("job-2");
+      expect(await holds()).toEqual([" base", " base"]);
+      expect((await api.listJobs()).items.map(({ name }) => name)).toEqual(["job-1", "job-2"]);
+    });
+
+    test("the same put is the same job; other volumes, or one in place of the group, are refused", async () => {
+      await api.putGroupSnapshot(group.name, "s1", { volumes });
+      await api.putJob("job-1", job);
+      expect(await api.putJob("job-1", job)).toMatchObject({ name: "job-1", spec: job });
+      await fails("NameTaken", api.putJob("job-1", { ...job, group: { ...group, volumes: ["data"] } }));
+      await fails("NameTaken", api.putJob("job-1", { volume: "data", location: "west", snapshot: "s1" }));
+      expect((await api.listJobs()).items).toHaveLength(1);
+    });
+
+    test("what was not taken together is refused, and leaves nothing", async () => {
+      await api.putGroupSnapshot("shop.one", "s1", { volumes: ["data"] });
+      await api.putGroupSnapshot("shop.other", "s1", { volumes: ["logs"] });
+      await fails("GroupInvalid", api.putJob("job-1", job));
+      for (const name of volumes) await api.putSnapshot(name, "s2");
+      await fails("NotFound", api.putJob("job-1", { ...job, snapshot: "s2" }));
+      await fails("NotFound", api.putJob("job-1", { ...job, snapshot: "nothing" }));
+      await fails("NotFound", api.putJob("job-1", { ...job, location: "nothing" }));
+      expect([(await api.listJobs()).items, await holds()]).toEqual([[], [" ", " "]]);
+    });
+
+    test("it is of a volume or of a group, and a plan is of a volume", async () => {
+      await api.putGroupSnapshot(group.name, "s1", { volumes });
+      await fails("BadRequest", api.putJob("job-1", { ...job, dryRun: true }));
+      await fails("BadRequest", api.putJob("job-1", { ...job, volume: "data" }));
+      await fails("BadRequest", api.putJob("job-1", { location: "west", snapshot: "s1" }));
+      expect((await api.listJobs()).items).toEqual([]);
+    });
+
+    test("neither a running job nor any of its volumes is removed; cancelled, all are", async () => {
+      await api.putGroupSnapshot(group.name, "s1", { volumes });
+      await api.putJob("job-1", job);
+      await fails("InUse", api.removeJob("job-1"));
+      for (const name of volumes) await fails("InUse", api.removeVolume(name));
+      await api.putJob("job-1", { ...job, cancel: true });
+      expect((await lastOf("job-1")).state).toBe("Cancelled");
+      expect(await holds()).toEqual(["", ""]);
+      await api.removeJob("job-1");
+      for (const name of volumes) await api.removeVolume(name);
+      await fails("NotFound", api.getJob("job-1"));
+    });
+
+    test("a suspended one says so, and goes on when it is resumed", async () => {
+      await api.putGroupSnapshot(group.name, "s1", { volumes });
+      await api.putJob("job-1", job);
+      await api.putJob("job-1", { ...job, suspend: true });
+      await until("job-1", ({ state }) => state === "Suspended");
+      await api.putJob("job-1", { ...job, suspend: false });
+      await until("job-1", ({ state }) => state !== "Suspended");
+      await world.succeedJob("job-1");
+      expect((await api.getJob("job-1")).state).toBe("Succeeded");
+    });
+
+    test("a part of a group's snapshot may also be brought over by itself", async () => {
+      await api.putGroupSnapshot(group.name, "s1", { volumes });
+      await api.putJob("job-1", { volume: "data", location: "west", snapshot: "s1" });
+      await world.succeedJob("job-1");
+      expect(await holds()).toEqual(["base", ""]);
     });
   }
 

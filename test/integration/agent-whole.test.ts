@@ -1,5 +1,6 @@
 import { mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { type Agent, openAgent } from "../../src/agent/agent.ts";
 import { parseAgentConfig } from "../../src/agent/config.ts";
@@ -101,6 +102,27 @@ test("a restarted agent is the same one, with what it had; a second one on its d
   expect((await api.listVolumes()).items).toHaveLength(1);
 });
 
+test("agents of one cluster meet by a seed, and a client of either learns of both", async () => {
+  const dataDir = join(east.pki.dir, "..", "data-2");
+  await mkdir(dataDir);
+  const other = await start(east.pki, dataDir, { node: "node-2", seeds: [east.agent.address] });
+  const otherApi = await clientOf(east.pki, other);
+  for (const api of [east.api, otherApi]) await sees(api, "node-1 alive, node-2 alive");
+  const { agentId } = await otherApi.describe();
+  await other.close();
+  await sees(east.api, "node-1 alive, node-2 unreachable");
+  await east.api.forgetMember(agentId);
+  await sees(east.api, "node-1 alive");
+});
+
+async function sees(api: AgentApi, expected: string): Promise<void> {
+  const seen = async () => (await api.describe()).members.map(({ node, state }) => `${node} ${state}`);
+  const deadlineMs = performance.now() + 20_000;
+  while ((await seen()).sort().join() !== expected.replaceAll(", ", ",") && performance.now() < deadlineMs)
+    await pause(20);
+  expect((await seen()).sort().join(", ")).toBe(expected);
+}
+
 test("a certificate of another role, or of another cluster than the data, is refused before anything listens", async () => {
   const { pki, dataDir } = east;
   await pki.credentials("operator");
@@ -123,8 +145,8 @@ async function openSite(name: string): Promise<Site> {
   return { pki, dataDir, agent, api: await clientOf(pki, agent) };
 }
 
-async function start(pki: TestPki, dataDir: string): Promise<Agent> {
-  const agent = await openAgent(configOf(pki, dataDir), parts());
+async function start(pki: TestPki, dataDir: string, more: object = {}): Promise<Agent> {
+  const agent = await openAgent(configOf(pki, dataDir, more), parts());
   cleanups.push(() => agent.close());
   return agent;
 }
@@ -135,7 +157,7 @@ async function clientOf(pki: TestPki, agent: Agent): Promise<AgentApi> {
   return client;
 }
 
-function configOf(pki: TestPki, dataDir: string) {
+function configOf(pki: TestPki, dataDir: string, more: object = {}) {
   const tree = {
     clusterName: "test",
     node: "node-1",
@@ -144,7 +166,14 @@ function configOf(pki: TestPki, dataDir: string) {
     dataDir,
     backend: "copy",
     tls: pki.files("agent"),
-    limits: { probeInterval: "200ms", retryDelay: "50ms", retryDelayMax: "200ms", attemptsMax: 1000 },
+    limits: {
+      probeInterval: "200ms",
+      retryDelay: "50ms",
+      retryDelayMax: "200ms",
+      attemptsMax: 1000,
+      memberInterval: "100ms",
+    },
+    ...more,
   };
   return parseAgentConfig(tree, { file: "test", folder: "/" });
 }
