@@ -206,10 +206,11 @@ export class Members {
 
   /** An agent that is away while another one has come up on its node has lost its data, as far as can be told. */
   private tellLost(): void {
-    const rows = [...this.rows(), this.meeting().self];
-    const alive = new Set(rows.filter(({ agentId }) => this.isAlive(agentId)).map(({ node }) => node));
+    const alive = [...this.rows(), this.meeting().self].filter(({ agentId }) => this.isAlive(agentId));
     for (const row of this.rows()) {
-      if (row.state !== "member" || !this.isSilent(row.agentId) || !alive.has(row.node)) continue;
+      if (row.state !== "member" || !this.isSilent(row.agentId)) continue;
+      // By another one: time goes on while we look, and this one may have been alive a moment ago.
+      if (!alive.some(({ node, agentId }) => node === row.node && agentId !== row.agentId)) continue;
       this.save({ ...row, state: "lost" });
       this.core.log.error({ agentId: row.agentId, node: row.node }, "the node is back without this agent's data");
     }
