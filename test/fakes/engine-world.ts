@@ -56,7 +56,9 @@ export async function engineWorld(): Promise<AgentWorld> {
 function holdClaims(target: Cluster): Set<string> {
   const mayRun = new Set<string>();
   target.onCall = (method, [claim]) => {
-    if (method !== "claim" || mayRun.has((claim as { job: string }).job)) return;
+    if (method !== "claim" && method !== "claimGroup") return;
+    const { job } = claim as { job: string };
+    if (mayRun.has(job)) return;
     throw new LongshoreError("Unreachable", "the target does not answer yet");
   };
   return mayRun;

@@ -448,9 +448,10 @@ function refuseOther({ name, spec: present }: JobView, spec: JobSpec): void {
 
 /** A group's job brings over what was taken together. */
 function refuseLoose({ snapshot, group }: JobSpec, taken: readonly (SnapshotView | undefined)[]): void {
-  const points = new Set(taken.map((one) => one?.groupPoint));
-  if (points.size === 1 && !points.has(undefined)) return;
-  throw new LongshoreError("SnapshotGone", `snapshot ${snapshot} of group ${group?.name} is not whole`);
+  if (taken.some((one) => one?.state !== "sealed" || one.groupPoint === undefined))
+    throw new LongshoreError("NotFound", `a volume of group ${group?.name} has no group snapshot ${snapshot}`);
+  if (new Set(taken.map((one) => one?.groupPoint)).size > 1)
+    throw new LongshoreError("GroupInvalid", `snapshots ${snapshot} of group ${group?.name} were not taken together`);
 }
 
 /** Of a group, what stands for all of it: its point, the highest generation, all sizes together. */
