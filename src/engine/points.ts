@@ -155,6 +155,8 @@ export async function presentPoints(core: Core, owner: string, among?: ReadonlyS
 /** Whether a point is sealed and its file answers to its identity; `lost` is recorded, and taken back, accordingly. */
 export async function isPresent(core: Core, row: PointRow): Promise<boolean> {
   if (row.state !== "sealed" && row.state !== "lost") return false;
+  // It is being sent again. What is staged under its name, sealed perhaps, counts once it is committed and not before.
+  if (row.state === "lost" && isStaged(core, row)) return false;
   try {
     const reader = await core.storage.openPoint(row.owner, sealedPoint(row));
     await reader.close();
@@ -165,6 +167,10 @@ export async function isPresent(core: Core, row: PointRow): Promise<boolean> {
   }
   if (row.state === "lost") setState(core, row, { from: "lost", to: "sealed" });
   return true;
+}
+
+function isStaged({ journal }: Core, { owner, file }: PointRow): boolean {
+  return journal.get("SELECT 1 AS one FROM staging WHERE owner = ? AND toId = ?", owner, file) !== undefined;
 }
 
 /** Records that a point's file is missing or replaced. */

@@ -1,5 +1,7 @@
 // The target of a group's job: one decider, members that vote, and a decision that holds for all of them or for none, whoever
 // dies, falls silent or comes late.
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { putCloneSet } from "../../src/wire/clone-set.ts";
@@ -536,6 +538,27 @@ describe("an answer of the decider that comes late", () => {
     for (const report of await Promise.all(both)) expect(report?.commits.at(-1)?.toId).toBe(job.toId(1));
     expect(await pointsAt(1)).toEqual([base.toId(1), job.toId(1)]);
   });
+});
+
+test("a lost point that is sent again does not count by the file that is voted for: inodes are used again", async () => {
+  const base = await first();
+  const job = deltaOn(base);
+  await job.run("prepared");
+  const { home } = world.parts[1];
+  await home.stop();
+  const database = new DatabaseSync(join(home.folder, "state.db"));
+  database
+    .prepare(
+      `INSERT INTO points (owner, pointId, generation, state, file, sizeBytes, sourceTime, inode, fsUuid, position)
+       SELECT owner, ?1, 9, 'lost', ?1, 65536, 0, sealedJson ->> 'inode', sealedJson ->> 'fsUuid', 0 FROM votes`,
+    )
+    .run(job.toId(1));
+  database.close();
+  await home.start();
+  expect((await job.report(1))?.points.map(({ pointId }) => pointId)).toEqual([base.toId(1)]);
+  await job.commitGroup();
+  await job.settle(1);
+  expect(await pointsAt(1)).toEqual([base.toId(1), job.toId(1)]);
 });
 
 describe("a vote that a later term meets", () => {
