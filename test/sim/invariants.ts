@@ -142,8 +142,10 @@ export class Invariants {
     if (tables.has("points")) this.checkPoints(host);
     if (tables.has("votes") || tables.has("migrated")) this.checkVotes(host);
     if (tables.has("points") || tables.has("holds")) this.checkHolds(host);
-    if (tables.has("points") || tables.has("migrated")) this.checkMigrated(host);
-    if (tables.has("bases") || tables.has("jobs") || tables.has("holds")) this.checkSource(host);
+    if (tables.has("points")) this.checkNewest(host);
+    if (tables.has("points") || tables.has("migrated")) this.checkThawed(host);
+    // A job is taken, and ends, together with its hold.
+    if (tables.has("bases") || tables.has("holds")) this.checkSource(host);
     if (tables.has("clones")) this.checkClones(host);
   }
 
@@ -194,7 +196,9 @@ export class Invariants {
 
   private checkPoints(host: Host): void {
     const { sealed } = this.of(host);
-    const rows = host.journal.read.all<PointRow>("SELECT * FROM points");
+    const rows = host.journal.read.all<PointRow>(
+      "SELECT owner, pointId, name, state, file, position, released, groupName, groupPoint FROM points",
+    );
     for (const row of rows) {
       const key = `${row.owner} ${row.pointId}`;
       if (row.state === "deleting" || row.state === "creating") sealed.delete(key);
@@ -266,34 +270,48 @@ export class Invariants {
     );
   }
 
-  private checkMigrated(host: Host): void {
-    const seen = this.of(host);
-    for (const row of host.journal.read.all<MigratedRow>("SELECT * FROM migrated")) {
-      const newest = this.newestOf(host, row.uid);
-      const before = seen.newest.get(row.uid);
-      if (row.deleting === 0 && before !== undefined && before.position > (newest?.position ?? 0)) {
-        const old = host.journal.read.get<PointRow>(
-          "SELECT * FROM points WHERE owner = ? AND pointId = ?",
-          row.uid,
-          before.pointId,
-        );
-        if (old?.state !== "lost") this.breach("I3", host, `${row.name} has lost its newest point ${before.pointId}`);
-      }
-      if (newest !== undefined) seen.newest.set(row.uid, newest);
-      this.checkThaw(host, row, newest?.pointId);
+  private checkNewest(host: Host): void {
+    const { newest: seen } = this.of(host);
+    const rows = host.journal.read.all<{
+      uid: string;
+      name: string;
+      deleting: number;
+      pointId: string;
+      position: number;
+    }>(
+      `SELECT uid, migrated.name, deleting, pointId, max(position) AS position FROM migrated JOIN points ON owner = uid
+       WHERE points.state = 'sealed' AND released = 0 GROUP BY uid`,
+    );
+    for (const [uid, before] of seen) {
+      const now = rows.find((row) => row.uid === uid);
+      if ((now?.position ?? 0) >= before.position) continue;
+      seen.delete(uid);
+      const left = host.journal.read.get<{ name: string; deleting: number; state: string | null }>(
+        `SELECT migrated.name, deleting, (SELECT state FROM points WHERE owner = uid AND pointId = ?) AS state
+         FROM migrated WHERE uid = ?`,
+        before.pointId,
+        uid,
+      );
+      if (left === undefined || left.deleting === 1 || left.state === "lost") continue;
+      this.breach("I3", host, `${left.name} has lost its newest point ${before.pointId}`);
     }
+    for (const { uid, position, pointId } of rows) seen.set(uid, { position, pointId });
   }
 
   /** Under one term a volume that was frozen is thawed by its commit, or by the end of the term. */
-  private checkThaw(host: Host, row: MigratedRow, newest: string | undefined): void {
-    const { frozen } = this.of(host);
-    if (row.frozenSince !== null) frozen.set(row.uid, { epoch: row.epoch, newest });
-    const before = frozen.get(row.uid);
-    if (row.frozenSince !== null || before === undefined) return;
-    frozen.delete(row.uid);
-    const isSameTerm = row.isTermLive === 1 && row.epoch === before.epoch;
-    if (isSameTerm && newest === before.newest) {
-      this.breach("I2", host, `${row.name} was thawed in the middle of its term, and nothing was committed`);
+  private checkThawed(host: Host): void {
+    const { frozen, newest } = this.of(host);
+    const rows = host.journal.read.all<MigratedRow>("SELECT uid, name, frozenSince, epoch, isTermLive FROM migrated");
+    for (const row of rows) {
+      const now = newest.get(row.uid)?.pointId;
+      const before = frozen.get(row.uid);
+      if (row.frozenSince !== null) frozen.set(row.uid, { epoch: row.epoch, newest: now });
+      if (row.frozenSince !== null || before === undefined) continue;
+      frozen.delete(row.uid);
+      const isSameTerm = row.isTermLive === 1 && row.epoch === before.epoch;
+      if (isSameTerm && now === before.newest) {
+        this.breach("I2", host, `${row.name} was thawed in the middle of its term, and nothing was committed`);
+      }
     }
   }
 

@@ -82,12 +82,15 @@ export class Users implements Owner {
       if (held !== undefined)
         await this.until(() => agent.removeHold(volume.name, held, { reason: "user", owner: "user" }));
     }
-    // One whose answer was lost may hold something nobody knows of.
-    const view = await this.until(() => agent.getVolume(volume.name));
-    for (const { name, holds } of view?.snapshots ?? []) {
-      for (const { reason, owner } of holds) {
-        if (reason === "user") await this.until(() => agent.removeHold(volume.name, name, { reason, owner }));
+    // One whose answer was lost, or that comes in late, may hold something nobody knows of.
+    for (;;) {
+      const view = await this.until(() => agent.getVolume(volume.name));
+      for (const { name, holds } of view?.snapshots ?? []) {
+        for (const { reason, owner } of holds) {
+          if (reason === "user") await this.until(() => agent.removeHold(volume.name, name, { reason, owner }));
+        }
       }
+      await world.timeline.pause(3_000, this);
     }
   }
 
