@@ -47,8 +47,13 @@ describe("a new copy goes", () => {
     ["elsewhere when it does not fit there", { a: 10, b: 30 }, ["a"], 11, "b"],
     ["where most is free even if it fits nowhere", { a: 10, b: 30 }, ["a"], 99, "b"],
     ["nowhere when there is nobody", {}, [], 5, undefined],
+    ["where the point is that it starts from", { a: 10, b: 30, origin: 1 }, ["a"], 5, "origin"],
   ])("%s", (_, free, siblings, sizeBytes, home) => {
-    const rooms = Object.entries(free).map(([agentId, freeBytes]) => ({ agentId, freeBytes }));
-    expect(chooseHome(sizeBytes, { rooms, siblings })).toBe(home);
+    const rooms = Object.entries(free).map(([agentId, freeBytes]) => ({
+      agentId,
+      freeBytes,
+      originals: agentId === "origin" ? ["p", "q"] : ["q"],
+    }));
+    expect(chooseHome(sizeBytes, { rooms, siblings, original: "p" })).toBe(home);
   });
 });

@@ -34,13 +34,20 @@ function byWorth(a: CopyFacts, b: CopyFacts): number {
 export interface Room {
   readonly agentId: string;
   readonly freeBytes: number;
+  /** Ids of points here that copies could start from. */
+  readonly originals?: readonly string[];
 }
 
-/** The home of a new copy: with its siblings if it fits there, so that a pod can use all of them; else where most is free. */
+/**
+ * The home of a new copy: where the point is that it can start from; with its siblings if it fits there, so that a pod can
+ * use all of them; else where most is free.
+ */
 export function chooseHome(
   sizeBytes: number,
-  { rooms, siblings }: { rooms: readonly Room[]; siblings: readonly string[] },
+  { rooms, siblings, original }: { rooms: readonly Room[]; siblings: readonly string[]; original?: string },
 ): string | undefined {
+  const origin = rooms.find(({ originals = [] }) => original !== undefined && originals.includes(original));
+  if (origin !== undefined) return origin.agentId;
   const byRoom = [...rooms].sort((a, b) => b.freeBytes - a.freeBytes || (a.agentId < b.agentId ? -1 : 1));
   const together = byRoom.find(({ agentId, freeBytes }) => siblings.includes(agentId) && freeBytes >= sizeBytes);
   return (together ?? byRoom[0])?.agentId;

@@ -9,7 +9,7 @@ import { interruptible } from "./interruptible.ts";
 import type { EndJob } from "./job-ends.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
 import type { AttemptResult, Ending, JobDriver, Resolution } from "./job-runner.ts";
-import { lineageOf } from "./lineage.ts";
+import { claimedLineage, lineageOf } from "./lineage.ts";
 import type { Locations } from "./locations.ts";
 import { Planning } from "./planning.ts";
 import {
@@ -113,7 +113,7 @@ export class Coordinator implements JobDriver {
   /** Where the copy is. Throws `Untrusted` unless the cluster that answers may be the location's. */
   private async locate(name: string, connection: PeerConnection): Promise<Destination> {
     const { volume, to, row } = subjectOf(this.core, this.rows, name);
-    const request = { volumes: [{ volume: volume.uid, sizeBytes: to.sizeBytes }] };
+    const request = { volumes: [{ volume: volume.uid, sizeBytes: to.sizeBytes, ...claimedLineage(volume) }] };
     const { clusterUid, homes, members } = await connection.api.locate(request);
     this.locations.checkIdentity(row.location, clusterUid);
     const home = members.find(({ agentId }) => agentId === homes[0]?.agentId);

@@ -79,7 +79,7 @@ export class GroupCoordinator implements JobDriver {
       }
       await mandate.home.abortGroup(mandate.target);
       this.parts.rows.save(name, { commitAsked: 0 });
-      await this.endAll(mandate, ending);
+      await this.endAll(mandate, next.kind === "end" ? this.endedLike(mandate, next) : ending);
       return "ended";
     } catch (error) {
       const row = this.parts.rows.find(name);
@@ -144,7 +144,11 @@ export class GroupCoordinator implements JobDriver {
     const share = shareOf(row);
     const renewal = openRenewal(this.core.clock, signal);
     const connection = interruptible(locations.connection(row.location), renewal.signal);
-    const volumes = volumesOf(share).map(({ uid, sizeBytes }) => ({ volume: uid, sizeBytes }));
+    const volumes = volumesOf(share).map(({ uid, sizeBytes, lineage }) => ({
+      volume: uid,
+      sizeBytes,
+      ...(lineage && { lineage }),
+    }));
     const group = groupOf(share);
     const located = await connection.api.locate({ volumes, group });
     locations.checkIdentity(row.location, located.clusterUid);

@@ -3,21 +3,26 @@
 import { LongshoreError } from "../domain/errors.ts";
 import type { JobGroup as Group } from "../domain/job-subject.ts";
 import type { Holdings, ShareSpec } from "../wire/member.ts";
-import type { JobSpec, PointRef, SnapshotView } from "../wire/schemas.ts";
+import type { JobSpec, Lineage, PointRef, SnapshotView } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { JobRow } from "./job-rows.ts";
 import { type Participants, steeringOf } from "./participants.ts";
+
+/** Participants of a suspended job ask each other this often. */
+const leasesBetweenLooks = 2;
 
 interface Held {
   readonly agentId: string;
   readonly name: string;
   readonly uid: string;
+  readonly lineage: Lineage | undefined;
   readonly snapshot: SnapshotView;
 }
 
 export class GroupJobs {
   private readonly core: Core;
   private readonly participants: Participants;
+  private readonly lookedAtMs = new Map<string, number>();
 
   constructor(core: Core, parts: { participants: Participants }) {
     this.core = core;
@@ -44,6 +49,32 @@ export class GroupJobs {
     if (known.suspend === suspend && known.cancel === cancel) return;
     this.participants.steer(row.name, { steered: known.steered + 1, suspend, cancel });
     await this.pass(row.name, this.participants.spec(row.name));
+  }
+
+  /**
+   * A suspended job is not coordinated by anybody, so its participants ask each other now and then, in the background,
+   * whether something else is asked of it by now; `onEnded` is called when it has ended elsewhere.
+   */
+  lookAround(row: JobRow, onEnded: () => void): void {
+    const { clock, limits, tasks, agentId: self } = this.core;
+    const sinceMs = clock.monotonicMs() - (this.lookedAtMs.get(row.name) ?? Number.NEGATIVE_INFINITY);
+    if (sinceMs < leasesBetweenLooks * limits.leaseMs) return;
+    this.lookedAtMs.set(row.name, clock.monotonicMs());
+    const others = this.participants.spec(row.name).participants.filter(({ agentId }) => agentId !== self);
+    for (const { agentId } of others) {
+      tasks.spawn(`look at ${row.name} on ${agentId}`, () => this.lookAt(row.name, agentId, onEnded));
+    }
+  }
+
+  private async lookAt(job: string, agentId: string, onEnded: () => void): Promise<void> {
+    try {
+      const report = await this.core.members.api(agentId).shareReport(job);
+      if (report === undefined) return;
+      this.participants.steer(job, report.steering);
+      if (report.finishedAs !== null) onEnded();
+    } catch (error) {
+      this.core.log.debug({ job, agentId, err: error }, "participant of a suspended job does not answer");
+    }
   }
 
   private async pass(job: string, share: ShareSpec): Promise<void> {
@@ -83,11 +114,11 @@ export class GroupJobs {
 }
 
 function heldBy(agentId: string, { volumes }: Holdings, snapshot: string): Held[] {
-  return volumes.flatMap(({ name, uid, snapshots }) => {
+  return volumes.flatMap(({ name, uid, snapshots, lineage }) => {
     const found = snapshots.find(
       (one) => one.name === snapshot && one.state === "sealed" && one.groupPoint !== undefined,
     );
-    return found === undefined ? [] : [{ agentId, name, uid, snapshot: found }];
+    return found === undefined ? [] : [{ agentId, name, uid, lineage, snapshot: found }];
   });
 }
 
@@ -97,7 +128,13 @@ function shareSpec(spec: JobSpec, held: readonly Held[]): ShareSpec {
     agentId,
     volumes: held
       .filter((one) => one.agentId === agentId)
-      .map(({ name, uid, snapshot }) => ({ name, uid, toId: snapshot.pointId, sizeBytes: snapshot.sizeBytes })),
+      .map(({ name, uid, snapshot, lineage }) => ({
+        name,
+        uid,
+        toId: snapshot.pointId,
+        sizeBytes: snapshot.sizeBytes,
+        ...(lineage && { lineage }),
+      })),
   }));
   const snapshots = held.map(({ snapshot }) => snapshot);
   const groupPoint = snapshots[0]?.groupPoint as string;

@@ -5,6 +5,7 @@ import type { FrozenVolume } from "../storage/backend.ts";
 import type { FreezeRequest, FrozenRef, GroupSnapshotPart, Holdings, HoldingsRequest, Thawed } from "../wire/member.ts";
 import type { SnapshotView } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
+import { claimedLineage } from "./lineage.ts";
 import { type PointRow, pointsOf } from "./points.ts";
 import { isUnconfirmed, observeStall } from "./snapshots.ts";
 import { type VolumeRow, volumeLockKey } from "./volume-rows.ts";
@@ -45,7 +46,7 @@ export class GroupParts {
       const points = pointsOf(this.core.journal, row.uid).filter((point) => point.groupPoint !== null);
       const isAsked = wanted.has(row.name) || points.some((point) => point.groupPoint === groupPoint);
       const snapshots = points.map((point) => this.volumes.snapshots.view(row.name, point));
-      return isAsked ? [{ name: row.name, uid: row.uid, snapshots }] : [];
+      return isAsked ? [{ name: row.name, uid: row.uid, snapshots, ...claimedLineage(row) }] : [];
     });
     return { volumes: found };
   }

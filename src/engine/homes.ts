@@ -4,7 +4,9 @@ import { LongshoreError } from "../domain/errors.ts";
 import { chooseHome, findHome, type Room } from "../domain/homes.ts";
 import type { Copies, CopiesRequest, Copy, PlaceRequest } from "../wire/member.ts";
 import type { Homes as Located, LocateRequest } from "../wire/peer.ts";
+import type { Lineage } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
+import { originalPoint } from "./lineage.ts";
 import type { MigratedVolumes } from "./migrated.ts";
 import { pointsOf } from "./points.ts";
 
@@ -16,6 +18,15 @@ interface Survey {
 }
 
 const placeLockKey = "place";
+
+function askFor(clusterUid: string, { volumes }: LocateRequest): CopiesRequest {
+  const originals = volumes.flatMap(({ lineage }) => lineage ?? []);
+  return {
+    clusterUid,
+    volumes: volumes.map(({ volume }) => volume),
+    ...(originals.length > 0 && { originals }),
+  };
+}
 
 export class Homes {
   private readonly core: Core;
@@ -29,7 +40,7 @@ export class Homes {
   /** See PeerGroupApi.locate. */
   async locate(clusterUid: string, request: LocateRequest): Promise<Located> {
     this.checkEntitled();
-    const asked = { clusterUid, volumes: request.volumes.map(({ volume }) => volume) };
+    const asked = askFor(clusterUid, request);
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
     const { copies } = isNew ? await this.placer().place({ clusterUid, ...request }) : survey;
@@ -43,10 +54,11 @@ export class Homes {
   }
 
   /** See MemberApi.copies. */
-  async copies({ clusterUid, volumes }: CopiesRequest): Promise<Copies> {
+  async copies({ clusterUid, volumes, originals = [] }: CopiesRequest): Promise<Copies> {
     const { freeBytes } = await this.core.storage.space();
     const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
-    return { copies, freeBytes };
+    const isHere = (original: Lineage) => originalPoint(this.core, original)?.state === "sealed";
+    return { copies, freeBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId) };
   }
 
   /** See MemberApi.place. */
@@ -54,11 +66,11 @@ export class Homes {
     const { clusterUid, volumes } = request;
     return this.core.lock.run(placeLockKey, async () => {
       this.checkEntitled();
-      const survey = await this.survey({ clusterUid, volumes: volumes.map(({ volume }) => volume) });
+      const survey = await this.survey(askFor(clusterUid, request));
       const copies = [...survey.copies];
-      for (const { volume, sizeBytes } of volumes) {
-        if (this.homeOf(volume, { ...survey, copies }) !== undefined) continue;
-        copies.push(this.choose(clusterUid, { volume, sizeBytes }, { ...survey, copies }));
+      for (const asked of volumes) {
+        if (this.homeOf(asked.volume, { ...survey, copies }) !== undefined) continue;
+        copies.push(this.choose(clusterUid, asked, { ...survey, copies }));
       }
       const { freeBytes } = await this.core.storage.space();
       return { copies, freeBytes };
@@ -118,15 +130,21 @@ export class Homes {
       if (answer.status === "rejected") survey.silent.push(agentId);
       else {
         survey.copies.push(...answer.value.copies);
-        survey.rooms.push({ agentId, freeBytes: answer.value.freeBytes });
+        const { freeBytes, originals = [] } = answer.value;
+        survey.rooms.push({ agentId, freeBytes, originals });
       }
     }
     return survey;
   }
 
-  private choose(clusterUid: string, asked: { volume: string; sizeBytes: number }, survey: Survey): Copy {
+  private choose(clusterUid: string, asked: LocateRequest["volumes"][number], survey: Survey): Copy {
     const siblings = survey.copies.map(({ agentId }) => agentId);
-    const agentId = chooseHome(asked.sizeBytes, { rooms: survey.rooms, siblings }) ?? this.core.agentId;
+    const agentId =
+      chooseHome(asked.sizeBytes, {
+        rooms: survey.rooms,
+        siblings,
+        ...(asked.lineage && { original: asked.lineage.pointId }),
+      }) ?? this.core.agentId;
     const { journal } = this.core;
     journal.transaction(() =>
       journal.run(

@@ -8,6 +8,7 @@ import {
   JobSpec,
   JobState,
   JobVolume,
+  Lineage,
   Member,
   Name,
   PointId,
@@ -52,7 +53,12 @@ export type Meeting = Static<typeof Meeting>;
 // ---- target side ---------------------------------------------------------------------------------------------------
 
 export const CopiesRequest = Type.Object(
-  { clusterUid: Uid, volumes: Type.Array(Uid, { minItems: 1, maxItems: 256 }) },
+  {
+    clusterUid: Uid,
+    volumes: Type.Array(Uid, { minItems: 1, maxItems: 256 }),
+    /** Points of this cluster's volumes, of which clones come back. */
+    originals: Type.Optional(Type.Array(Lineage, { maxItems: 256 })),
+  },
   strict,
 );
 export type CopiesRequest = Static<typeof CopiesRequest>;
@@ -70,7 +76,12 @@ export const Copy = Type.Object({
 });
 export type Copy = Static<typeof Copy>;
 
-export const Copies = Type.Object({ copies: Type.Array(Copy), freeBytes: Bytes });
+export const Copies = Type.Object({
+  copies: Type.Array(Copy),
+  freeBytes: Bytes,
+  /** Ids of those of the originals asked for that this agent has. */
+  originals: Type.Optional(Type.Array(PointId)),
+});
 export type Copies = Static<typeof Copies>;
 
 export const PlaceRequest = Type.Object({ clusterUid: Uid, ...LocateRequest.properties }, strict);
@@ -130,6 +141,7 @@ export const Holdings = Type.Object({
       name: Name,
       uid: Uid,
       snapshots: Type.Array(SnapshotView, { description: "Those taken with a group, valid or not" }),
+      lineage: Type.Optional(Lineage),
     }),
   ),
 });
@@ -162,7 +174,10 @@ export type Thawed = Static<typeof Thawed>;
 
 // ---- source side: the job of a group -------------------------------------------------------------------------------
 
-const SharedVolume = Type.Object({ name: Name, uid: Uid, toId: PointId, sizeBytes: SizeBytes }, strict);
+const SharedVolume = Type.Object(
+  { name: Name, uid: Uid, toId: PointId, sizeBytes: SizeBytes, lineage: Type.Optional(Lineage) },
+  strict,
+);
 
 /** A group's job as every source participant keeps it: what to move, and who takes part. */
 export const ShareSpec = Type.Object(

@@ -170,7 +170,18 @@ export type FreezeResult = Static<typeof FreezeResult>;
 
 export const LocateRequest = Type.Object(
   {
-    volumes: Type.Array(Type.Object({ volume: Uid, sizeBytes: SizeBytes }, strict), { minItems: 1, maxItems: 256 }),
+    volumes: Type.Array(
+      Type.Object(
+        {
+          volume: Uid,
+          sizeBytes: SizeBytes,
+          /** Of a clone: a new copy goes where the point it was made of is, for only there can it start from it. */
+          lineage: Type.Optional(Lineage),
+        },
+        strict,
+      ),
+      { minItems: 1, maxItems: 256 },
+    ),
     /** The group they are members of. */
     group: Type.Optional(Name),
   },
