@@ -8,6 +8,7 @@ import type { KindRef, KubeObject } from "../kube/cluster.ts";
 import type { ParticipantView } from "../wire/schemas.ts";
 import {
   MigrationJobs,
+  MigrationLocations,
   PersistentVolumeClaims,
   PersistentVolumes,
   SnapshotSchedules,
@@ -608,6 +609,26 @@ test("volumes whose agent lost its data say so, and what to do next", async () =
   expect(conditionIn(world, VolumeMigrations, "pv-b")?.message).toContain(`longshore node forget ${second}`);
   expect(events(world, "PersistentVolumeClaim shop/c-b")).toContain("VolumeHomeLost");
   expect(condition(world, VolumeMigrations, "pv-a", "HomeLost")).toBe("none");
+});
+
+test("a location shows how the agents over there see each other", async () => {
+  const world = groupWorld();
+  const states = ["alive", "unreachable", "lost"] as const;
+  const members = states.map((state, index) => ({
+    agentId: `agent-${index}`,
+    node: `node-${index}`,
+    address: `10.0.0.${index}:7420`,
+    laneAddress: `10.0.0.${index}:7421`,
+    state,
+  }));
+  for (const agent of world.agents) agent.probeFinds("berlin", { state: "reachable", message: "", members });
+  await world.run();
+  const shown = world.server.get(MigrationLocations, { name: "berlin" })?.status?.members;
+  expect(shown?.map(({ id, state }) => `${id} ${state}`)).toEqual([
+    "agent-0 alive",
+    "agent-1 unreachable",
+    "agent-2 lost",
+  ]);
 });
 
 function summary(world: OperatorWorld): unknown {
