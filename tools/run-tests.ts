@@ -9,7 +9,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseAllowedSkips, type Summary, summarize, verdict } from "./test-summary.ts";
+import { addSummaries, parseAllowedSkips, type Summary, summarize, verdict } from "./test-summary.ts";
 
 const root = join(import.meta.dirname, "..");
 const results = join(root, ".cache/test/jest.json");
@@ -46,11 +46,11 @@ function interrupt(signal: NodeJS.Signals): void {
 }
 
 /** Runs one step in a process group of its own and returns its exit status. Nothing of the group is left then. */
-async function run(command: string, options: readonly string[]): Promise<number> {
+async function run(command: string, options: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<number> {
   running = spawn(command, options, {
     cwd: root,
     stdio: ["ignore", "inherit", "inherit"],
-    env: { ...process.env, TMPDIR: scratch, ...(isForPeople ? {} : { NO_COLOR: "1" }) },
+    env: { ...process.env, TMPDIR: scratch, ...(isForPeople ? {} : { NO_COLOR: "1" }), ...environment },
     detached: true,
   });
   const group = running.pid ?? 0;
@@ -119,11 +119,32 @@ async function runJest(paths: readonly string[]): Promise<Summary> {
   return summarize(readText(results), { root, status });
 }
 
+/** Programs of the simulator write the summary of their tests into a file. */
+async function runSimulator(program: string, environment: NodeJS.ProcessEnv): Promise<Summary> {
+  const file = join(root, ".cache/test", `${program}.json`);
+  rmSync(file, { force: true });
+  console.log(`\n${program}`);
+  const options = ["--disable-warning=ExperimentalWarning", `test/sim/${program}.ts`];
+  const status = await run("node", options, { ...environment, SUMMARY: file });
+  const text = readText(file);
+  if (text !== undefined) return JSON.parse(text) as Summary;
+  return { passed: 0, failed: [`${program} ended with ${status} and no results`], skipped: [] };
+}
+
+async function runTests(): Promise<Summary> {
+  console.log("\ntests");
+  if (quick) return runJest(quickPaths);
+  return addSummaries([
+    await runJest([]),
+    await runSimulator("sim", { SEEDS: "2000", FIRST: "1", SEED: "" }),
+    await runSimulator("sim-canaries", { SEEDS: "2000", FIRST: "1", CANARY: "" }),
+  ]);
+}
+
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, interrupt);
 const quick = process.argv.includes("--quick");
 const checked = await runChecks(quick);
-console.log("\ntests");
-const tested = await runJest(quick ? quickPaths : []);
+const tested = await runTests();
 const leftBehind = readdirSync(scratch);
 if (leftBehind.length > 0) console.log(`\nleft behind in the temporary folder: ${leftBehind.join(", ")}`);
 const { lines, status } = verdict({

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "@jest/globals";
-import { isAllowed, parseAllowedSkips, summarize, verdict } from "./test-summary.ts";
+import { addSummaries, isAllowed, parseAllowedSkips, summarize, verdict } from "./test-summary.ts";
 
 /** `a.test.ts: one+ two- three?` is a file with a passed, a failed and a skipped test; `!` a file that failed itself. */
 function report(...files: string[]): string {
@@ -98,4 +98,11 @@ test("comments and empty lines allow nothing", () => {
 test("only the star of a pattern is special", () => {
   expect(isAllowed("a: b [needs xfs: (x)]", ["a: * [needs xfs: (x)]"])).toBe(true);
   expect(isAllowed("abc", ["a.c"])).toBe(false);
+});
+
+test("several runs count as one", () => {
+  const one = { passed: 2, failed: ["a"], skipped: [] };
+  const other = { passed: 1, failed: ["b"], skipped: ["c"] };
+  expect(addSummaries([one, other])).toEqual({ passed: 3, failed: ["a", "b"], skipped: ["c"] });
+  expect(addSummaries([])).toEqual({ passed: 0, failed: [], skipped: [] });
 });

@@ -45,6 +45,15 @@ export function summarize(json: string | undefined, jest: { root: string; status
   };
 }
 
+/** Several runs as one. */
+export function addSummaries(summaries: readonly Summary[]): Summary {
+  return {
+    passed: summaries.reduce((sum, { passed }) => sum + passed, 0),
+    failed: summaries.flatMap(({ failed }) => failed),
+    skipped: summaries.flatMap(({ skipped }) => skipped),
+  };
+}
+
 /** The patterns of test/allowed-skips.txt. */
 export function parseAllowedSkips(text: string): readonly string[] {
   return text
