@@ -223,11 +223,21 @@ export class Jobs {
     }
   }
 
+  /** A suspended job of which others have taken leave is looked at once more, and ends as it has there. */
+  private endedElsewhere(name: string): void {
+    if (this.rows.find(name)?.state !== "Suspended") return;
+    this.rows.save(name, { state: "Pending" });
+    this.admit();
+  }
+
   private isReady(row: JobRow): boolean {
     if (!isGroup(row)) return row.state !== "Suspended";
     const { suspend, cancel } = JSON.parse(row.specJson) as JobSpec;
     if (row.state === "Suspended") {
-      if (suspend === true && cancel !== true) return false;
+      if (suspend === true && cancel !== true) {
+        this.groups.lookAround(row, () => this.endedElsewhere(row.name));
+        return false;
+      }
       // An order that came late has suspended it again.
       this.rows.save(row.name, { state: "Pending" });
     }

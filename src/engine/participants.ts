@@ -191,9 +191,14 @@ export class Participants {
 
   /** Under the job's lock: the run of the order's term; none for a job that has ended. Throws `TermLost` and `NotFound`. */
   private async runUnder(job: string, order: Order): Promise<ShareRun | undefined> {
-    const { rows } = this.parts;
-    const row = rows.row(job);
-    if (!isGroup(row)) throw new LongshoreError("NotFound", `job ${job} is not of a group`);
+    const row = this.parts.rows.find(job);
+    if (row === undefined || !isGroup(row)) {
+      // Its disk is an older one: the next attempt gives it its share again, or says what is gone.
+      throw new LongshoreError(
+        "TermLost",
+        `${this.core.node} does not know job ${job}; it has to take its share again`,
+      );
+    }
     if (row.finishedAt !== null) return undefined;
     const { epoch, nonce } = order.term;
     if (epoch < row.epoch || (epoch === row.epoch && nonce !== row.nonce)) {

@@ -1,44 +1,403 @@
 // Jobs of consistency groups between clusters of several agents: one commit for all volumes, wherever they are, and a job
 // that ends as it must whoever of them dies, is cut off, or comes back late.
+import { readFile } from "node:fs/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
+import type { PeerApi } from "../../src/wire/peer.ts";
+import type { JobView } from "../../src/wire/schemas.ts";
+import type { Cluster } from "../fakes/engines.ts";
 import {
   changeAll,
+  copyAt,
   endedEverywhere,
   type GroupWorld,
+  type GroupWorldOptions,
   groupFlaws,
   groupPointsOf,
+  groupSpec,
+  homeOf,
+  idOf,
   openGroupWorld,
+  restart,
   snapshotGroup,
   startGroup,
 } from "../fakes/group-world.ts";
+import { reaches, settled } from "../fakes/migration-world.ts";
+import { backUp } from "../fakes/old-disk.ts";
 
 let world: GroupWorld;
 afterEach(() => world.clusters.close());
+
+async function open(options: GroupWorldOptions = {}): Promise<{ first: Cluster; second: Cluster }> {
+  world = await openGroupWorld(options);
+  const [first, second] = world.sources as [Cluster, Cluster];
+  return { first, second };
+}
 
 async function allIsWell(): Promise<void> {
   expect(await groupFlaws(world)).toEqual([]);
 }
 
+/** Before (or after) that call is carried out at any agent of the target, once. */
+function once(method: keyof PeerApi, when: "before" | "after", act: (at: Cluster) => void | Promise<void>): void {
+  let isDone = false;
+  for (const target of world.targets) {
+    const hook = async (called: keyof PeerApi) => {
+      if (isDone || called !== method) return;
+      isDone = true;
+      await act(target);
+    };
+    if (when === "before") target.onCall = hook;
+    else target.onReply = hook;
+  }
+}
+
+/** Keeps every such call at the target until it is let go. */
+function gate(method: keyof PeerApi): { reached: Promise<void>; open: () => void } {
+  const reached = Promise.withResolvers<void>();
+  const open = Promise.withResolvers<void>();
+  for (const target of world.targets) {
+    target.onCall = (called) => {
+      if (called !== method) return undefined;
+      reached.resolve();
+      return open.promise;
+    };
+  }
+  return { reached: reached.promise, open: open.resolve };
+}
+
+function quiet(): void {
+  for (const agent of world.clusters.all) {
+    agent.onCall = () => undefined;
+    agent.onReply = () => undefined;
+    agent.onMemberCall = () => undefined;
+  }
+}
+
+/** No call passes between the two, either way. */
+function part(one: Cluster, others: readonly Cluster[]): void {
+  for (const other of others) {
+    world.clusters.cut(one, other);
+    world.clusters.cut(other, one);
+  }
+}
+
+const states = (views: readonly JobView[]) => views.map(({ state }) => state);
+const succeeded = ["Succeeded", "Succeeded"];
+
+/** The agent that decides, and the other home. */
+async function targetRoles(): Promise<{ home: Cluster; other: Cluster }> {
+  const uids = await Promise.all(
+    world.volumes.map(async (volume) => ({
+      volume,
+      ...(await homeOf(world, volume).source.engine.api.getVolume(volume)),
+    })),
+  );
+  const lowest = uids.sort((a, b) => (a.uid < b.uid ? -1 : 1))[0]?.volume ?? "";
+  const home = homeOf(world, lowest).target;
+  return { home, other: world.targets.find((agent) => agent !== home) as Cluster };
+}
+
 describe("a group with two homes a side", () => {
   test("arrives as a whole: a first copy, and what changed since", async () => {
-    world = await openGroupWorld();
-    const first = await snapshotGroup(world, "s1");
-    const views = await endedEverywhere(world, await startGroup(world, "s1"));
-    expect(views.map(({ state, error }) => [state, error])).toEqual([
-      ["Succeeded", null],
-      ["Succeeded", null],
-    ]);
+    const { second } = await open();
+    const one = await snapshotGroup(world, "s1");
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
     await changeAll(world);
-    const second = await snapshotGroup(world, "s2");
-    const again = await endedEverywhere(world, await startGroup(world, "s2", { at: world.sources[1] as never }));
+    const two = await snapshotGroup(world, "s2");
+    const again = await endedEverywhere(world, await startGroup(world, "s2", { at: second }));
     expect(again.map(({ state, mode }) => [state, mode?.kind])).toEqual([
       ["Succeeded", "Delta"],
       ["Succeeded", "Delta"],
     ]);
     expect(await groupPointsOf(world)).toEqual([
-      [first, second],
-      [first, second],
+      [one, two],
+      [one, two],
     ]);
     await allIsWell();
+  });
+
+  test("shows who takes part, what each has reached, and one account of all volumes", async () => {
+    const { first, second } = await open();
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    const { home, other } = await targetRoles();
+    const view = await first.engine.api.getJob(job);
+    const ids = await Promise.all([first, second, home, other].map(idOf));
+    const [firstId, secondId, homeId, otherId] = ids as [string, string, string, string];
+    const shown = view.participants.map(({ agentId, role, barrier, volumes }) => [
+      agentId,
+      role,
+      barrier,
+      volumes.length,
+    ]);
+    expect(shown).toEqual(
+      expect.arrayContaining([
+        [firstId, "coordinator", "Stored", 1],
+        [secondId, "source", "Stored", 1],
+        [homeId, "target", "Stored", 1],
+        [otherId, "target", "Stored", 1],
+        [homeId, "decider", "Stored", 0],
+      ]),
+    );
+    expect(view.participants[1]?.lastHeardAt).not.toBeNull();
+    expect(view).toMatchObject({ barrier: "Stored", unitsTotal: 6, unitsStored: 6, mode: { reason: "FirstCopy" } });
+    expect(view.volumes.map(({ volume, isPrepared }) => [volume, isPrepared])).toEqual([
+      ["v1", true],
+      ["v2", true],
+    ]);
+    go();
+    const [ended] = await endedEverywhere(world, job);
+    expect(ended).toMatchObject({ unitsTotal: 6, unitsStored: 6, barrier: "Released" });
+    await restart(first);
+    expect(await first.engine.api.getJob(job)).toMatchObject({ unitsTotal: 6, bytesTotal: view.bytesTotal });
+    await allIsWell();
+  });
+
+  test("is refused when its snapshots are not of one moment, or one of its volumes is not there", async () => {
+    const { first, second } = await open();
+    for (const [agent, volume] of [
+      [first, "v1"],
+      [second, "v2"],
+    ] as const)
+      await agent.engine.api.putSnapshot(volume, "lone");
+    await expect(startGroup(world, "lone")).rejects.toMatchObject({ code: "NotFound" });
+    await snapshotGroup(world, "s1");
+    const spec = { ...groupSpec(world, "s1"), group: { name: "shop", volumes: ["v1", "v3"] } };
+    await expect(first.engine.api.putJob("job", spec)).rejects.toMatchObject({ code: "NotFound" });
+    expect((await first.engine.api.listJobs()).items).toEqual([]);
+    await allIsWell();
+  });
+
+  test("waits for a job of one of its volumes alone that is under way", async () => {
+    const { second } = await open();
+    await second.engine.api.putSnapshot("v2", "alone");
+    const bytes = await readFile((await second.engine.api.getVolume("v2")).path);
+    world.truth.set((await second.engine.api.getVolume("v2")).snapshots[0]?.pointId ?? "", bytes);
+    const { reached, open: go } = gate("commit");
+    await second.engine.api.putJob("alone", { volume: "v2", location: "target", snapshot: "alone" });
+    await reached;
+    await snapshotGroup(world, "s1");
+    const job = await startGroup(world, "s1");
+    await reaches(world.sources[0] as Cluster, job, ({ state }) => state === "Running");
+    expect((await copyAt(homeOf(world, "v2").target, "v2"))?.transfer).toMatchObject({ job: "alone" });
+    go();
+    expect((await reaches(second, "alone", ({ finishedAt }) => finishedAt !== null)).state).toBe("Succeeded");
+    expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    await allIsWell();
+  });
+});
+
+describe("a coordinator that does not come back in time", () => {
+  const limits = { attemptsMax: 3, leaseMs: 300 };
+
+  test("is followed by the other participant, which ends the job; it ends it the same way when it is back", async () => {
+    const { first, second } = await open({ limits });
+    await snapshotGroup(world, "s1");
+    once("store", "before", () => void first.stop());
+    const job = await startGroup(world, "s1");
+    const ended = await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000);
+    expect(ended).toMatchObject({ state: "Failed", error: { code: "Unreachable" } });
+    expect((await second.engine.api.getVolume("v2")).snapshots[0]?.holds).toEqual([]);
+    quiet();
+    await first.start();
+    expect(states(await endedEverywhere(world, job))).toEqual(["Failed", "Failed"]);
+    await changeAll(world);
+    await snapshotGroup(world, "s2");
+    expect(states(await endedEverywhere(world, await startGroup(world, "s2")))).toEqual(succeeded);
+    await allIsWell();
+  });
+
+  test("after the commit that nobody heard of: the other finishes forward, and so does it", async () => {
+    const { first, second } = await open({ limits });
+    const point = await snapshotGroup(world, "s1");
+    once("commitGroup", "after", () => {
+      void first.stop();
+      throw new Error("the reply is lost");
+    });
+    const job = await startGroup(world, "s1");
+    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Succeeded");
+    quiet();
+    await first.start();
+    expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    expect(await groupPointsOf(world)).toEqual([[point], [point]]);
+    await allIsWell();
+  });
+
+  test("and then goes on as if nothing had happened: it changes nothing", async () => {
+    const { first, second } = await open({ limits });
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    // As a process that is stopped: what it has sent is on its way, and nothing more comes.
+    part(first, [second, ...world.targets]);
+    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Failed");
+    go();
+    world.clusters.heal();
+    expect(states(await endedEverywhere(world, job))).toEqual(["Failed", "Failed"]);
+    expect(await groupPointsOf(world)).toEqual([[], []]);
+    await allIsWell();
+  });
+});
+
+describe("a target cut off while the commit is asked for", () => {
+  const limits = { attemptsMax: 3, leaseMs: 300 };
+
+  describe.each([
+    ["it was committed", "after"],
+    ["it was not", "before"],
+  ] as const)("when %s", (_what, when) => {
+    test.each([
+      ["the sources hear from the group home first, and then the other home does", "sources"],
+      ["the other home hears from the group home first, and then the sources do", "targets"],
+    ] as const)(
+      "leaves the job undecided until %s",
+      async (_order, firstHealed) => {
+        const { first } = await open({ limits });
+        const point = await snapshotGroup(world, "s1");
+        const { home, other } = await targetRoles();
+        once("commitGroup", when, () => {
+          part(home, [other, ...world.sources]);
+          throw new Error("cut off");
+        });
+        const job = await startGroup(world, "s1");
+        const undecided = await reaches(first, job, ({ state }) => state === "Undecided", 20_000);
+        expect(undecided.finishedAt).toBeNull();
+        const { snapshots } = await first.engine.api.getVolume("v1");
+        expect(snapshots[0]?.holds).toMatchObject([{ reason: "job", owner: job }]);
+        world.clusters.heal();
+        if (firstHealed === "sources") part(home, [other]);
+        else part(home, world.sources);
+        if (firstHealed === "targets") {
+          const settledState = when === "after" ? "Available" : "Empty";
+          const volume = world.volumes.find((name) => homeOf(world, name).target === other) ?? "";
+          const copy = await settled(
+            () => copyAt(other, volume),
+            (view) => view?.state === settledState,
+            50_000,
+          );
+          expect(copy?.state).toBe(settledState);
+        }
+        world.clusters.heal();
+        expect(states(await endedEverywhere(world, job, 30_000))).toEqual(succeeded);
+        expect(await groupPointsOf(world)).toEqual([[point], [point]]);
+        await allIsWell();
+      },
+      60_000,
+    );
+  });
+});
+
+describe("what a person asks of a group's job", () => {
+  test.each([
+    ["coordinates it", 0],
+    ["only takes part", 1],
+  ])("at an agent that %s: suspended it thaws, and resumed it goes on to the end", async (_who, index) => {
+    const { first } = await open();
+    const agent = world.sources[index] as Cluster;
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    await agent.engine.api.putJob(job, groupSpec(world, "s1", { suspend: true }));
+    for (const one of world.sources) await reaches(one, job, ({ state }) => state === "Suspended", 20_000);
+    quiet();
+    go();
+    for (const volume of world.volumes) {
+      const { target } = homeOf(world, volume);
+      const copy = await settled(
+        () => copyAt(target, volume),
+        (view) => view?.state === "Empty",
+        20_000,
+      );
+      expect(copy?.state).toBe("Empty");
+    }
+    await restart(first);
+    await agent.engine.api.putJob(job, groupSpec(world, "s1"));
+    expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    await allIsWell();
+  });
+
+  test.each([
+    ["coordinates it", 0],
+    ["only takes part", 1],
+  ])("at an agent that %s: cancelled it leaves nothing behind, at either side", async (_who, index) => {
+    await open();
+    const agent = world.sources[index] as Cluster;
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    await agent.engine.api.putJob(job, groupSpec(world, "s1", { cancel: true }));
+    expect(states(await endedEverywhere(world, job))).toEqual(["Cancelled", "Cancelled"]);
+    quiet();
+    go();
+    for (const target of world.targets) {
+      const images = await settled(
+        () => target.storage.list(),
+        (list) => list.length === 0,
+        20_000,
+      );
+      expect(images).toEqual([]);
+    }
+    await allIsWell();
+  });
+
+  test("while one of them cannot be reached holds for it as well, once it is back", async () => {
+    const { first, second } = await open({ limits: { leaseMs: 300 } });
+    await snapshotGroup(world, "s1");
+    const job = await startGroup(world, "s1", { suspend: true });
+    await second.stop();
+    await first.engine.api.putJob(job, groupSpec(world, "s1", { cancel: true }));
+    await reaches(first, job, ({ state }) => state === "Cancelled");
+    await second.start();
+    expect(states(await endedEverywhere(world, job))).toEqual(["Cancelled", "Cancelled"]);
+    await allIsWell();
+  });
+});
+
+describe("a participant", () => {
+  test("whose snapshot vanished makes the whole job fail, with the reason, at once", async () => {
+    const { second } = await open();
+    await snapshotGroup(world, "s1");
+    const { uid, snapshots } = await second.engine.api.getVolume("v2");
+    await second.storage.deletePoint(uid, snapshots[0]?.pointId ?? "");
+    const views = await endedEverywhere(world, await startGroup(world, "s1"));
+    expect(views.map(({ state, error }) => [state, error?.code])).toEqual([
+      ["Failed", "SnapshotGone"],
+      ["Failed", "SnapshotGone"],
+    ]);
+  });
+
+  test("put back on an old disk that has the snapshots is given its share again", async () => {
+    const { first, second } = await open();
+    await snapshotGroup(world, "s1");
+    const backup = await backUp(second);
+    const { reached, open: go } = gate("store");
+    const job = await startGroup(world, "s1");
+    await reached;
+    await backup.restore();
+    quiet();
+    go();
+    expect((await reaches(first, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Succeeded");
+    expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    await allIsWell();
+  });
+
+  test("put back on an old disk without them makes the job fail, with the reason", async () => {
+    const { first, second } = await open();
+    const backup = await backUp(second);
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("store");
+    const job = await startGroup(world, "s1");
+    await reached;
+    await backup.restore();
+    quiet();
+    go();
+    const ended = await reaches(first, job, ({ finishedAt }) => finishedAt !== null, 20_000);
+    expect([ended.state, ended.error?.code]).toEqual(["Failed", "SnapshotGone"]);
+    expect((await second.engine.api.listJobs()).items).toEqual([]);
   });
 });
