@@ -46,7 +46,7 @@ export function openClusterClient(options: ClusterClientOptions): AgentApi & { c
     getJob: async (name) => (await ofJob(name)).getJob(name),
     async putJob(name, spec, precondition) {
       const [volume = ""] = spec.group?.volumes ?? [spec.volume];
-      return (await cluster.or(ofJob(name), () => ofVolume(String(volume)))).putJob(name, spec, precondition);
+      return (await cluster.orWhere(ofJob(name), () => ofVolume(String(volume)))).putJob(name, spec, precondition);
     },
     removeJob: async (name) => (await cluster.orFirst(ofJob(name))).removeJob(name),
     async *followJob(name, signal) {
@@ -66,7 +66,7 @@ export function openClusterClient(options: ClusterClientOptions): AgentApi & { c
     listClones: () => merged((api) => api.listClones()),
     getClone: async (name) => (await ofClone(name)).getClone(name),
     putClone: async (name, spec) =>
-      (await cluster.or(ofClone(name), () => ofMigrated(spec.migratedVolume))).putClone(name, spec),
+      (await cluster.orWhere(ofClone(name), () => ofMigrated(spec.migratedVolume))).putClone(name, spec),
     removeClone: async (name) => (await cluster.orFirst(ofClone(name))).removeClone(name),
     changes: (since, signal) => first.changes(since, signal),
     close: () => cluster.close(),
@@ -110,23 +110,26 @@ class Cluster {
     throw new LongshoreError("Unreachable", `no agent that answers has ${what}; agent ${agents} does not answer`);
   }
 
-  /** The one agent, or another where nobody has it. */
-  async or(one: Promise<AgentApi>, other: () => Promise<AgentApi>): Promise<AgentApi> {
-    try {
-      return await one;
-    } catch (error) {
-      if (codeOf(error) !== "NotFound") throw error;
-      return other();
-    }
-  }
-
+  /** The agent that has it, or the one asked first where nobody has it. */
   orFirst(one: Promise<AgentApi>): Promise<AgentApi> {
-    return this.or(one, async () => this.options.first);
+    return one.catch((error: unknown) => {
+      if (codeOf(error) !== "NotFound") throw error;
+      return this.options.first;
+    });
   }
 
-  /** The same on every agent; throws when one does not answer. The answer is the first agent's. */
+  /** The agent that has it, or the one that has what it is about: that it can only be at, if that one answers. */
+  orWhere(one: Promise<AgentApi>, other: () => Promise<AgentApi>): Promise<AgentApi> {
+    return one.catch((error: unknown) => {
+      if (codeOf(error) !== "NotFound" && codeOf(error) !== "Unreachable") throw error;
+      return other();
+    });
+  }
+
+  /** The same on every agent that is not lost; throws when one does not answer. The answer is the first agent's. */
   async onAll<T>(set: Read<T>): Promise<T> {
-    const answers = await Promise.all((await this.members()).map((member) => set(this.api(member))));
+    const members = (await this.members()).filter(({ state }) => state !== "lost");
+    const answers = await Promise.all(members.map((member) => set(this.api(member))));
     return answers[0] as T;
   }
 
@@ -146,7 +149,7 @@ class Cluster {
       if (member.state === "lost") throw new LongshoreError("Unreachable", "its node came back without its data");
       return { value: await read(this.api(member)) };
     } catch (error) {
-      if (codeOf(error) !== "Unreachable" && codeOf(error) !== "Timeout") throw error;
+      if (!isSilence(error)) throw error;
       if (!this.silent.has(member.agentId)) this.options.onSilent(member, describe(error));
       this.silent.add(member.agentId);
       return undefined;
@@ -169,6 +172,11 @@ class Cluster {
     this.opened.set(agentId, api);
     return api;
   }
+}
+
+function isSilence(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "Unreachable" || code === "Timeout" || code === "StreamTorn";
 }
 
 function order(member: Member, first: string): number {

@@ -61,17 +61,29 @@ test("what is set for the cluster is set on every agent", async () => {
 
 test("an agent that does not answer is named once, and what it may have is not said to be missing", async () => {
   const [first, , third] = agents;
-  await third.stop();
-  const open = () => through(first);
-  const unreachable = { ...third.engine.api };
-  for (const key of Object.keys(unreachable)) {
-    Object.assign(unreachable, {
-      [key]: () => Promise.reject(new LongshoreError("Unreachable", "no answer")),
-    });
-  }
-  Object.assign(third.engine, { api: unreachable });
-  const cluster = open();
+  await silence(third);
+  const cluster = through(first);
   expect((await cluster.listVolumes()).items).toEqual([]);
   await expect(cluster.getVolume("data")).rejects.toMatchObject({ code: "Unreachable" });
   expect(silent).toEqual(["node-west-3"]);
 });
+
+test("a job of a volume whose agent answers is started while another agent is away", async () => {
+  const [first, second, third] = agents;
+  await second.engine.api.putVolume("data", { sizeBytes: 4096 });
+  await through(first).putLocation("east", { clusterName: "east", seeds: ["east:1"], caBundle: "ca" });
+  await silence(third);
+  const cluster = through(first);
+  await cluster.putSnapshot("data", "s1");
+  await cluster.putJob("job-1", { volume: "data", location: "east", snapshot: "s1" });
+  expect((await second.engine.api.getJob("job-1")).spec.volume).toBe("data");
+  await expect(cluster.putVolume("new", { sizeBytes: 4096 })).rejects.toMatchObject({ code: "Unreachable" });
+});
+
+/** Stops it; calls of its API then fail as those over a network. */
+async function silence({ engine, stop }: Cluster): Promise<void> {
+  await stop();
+  const fails = () => Promise.reject(new LongshoreError("Unreachable", "no answer"));
+  const api = Object.fromEntries(Object.keys(engine.api).map((method) => [method, fails]));
+  Object.assign(engine, { api });
+}
