@@ -40,8 +40,11 @@ export class Faults {
     return this.chance.between(0.5, this.latencyMaxMs);
   }
 
-  diskDelayMs(): number {
-    if (this.isHealed || !this.chance.is(this.slowDisk)) return 0;
+  /** How long a step on a disk takes. Deletions of large files are slow on any disk. */
+  diskDelayMs(step: string): number {
+    if (this.isHealed) return 0;
+    if (step === "deletePoint" && this.slowDisk > 0) return this.chance.between(0.5, 400);
+    if (!this.chance.is(this.slowDisk)) return 0;
     return this.chance.is(0.1) ? this.chance.between(50, 4_000) : this.chance.between(0.5, 20);
   }
 

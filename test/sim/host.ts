@@ -280,7 +280,7 @@ export class Process implements Owner {
         throw error;
       }
     }
-    const delayMs = world.faults.diskDelayMs();
+    const delayMs = world.faults.diskDelayMs(step.name);
     if (delayMs > 0) {
       this.cuttable.add(step);
       await world.timeline.pause(delayMs, this);

@@ -27,7 +27,9 @@ const chosen = [...waiting];
 const caught = new Map<string, Caught | undefined>();
 async function lane(): Promise<void> {
   for (let canary = waiting.shift(); canary !== undefined; canary = waiting.shift()) {
-    caught.set(canary.name, await run(canary));
+    const found = await run(canary);
+    caught.set(canary.name, found);
+    console.log(`${canary.name}: ${found === undefined ? "never caught" : `seed ${found.seed}`}`);
   }
 }
 await Promise.all([lane(), lane()]);

@@ -70,7 +70,7 @@ export class Users implements Owner {
     const { world } = this;
     const agent = this.agent(volume.host);
     while (!this.isLeaving) {
-      await world.timeline.pause(world.chance.between(2_000, 12_000), this);
+      await world.timeline.pause(world.chance.between(300, 6_000), this);
       const held = await this.tolerant(async () => {
         const { snapshots } = await agent.getVolume(volume.name);
         if (snapshots.length === 0) return undefined;
