@@ -272,6 +272,30 @@ test.each<[string, (world: OperatorWorld) => void, string]>([
   },
 );
 
+test("however long the names of what does not agree, the status has room for it", async () => {
+  const world = groupWorld(["a"]);
+  for (let index = 0; index < 9; index++) {
+    const name = `${"long".repeat(60)}-${index}`;
+    void world.agent.putVolume(`v-${index}`, { sizeBytes: 2 ** 20 });
+    const metadata = { namespace: "shop", labels: { "longshore.dev/group": "db" } };
+    world.apply(PersistentVolumeClaims, name, { spec: { volumeName: `pv-${index}` } }, metadata);
+    world.apply(PersistentVolumes, `pv-${index}`, {
+      spec: {
+        storageClassName: "fast",
+        claimRef: { namespace: "shop", name },
+        csi: { driver: "csi.longshore.dev", volumeHandle: `v-${index}` },
+      },
+    });
+  }
+  await world.runUntil(2.5 * hour);
+  for (let index = 0; index < 9; index++)
+    world.annotate(PersistentVolumes, `pv-${index}`, { migrationLocations: "oslo" });
+  await world.runUntil(5 * hour);
+  const { status } = world.server.get(VolumeMigrations, { name: "pv-a" }) ?? {};
+  expect(status?.locations?.[0]?.blocked).toHaveLength(1024);
+  expect(conditionIn(world, VolumeMigrations, "pv-a")?.message).toContain("and 1 more");
+});
+
 test("a group whose volumes agree again goes on with what it had", async () => {
   const world = groupWorld();
   await world.runUntil(2.5 * hour);

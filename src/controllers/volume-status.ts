@@ -129,11 +129,16 @@ function locationsOf(
       ...(base && { base: baseStatus(view, base), newestPointTime: base.sourceTime }),
       ...present({
         currentJob: its.find((job) => !hasEnded(job))?.metadata.name,
-        blocked: plan.blocked.find(({ location }) => location === name)?.reason,
+        blocked: blockedAt(name, plan),
         lastJob: lastJob(ended.at(-1)),
       }),
     };
   });
+}
+
+function blockedAt(name: string, { blocked }: VolumeDecision["plan"]): string | undefined {
+  const found = blocked.find(({ location }) => location === name);
+  return found && clipped(found.reason, 1024);
 }
 
 function baseStatus(view: VolumeView, { pointId, generation }: VolumeView["bases"][number]) {
