@@ -167,7 +167,7 @@ export class TrackedVolume {
 }
 
 /** Bytes that look random and follow from the text. */
-function noise(text: string, bytes: number): Buffer {
+export function noise(text: string, bytes: number): Buffer {
   const key = Buffer.alloc(16, text.padEnd(16));
   return createCipheriv("aes-128-ctr", key, Buffer.alloc(16, text)).update(Buffer.alloc(bytes));
 }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { mkdir, rm, statfs, writeFile } from "node:fs/promises";
+import { glob, mkdir, rm, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { stringify } from "yaml";
@@ -163,6 +163,13 @@ export class GatedAgent {
   /** What its journal says; the agent has to run. */
   async rows<Row>(sql: string, ...values: (string | number)[]): Promise<Row[]> {
     return (await this.ask((question) => ({ kind: "rows", question, sql, values }))) as Row[];
+  }
+
+  /** Where it has the image of a point, also while it does not run. Throws `ENOENT` when there is none. */
+  async pointFile(pointId: string): Promise<string> {
+    for await (const found of glob(`volumes/*/points/${pointId}.img`, { cwd: this.dataDir }))
+      return join(this.dataDir, found);
+    throw Object.assign(new Error(`${this.name} has no file of point ${pointId}`), { code: "ENOENT" });
   }
 
   /** Leaves so many bytes of its disk free. */

@@ -1,0 +1,105 @@
+// The matrix of faults: who is hit, at which barrier, and how. Each cell is a job of its own, held exactly at its barrier by
+// gates in front of the calls that lead on from it.
+import { setTimeout as sleep } from "node:timers/promises";
+import { eventually } from "../process.ts";
+import type { GatedAgent, HeldGate } from "./gated-agent.ts";
+import type { Cast, GroupVolumes } from "./group-volumes.ts";
+import { jobPatience } from "./group-volumes.ts";
+import { leaseMs, type Sites } from "./sites.ts";
+
+export const victims = ["coordinator", "source", "decider", "target"] as const satisfies (keyof Cast)[];
+export type Victim = (typeof victims)[number];
+
+export const faults = ["kill", "stop", "partition"] as const;
+export type Fault = (typeof faults)[number];
+
+/** A barrier, and the calls that would lead on from it; all participants make them, or the coordinator alone. */
+export const barriers = {
+  Joined: { call: "peer.freeze", moment: "before", by: "all" },
+  Frozen: { call: "peer.laneTicket", moment: "before", by: "all" },
+  Stored: { call: "peer.commitGroup", moment: "before", by: "coordinator" },
+  Committed: { call: "peer.commitGroup", moment: "after", by: "coordinator" },
+  Released: { call: "peer.releaseGroup", moment: "before", by: "coordinator" },
+} as const;
+export type BarrierName = keyof typeof barriers;
+
+export interface Cell {
+  readonly barrier: BarrierName;
+  readonly victim: Victim;
+  readonly fault: Fault;
+}
+
+export const cells: readonly Cell[] = faults.flatMap((fault) =>
+  (Object.keys(barriers) as BarrierName[]).flatMap((barrier) => victims.map((victim) => ({ barrier, victim, fault }))),
+);
+
+/** A stop or a partition lasts so long: terms end meanwhile. */
+const pastLeaseMs = 1.5 * leaseMs;
+
+/** Runs one cell to its end: the job has succeeded, everything has arrived, and nothing is left behind. */
+export async function runCell(sites: Sites, group: GroupVolumes, { barrier, victim, fault }: Cell): Promise<void> {
+  const cast = await group.cast();
+  const snapshot = await group.writeAndSnapshot();
+  const held = await holdAt(barrier, group, cast);
+  const job = await group.begin(snapshot);
+  await Promise.all(held.map((gate) => gate.held()));
+  const epoch = await epochOf(group, cast);
+  const hit = cast[victim];
+  await strike(sites, hit, fault);
+  for (const gate of held) gate.open();
+  if (fault !== "kill") {
+    await sleep(pastLeaseMs);
+    // Without its coordinator a job goes on elsewhere, and only then the old one is back.
+    if (victim === "coordinator")
+      await takenOver(group, { job, epoch, without: cast.coordinator, decider: cast.decider });
+  }
+  await sites.ready();
+  await group.succeeded(job);
+  await group.check(snapshot);
+}
+
+async function holdAt(barrier: BarrierName, group: GroupVolumes, cast: Cast): Promise<HeldGate[]> {
+  const { call, moment, by } = barriers[barrier];
+  const who = by === "all" ? group.volumes.map(({ source }) => source) : [cast.coordinator];
+  return Promise.all(who.map((agent) => agent.close({ side: "calling", call, moment })));
+}
+
+async function strike({ agents, network }: Sites, hit: GatedAgent, fault: Fault): Promise<void> {
+  switch (fault) {
+    case "kill":
+      return hit.kill();
+    case "stop":
+      return hit.stop();
+    case "partition": {
+      const others = agents.filter((agent) => agent !== hit).map(({ name }) => name);
+      return network.cut([hit.name], others);
+    }
+  }
+}
+
+/** The group's term at its home. */
+export async function epochOf(group: GroupVolumes, { decider }: Pick<Cast, "decider">): Promise<number> {
+  const [row] = await decider.rows<{ epoch: number }>("SELECT epoch FROM groups WHERE name = ?", group.name);
+  return row?.epoch ?? 0;
+}
+
+interface TakeOver {
+  readonly job: string;
+  readonly epoch: number;
+  readonly without: GatedAgent;
+  readonly decider: GatedAgent;
+}
+
+/** Another participant has had a term granted, or there was nothing left to do for anybody else. */
+async function takenOver(group: GroupVolumes, { job, epoch, without, decider }: TakeOver): Promise<void> {
+  const others = group.volumes.map(({ source }) => source).filter((agent) => agent !== without);
+  await eventually(
+    `job ${job} being taken over`,
+    async () => {
+      if ((await epochOf(group, { decider })) > epoch) return true;
+      const views = await Promise.all(others.map(({ api }) => api.getJob(job)));
+      return views.every(({ finishedAt }) => finishedAt !== null) ? true : undefined;
+    },
+    jobPatience,
+  );
+}
