@@ -40,13 +40,13 @@ export class GroupParts {
 
   /** See MemberApi.holdings. */
   async holdings({ volumes, groupPoint }: HoldingsRequest): Promise<Holdings> {
-    const wanted = new Set(volumes);
-    const rows = this.volumes.rows().filter((row) => row.state === "ready");
-    const found = rows.flatMap((row) => {
+    const withPoint = groupPoint === undefined ? [] : this.partsOf(groupPoint).map(({ row }) => row.name);
+    const found = [...new Set([...volumes, ...withPoint])].flatMap((name) => {
+      const row = this.volumes.find(name);
+      if (row?.state !== "ready") return [];
       const points = pointsOf(this.core.journal, row.uid).filter((point) => point.groupPoint !== null);
-      const isAsked = wanted.has(row.name) || points.some((point) => point.groupPoint === groupPoint);
-      const snapshots = points.map((point) => this.volumes.snapshots.view(row.name, point));
-      return isAsked ? [{ name: row.name, uid: row.uid, snapshots, ...claimedLineage(row) }] : [];
+      const snapshots = points.map((point) => this.volumes.snapshots.view(name, point));
+      return [{ name, uid: row.uid, snapshots, ...claimedLineage(row) }];
     });
     return { volumes: found };
   }
@@ -85,10 +85,10 @@ export class GroupParts {
   /** See MemberApi.snapshotFrozen. */
   async snapshotFrozen({ group, groupPoint, name }: GroupSnapshotPart): Promise<void> {
     const round = this.rounds.get(groupPoint);
+    await round?.ready;
     if (round === undefined || round.ended !== undefined) {
       throw new LongshoreError("Conflict", `nothing is frozen here for group point ${groupPoint}`);
     }
-    await round.ready;
     const snapshots = [...round.frozen.keys()].map((row) =>
       this.volumes.snapshots.takePart(row, name, { group, groupPoint }),
     );
@@ -237,10 +237,13 @@ export class GroupParts {
     return thawed;
   }
 
+  /** Of volumes; what has arrived from elsewhere may have group points as well. */
   private partsOf(groupPoint: string): { row: VolumeRow; point: PointRow }[] {
-    return this.volumes.rows().flatMap((row) => {
-      const points = pointsOf(this.core.journal, row.uid).filter((point) => point.groupPoint === groupPoint);
-      return points.map((point) => ({ row, point }));
+    const { journal } = this.core;
+    const points = journal.all<PointRow>("SELECT * FROM points WHERE groupPoint = ? ORDER BY owner", groupPoint);
+    return points.flatMap((point) => {
+      const row = journal.get<VolumeRow>("SELECT * FROM volumes WHERE uid = ?", point.owner);
+      return row === undefined ? [] : [{ row, point }];
     });
   }
 }
