@@ -1,28 +1,35 @@
-// `longshore job`: what migrates, and how far it is.
+// `longshore job`: what migrates, how far it is, and what a person asks of it.
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { renderBytes } from "../domain/quantity.ts";
-import type { JobView } from "../wire/schemas.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { jobSubject } from "../domain/job-subject.ts";
+import type { AgentApi } from "../wire/agent-api.ts";
+import type { JobSpec, JobView } from "../wire/schemas.ts";
 import { type Asking, type ConnectionOptions, connected, withAgent } from "./connection.ts";
 import { exitCodes } from "./failure.ts";
+import { oneOfEach, renderJob, renderJobs, renderProgress } from "./job-text.ts";
 import type { Streams } from "./streams.ts";
-import { ageOf, type Column, renderFields, renderTable, stateText } from "./table.ts";
+
+interface CreateOptions extends ConnectionOptions {
+  readonly volume?: string;
+  readonly group?: string;
+  readonly volumes?: string[];
+  readonly location: string;
+  readonly snapshot: string;
+  readonly dryRun?: boolean;
+}
 
 export function addJobCommands(program: Command, streams: Streams): void {
   const job = program.command("job").description("Migrations: what runs, what ran.");
   connected(job.command("list").description("All jobs, newest last.")).action((options: ConnectionOptions) =>
     withAgent(options, streams, async (asking) => {
-      const { items } = await asking.api.listJobs();
-      const sorted = [...items].sort((a, b) => a.createdAt.localeCompare(b.createdAt));
-      asking.show(sorted, () => renderTable(columns(asking), sorted, "no jobs"));
+      const jobs = oneOfEach((await asking.api.listJobs()).items);
+      asking.show(jobs, () => renderJobs(jobs, { ...asking, nowMs: systemClock.nowMs() }));
     }),
   );
-  connected(job.command("show <name>").description("One job with its participants.")).action(
+  connected(job.command("show <name>").description("One job, its volumes, and all who take part in it.")).action(
     (name: string, options: ConnectionOptions) =>
-      withAgent(options, streams, async (asking) => {
-        const found = await asking.api.getJob(name);
-        asking.show(found, () => detail(found, asking));
-      }),
+      withAgent(options, streams, async (asking) => show(await found(name, asking.api), asking)),
   );
   connected(
     job.command("follow <name>").description("One job as it goes, until it has finished; fails if it does."),
@@ -31,6 +38,61 @@ export function addJobCommands(program: Command, streams: Streams): void {
       if (!(await follow(name, options, asking))) streams.exitCode = exitCodes.failed.code;
     }),
   );
+  addSteering(job, streams);
+}
+
+function addSteering(job: Command, streams: Streams): void {
+  connected(job.command("create <name>").description("Migrate a snapshot of a volume, or of a group as one, now."))
+    .option("--volume <name>", "the volume to migrate")
+    .option("--group <name>", "or the group: its volumes arrive together, or not at all")
+    .option("--volumes <name...>", "with --group: all volumes of the group")
+    .requiredOption("--location <name>", "where to")
+    .requiredOption("--snapshot <name>", "of the volume, or the group's")
+    .option("--dry-run", "plan, report, and move nothing")
+    .action((name: string, options: CreateOptions) =>
+      withAgent(options, streams, async (asking) => show(await asking.api.putJob(name, specOf(options)), asking)),
+    );
+  const asked = { suspend: { suspend: true }, resume: {}, cancel: { cancel: true } } as const;
+  const descriptions = {
+    suspend: "Stop a job and thaw its target; what has arrived stays for when it is resumed.",
+    resume: "Let a suspended job go on.",
+    cancel: "End a job that is not committed yet, and drop what has arrived of it.",
+  } as const;
+  for (const verb of ["suspend", "resume", "cancel"] as const) {
+    connected(job.command(`${verb} <name>`).description(descriptions[verb])).action(
+      (name: string, options: ConnectionOptions) =>
+        withAgent(options, streams, async (asking) => {
+          const { suspend: _, cancel: __, ...spec } = (await asking.api.getJob(name)).spec;
+          show(await asking.api.putJob(name, { ...spec, ...asked[verb] }), asking);
+        }),
+    );
+  }
+}
+
+function specOf({ volume, group, volumes, location, snapshot, dryRun }: CreateOptions): JobSpec {
+  if (group === undefined && volumes !== undefined) {
+    throw new LongshoreError("BadRequest", "--volumes belongs to a group; name it with --group");
+  }
+  const names = (volumes ?? []).flatMap((list) => list.split(",")).filter((name) => name !== "");
+  const spec: JobSpec = {
+    ...(volume !== undefined && { volume }),
+    ...(group !== undefined && { group: { name: group, volumes: names } }),
+    location,
+    snapshot,
+    ...(dryRun === true && { dryRun }),
+  };
+  jobSubject(spec);
+  return spec;
+}
+
+/** The account of the agent that knows most of it. */
+async function found(name: string, api: AgentApi): Promise<JobView> {
+  const [best] = oneOfEach((await api.listJobs()).items.filter((job) => job.name === name));
+  return best ?? api.getJob(name);
+}
+
+function show(job: JobView, asking: Asking): void {
+  asking.show(job, () => renderJob(job, asking));
 }
 
 /** Whether it did not fail. With JSON, one object a line, for programs that read as it goes. */
@@ -39,78 +101,10 @@ async function follow(name: string, { output }: ConnectionOptions, asking: Askin
   let shown = "";
   for await (const job of asking.api.followJob(name, asking.stop)) {
     last = job;
-    const line = output === "json" ? JSON.stringify(job) : progress(job, asking);
+    const line = output === "json" ? JSON.stringify(job) : renderProgress(job, asking);
     if (line !== shown) asking.out(`${line}\n`);
     shown = line;
   }
   if (last?.error) asking.err(`longshore: ${last.error.detail}\n  next: ${last.error.advice}\n`);
   return last?.state !== "Failed" && last?.state !== "Cancelled";
-}
-
-function columns(asking: Asking): Column<JobView>[] {
-  const nowMs = systemClock.nowMs();
-  return [
-    { title: "NAME", of: (job) => job.name },
-    { title: "VOLUME", of: ({ spec }) => spec.volume ?? `group ${spec.group?.name}` },
-    { title: "LOCATION", of: (job) => job.spec.location },
-    { title: "MODE", of: (job) => job.mode?.kind },
-    { title: "STATE", of: (job) => stateText(job.state, asking) },
-    { title: "BARRIER", of: (job) => job.barrier },
-    { title: "STORED", of: (job) => share(job), align: "right" },
-    { title: "BYTES", of: (job) => renderBytes(job.bytesTotal), align: "right" },
-    { title: "ATTEMPTS", of: (job) => job.attempts, align: "right" },
-    { title: "AGE", of: (job) => ageOf(job.createdAt, nowMs), align: "right" },
-  ];
-}
-
-function share({ bytesStored, bytesTotal, state }: JobView): string {
-  if (bytesTotal === 0) return state === "Succeeded" ? "100%" : "";
-  return `${Math.floor((100 * bytesStored) / bytesTotal)}%`;
-}
-
-function progress(job: JobView, streams: Asking): string {
-  const rate = job.bytesPerSecond === null ? "" : `  ${renderBytes(job.bytesPerSecond)}/s`;
-  const eta = job.etaSeconds === null ? "" : `  ${Math.ceil(job.etaSeconds)}s left`;
-  const stored = `${renderBytes(job.bytesStored)} of ${renderBytes(job.bytesTotal)}`;
-  return `${stateText(job.state, streams)}  ${job.barrier}  ${stored}${rate}${eta}`;
-}
-
-function detail(job: JobView, streams: Asking): string {
-  const { from, to, mode, spec } = job;
-  const fields = renderFields({
-    job: job.name,
-    volume: spec.volume,
-    group: spec.group?.name,
-    volumes: spec.group?.volumes.join(", "),
-    location: spec.location,
-    snapshot: spec.snapshot,
-    state: stateText(job.state, streams),
-    barrier: job.barrier,
-    mode: mode === null ? null : `${mode.kind} (${mode.reason})`,
-    from: from === null ? "nothing" : `generation ${from.generation} of ${from.sourceTime}`,
-    to: to === null ? null : `generation ${to.generation} of ${to.sourceTime}`,
-    stored: `${renderBytes(job.bytesStored)} of ${renderBytes(job.bytesTotal)}, ${job.unitsStored} of ${job.unitsTotal} units`,
-    punched: renderBytes(job.bytesPunched),
-    sent: renderBytes(job.bytesSent),
-    verified: job.verified,
-    attempts: job.attempts,
-    epoch: job.epoch,
-    started: job.startedAt,
-    finished: job.finishedAt,
-    error: job.error?.detail,
-    next: job.error?.advice,
-  });
-  if (job.participants.length === 0) return fields;
-  const participants = renderTable(
-    [
-      { title: "PARTICIPANT", of: (one) => one.agentId },
-      { title: "ROLE", of: (one) => one.role },
-      { title: "BARRIER", of: (one) => one.barrier },
-      { title: "UNITS", of: (one) => one.unitsDone, align: "right" },
-      { title: "LAST ERROR", of: (one) => one.lastError },
-    ],
-    job.participants,
-    "",
-  );
-  return `${fields}\n${participants}`;
 }
