@@ -1,7 +1,7 @@
 // The votes of a group's members. A member that has voted is bound: it neither commits nor aborts by itself, but asks its
 // group home, and does what was decided there. Until it knows, what it has sealed stays, frozen, and nobody else gets it.
 import { assert } from "../base/assert.ts";
-import { LongshoreError } from "../domain/errors.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { decideVote, type HomeAnswer, type SiblingAnswer, type Verdict, type Vote } from "../domain/vote.ts";
 import type { MemberApi, MemberOutcome, OutcomeQuery } from "../wire/member.ts";
 import type { PeerTarget, PlanHeader, PrepareRequest, Term } from "../wire/peer.ts";
@@ -54,7 +54,10 @@ export class Votes {
       if (row.groupName === null)
         throw new LongshoreError("BadRequest", `${row.name} has no group's term to vote under`);
       const known = this.parts.migrated.vote(row.uid);
-      if (known !== undefined) return this.repeat(row, known, request);
+      if (known !== undefined) {
+        await this.checkSealed(row, known);
+        return this.repeat(row, known, request);
+      }
       if (decisions.committed(row, request) !== undefined) return;
       this.checkPoint(row, headerOf(plans.require(row)), request.groupPoint);
       const { header, point } = await decisions.seal(row, request);
@@ -136,6 +139,28 @@ export class Votes {
   }
 
   // ---- voting ------------------------------------------------------------------------------------------------------
+
+  /**
+   * What a vote vouches for may be gone, with a disk that was put back to an older state. Under the vote's own term it is too
+   * late to take it back; under a later one it is void, and its image is made again (`PlanMismatch`).
+   */
+  private async checkSealed(row: MigratedRow, vote: VoteRow): Promise<void> {
+    if (row.epoch <= vote.epoch) return;
+    const { inode, fsUuid, file } = JSON.parse(vote.sealedJson) as SealedFile;
+    assert(inode !== null && fsUuid !== null, "what was sealed has an identity");
+    const { sizeBytes } = headerOf(this.parts.plans.require(row)).to;
+    try {
+      const reader = await this.core.storage.openPoint(row.uid, {
+        point: file,
+        identity: { inode, fsUuid, sizeBytes },
+      });
+      await reader.close();
+    } catch (error) {
+      if (codeOf(error) !== "PointGone") throw error;
+      this.annul(row);
+      throw new LongshoreError("PlanMismatch", `${row.name} has lost the image it voted for`, { cause: error });
+    }
+  }
 
   /** The same vote under a later term is given anew; the one that is there is as good. */
   private repeat(row: MigratedRow, vote: VoteRow, request: PrepareRequest): void {

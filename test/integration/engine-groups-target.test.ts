@@ -592,6 +592,22 @@ describe("a vote that a later term meets", () => {
     expect(await flawsOf(world)).toEqual([]);
   });
 
+  test("is given up when an old disk has taken the image it vouches for, which is then sent again", async () => {
+    const job = new GroupJob(world);
+    await job.run("prepared");
+    const { storage } = world.parts[0].home;
+    for (const image of await storage.list()) {
+      if (image.point === job.toId(0)) await storage.deletePoint(image.volume, image.point);
+    }
+    const next = job.again();
+    await next.run("stored");
+    expect(await codeFrom(next.prepare(0))).toBe("PlanMismatch");
+    expect((await next.report(0))?.prepared).toBeUndefined();
+    await next.again().finish();
+    expect(await pointsAt(0)).toEqual([job.toId(0)]);
+    expect(await flawsOf(world)).toEqual([]);
+  });
+
   test("is settled before a plan for another group point is taken", async () => {
     const base = await first();
     const job = deltaOn(base);
