@@ -187,6 +187,37 @@ describe("what an agent has", () => {
   });
 });
 
+describe("asking for a job", () => {
+  const rest = "--location west --snapshot s1";
+
+  test("of a group, suspending, resuming and cancelling it, is what the agent is asked", async () => {
+    await aMigration();
+    await agent.fake.putVolume("more", { sizeBytes: 2 ** 30 });
+    await agent.fake.putGroupSnapshot("shop", "g1", { volumes: ["data", "more"] });
+    const made = await run("job create shop.g1 --group shop --volumes data,more --location west --snapshot g1");
+    expect(made).toMatchObject({ status: 0, out: expect.stringMatching(/^group +shop$/m) });
+    const spec = { group: { name: "shop", volumes: ["data", "more"] }, location: "west", snapshot: "g1" };
+    const asked = async () => (await agent.fake.getJob("shop.g1")).spec;
+    expect(await asked()).toEqual(spec);
+    await run("job suspend shop.g1");
+    expect(await asked()).toEqual({ ...spec, suspend: true });
+    await run("job resume shop.g1");
+    expect(await asked()).toEqual(spec);
+    await run("job cancel shop.g1");
+    expect((await agent.fake.getJob("shop.g1")).state).toBe("Cancelled");
+  });
+
+  test.each([
+    ["neither a volume nor a group", rest],
+    ["both", `${rest} --volume data --group shop --volumes data`],
+    ["a group without its volumes", `${rest} --group shop`],
+    ["volumes of no group", `${rest} --volume data --volumes data`],
+  ])("of %s is refused before anything is asked", async (_what, options) => {
+    expect(await run(`job create wrong ${options}`)).toMatchObject({ status: 2 });
+    expect((await agent.fake.listJobs()).items).toEqual([]);
+  });
+});
+
 describe("following a job", () => {
   test("shows it as it goes, and succeeds as it does", async () => {
     await aMigration();
