@@ -43,15 +43,13 @@ export async function runCell(sites: Sites, group: GroupVolumes, { barrier, vict
   const held = await holdAt(barrier, group, cast);
   const job = await group.begin(snapshot);
   await Promise.all(held.map((gate) => gate.held()));
-  const epoch = await epochOf(group, cast);
   const hit = cast[victim];
   await strike(sites, hit, fault);
   for (const gate of held) gate.open();
   if (fault !== "kill") {
     await sleep(pastLeaseMs);
     // Without its coordinator a job goes on elsewhere, and only then the old one is back.
-    if (victim === "coordinator")
-      await takenOver(group, { job, epoch, without: cast.coordinator, decider: cast.decider });
+    if (victim === "coordinator") await takenOver(group, { job, without: cast.coordinator, decider: cast.decider });
   }
   await sites.ready();
   await group.succeeded(job);
@@ -77,26 +75,25 @@ async function strike({ agents, network }: Sites, hit: GatedAgent, fault: Fault)
   }
 }
 
-/** The group's term at its home. */
-export async function epochOf(group: GroupVolumes, { decider }: Pick<Cast, "decider">): Promise<number> {
-  const [row] = await decider.rows<{ epoch: number }>("SELECT epoch FROM groups WHERE name = ?", group.name);
-  return row?.epoch ?? 0;
+/** Whose the group's last term is; one that ended by itself is still told as that of its claimant. */
+export async function claimantOf(group: GroupVolumes, { decider }: Pick<Cast, "decider">): Promise<string | undefined> {
+  const [row] = await decider.rows<{ claimant: string }>("SELECT claimant FROM groups WHERE name = ?", group.name);
+  return row?.claimant;
 }
 
 interface TakeOver {
   readonly job: string;
-  readonly epoch: number;
   readonly without: GatedAgent;
   readonly decider: GatedAgent;
 }
 
 /** Another participant has had a term granted, or there was nothing left to do for anybody else. */
-async function takenOver(group: GroupVolumes, { job, epoch, without, decider }: TakeOver): Promise<void> {
+async function takenOver(group: GroupVolumes, { job, without, decider }: TakeOver): Promise<void> {
   const others = group.volumes.map(({ source }) => source).filter((agent) => agent !== without);
   await eventually(
     `job ${job} being taken over`,
     async () => {
-      if ((await epochOf(group, { decider })) > epoch) return true;
+      if ((await claimantOf(group, { decider })) !== without.id) return true;
       const views = await Promise.all(others.map(({ api }) => api.getJob(job)));
       return views.every(({ finishedAt }) => finishedAt !== null) ? true : undefined;
     },
