@@ -259,7 +259,12 @@ inline apply(m) {
 
 inline giveUpVote(m) {
   assert(!isRecorded(vote[m]));                      /* agreement: nobody has committed it, and nobody will */
-  setVote(m, 0); session[m] = false; live[m] = false; epoch[m]++
+  /* A later term than the vote's had no part in it, and goes on. */
+  if
+  :: live[m] && term[m] == vote[m] -> session[m] = false; live[m] = false; epoch[m]++
+  :: else
+  fi;
+  setVote(m, 0)
 }
 
 #define STEPS(s) \
