@@ -60,7 +60,7 @@ const families: readonly Family[] = [
     "longshore_jobs",
     "Jobs that have not finished, by state",
     "state",
-    "SELECT state AS label, count(*) AS n FROM jobs WHERE finishedAt IS NULL GROUP BY state",
+    "SELECT state AS label, count(*) AS n FROM jobs WHERE finishedAt IS NULL AND parent IS NULL GROUP BY state",
     ["Pending", "Running", "Suspended", "Undecided"],
   ),
   counted(

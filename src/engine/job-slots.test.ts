@@ -1,4 +1,4 @@
-import { expect, test } from "@jest/globals";
+import { describe, expect, test } from "@jest/globals";
 import { settledTasks } from "../../test/fakes/fake-clock.ts";
 import type { JobRow } from "./job-rows.ts";
 import { JobSlots } from "./job-slots.ts";
@@ -45,4 +45,57 @@ test("whoever is asked to stop does not wait for room", async () => {
   const resumed = slots.resume(paused, stop.signal);
   stop.abort();
   await resumed;
+});
+
+describe("what a group's job reserves", () => {
+  const shop = { job: "shop", location: "west", owners: ["v1", "v2"] };
+
+  test("waits until no job of any of its volumes to that location is under way, and keeps others from it then", async () => {
+    const slots = new JobSlots({ node: 9, location: () => 9 });
+    const alone = slots.take(row("alone", "v1", "west"));
+    if (alone === undefined) throw new Error("no slot");
+    slots.take(row("elsewhere", "v2", "east"));
+    expect(slots.inTheWayOf(shop)).toBe("alone");
+    let isReserved = false;
+    const reserved = slots.reserve(shop, never).then(() => {
+      isReserved = true;
+    });
+    await settledTasks();
+    expect(isReserved).toBe(false);
+    slots.pause(alone);
+    await settledTasks();
+    expect(isReserved).toBe(false);
+    slots.drop(alone);
+    await reserved;
+    expect(slots.take(row("later", "v2", "west"))).toBeUndefined();
+    await slots.reserve(shop, never);
+    slots.release("shop");
+    expect(slots.take(row("later", "v2", "west"))).toBeDefined();
+  });
+
+  test("counts once with the job's own slot, and is not given past the limits", async () => {
+    const slots = new JobSlots({ node: 2, location: () => 2 });
+    slots.take(row("shop", "group shop", "west"));
+    await slots.reserve(shop, never);
+    expect(slots.take(row("other", "v3", "west"))).toBeDefined();
+    expect(slots.take(row("more", "v4", "west"))).toBeUndefined();
+    const impatient = new AbortController();
+    const refused = slots.reserve({ job: "bank", location: "west", owners: ["v5"] }, impatient.signal);
+    impatient.abort(new Error("waited long enough"));
+    await expect(refused).rejects.toThrow("waited long enough");
+    slots.release("shop");
+    expect(slots.inTheWayOf({ job: "x", location: "west", owners: ["v5"] })).toBeUndefined();
+  });
+
+  test("is all of its volumes or none, so that two groups of the same volumes do not wait for each other", async () => {
+    const slots = new JobSlots({ node: 9, location: () => 9 });
+    await slots.reserve(shop, never);
+    const other = slots.reserve({ job: "bank", location: "west", owners: ["v2", "v3"] }, never);
+    expect(slots.take(row("alone", "v3", "west"))).toBeDefined();
+    slots.release("shop");
+    await settledTasks();
+    expect(slots.inTheWayOf({ job: "x", location: "west", owners: ["v2"] })).toBeUndefined();
+    slots.drop(slots.find("alone") as never);
+    await other;
+  });
 });

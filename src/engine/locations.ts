@@ -107,7 +107,7 @@ export class Locations {
     );
     journal.transaction(() => {
       const job = journal.get<{ name: string }>(
-        "SELECT name FROM jobs WHERE location = ? AND finishedAt IS NULL",
+        "SELECT name FROM jobs WHERE location = ? AND finishedAt IS NULL AND parent IS NULL",
         name,
       );
       if (job !== undefined) throw new LongshoreError("InUse", `location ${name} is in use by job ${job.name}`);
@@ -226,7 +226,7 @@ export class Locations {
     const { probedAtMs, ...probe } = this.probes.get(row.name) ?? notProbed;
     const used = this.core.journal.get<{ n: number }>(
       `SELECT count(*) AS n FROM (SELECT owner FROM bases WHERE location = ?1
-       UNION SELECT owner FROM jobs WHERE location = ?1 AND finishedAt IS NULL)`,
+       UNION SELECT owner FROM jobs WHERE location = ?1 AND finishedAt IS NULL AND shareJson IS NULL)`,
       row.name,
     );
     return {
