@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "@jest/globals";
 import { openApiText } from "../../tools/generate-openapi.ts";
-import { agentRoutes, peerRoutes } from "../wire/routes.ts";
+import { agentRoutes, memberRoutes, peerRoutes } from "../wire/routes.ts";
 
 type Node = { [key: string]: Node } & { readonly length?: number };
 const document = JSON.parse(openApiText()) as Node & { openapi: string };
@@ -17,7 +17,7 @@ test("the committed copy is current; if not: make generate", () => {
 
 test("every route is in it, once, under its own id", () => {
   const ids = operations.map(({ operation }) => String(operation.operationId)).sort();
-  expect(ids).toEqual([...Object.keys(agentRoutes), ...Object.keys(peerRoutes)].sort());
+  expect(ids).toEqual([agentRoutes, memberRoutes, peerRoutes].flatMap((routes) => Object.keys(routes)).sort());
   expect(document.openapi).toBe("3.1.0");
 });
 
