@@ -6,9 +6,10 @@ import { liveImage } from "./users.ts";
 import type { World } from "./world.ts";
 
 /** The first thing that has not arrived or ended yet. */
-export function behind(world: World, all: readonly Kubernetes[]): string | undefined {
-  for (const { volumes, locations } of all) {
+export function behind(world: World, clusters: readonly Kubernetes[]): string | undefined {
+  for (const { volumes, locations: all } of clusters) {
     for (const volume of volumes) {
+      const locations = all.filter((location) => volume.locations.includes(location.name));
       const { name, host } = volume;
       // Its image went with an older image of the disk: there is nothing to bring over.
       if (host.wasRestored && liveImage(volume) === undefined) continue;

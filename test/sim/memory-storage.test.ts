@@ -122,7 +122,9 @@ function draw(chance: Chance): Step & { title: string } {
       return identity.sizeBytes;
     },
     list: async ({ backend }) =>
-      (await backend.list()).map(({ volume: of, kind, point: name, sizeBytes: bytes }) => [of, kind, name, bytes]).sort(),
+      (await backend.list())
+        .map(({ volume: of, kind, point: name, sizeBytes: bytes }) => [of, kind, name, bytes])
+        .sort(),
     quarantine: async ({ backend }) => {
       const found = { volume, kind: "point", point, sizeBytes, allocatedBytes: 0 } as const;
       return (await backend.quarantine(found)).split("/").length > 0;

@@ -109,8 +109,10 @@ class Scenario {
         if (chance.is(0.4)) void this.users.holder(volume);
       }
     }
-    for (const { cluster, sources } of this.kubernetes) {
-      for (const host of cluster.hosts) if (sources.length > 0 && chance.is(0.8)) void this.users.cloner(host);
+    for (const kubernetes of this.kubernetes) {
+      for (const host of kubernetes.cluster.hosts) {
+        if (kubernetes.sources.length > 0 && chance.is(0.8)) void this.users.cloner(host, kubernetes);
+      }
     }
   }
 
@@ -156,10 +158,20 @@ class Scenario {
     this.now(chance.pick([0, 1, 2]), untilMs, () => this.jump());
     this.now(chance.pick([0, 1]), untilMs, () => this.killOperator());
     this.now(chance.pick([0, 0, 1, 2]), untilMs, () => chance.pick(this.world.allHosts).crash("misfortune"));
-    if (!chance.is(0.25)) return;
-    const victim = chance.pick(this.world.allHosts);
-    this.now(chance.whole(1, 3), untilMs, () => victim.isUp && victim.backUp());
-    this.now(chance.pick([1, 1, 2]), untilMs, () => this.restore(victim));
+    if (chance.is(0.35)) this.restoreLater(untilMs);
+  }
+
+  /** Old images are some seconds old; what they have forgotten is what the others still remember. */
+  private restoreLater(untilMs: number): void {
+    const { world, chance } = this;
+    const sources = this.kubernetes.flatMap(({ volumes }) => volumes.map(({ host }) => host));
+    const victim = chance.pick(chance.is(0.6) ? sources : world.allHosts);
+    this.now(chance.whole(1, 3), untilMs, () => {
+      if (victim.isUp) victim.backUp();
+      world.timeline.after(chance.between(1_000, 9_000), undefined, () => {
+        if (!world.isHealed && chance.is(0.6)) this.restore(victim);
+      });
+    });
   }
 
   /** So often, at any time. */

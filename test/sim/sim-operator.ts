@@ -186,7 +186,10 @@ export class SimOperator implements Owner {
     const isOld = old !== undefined && this.world.chance.is(this.kubernetes.oldNewsRate);
     const view = isOld ? old : await this.agent(host).getVolume(name);
     this.lastViews.set(name, view);
-    if (view.sizeBytes < sizeBytes) await this.agent(host).putVolume(name, { sizeBytes });
+    if (view.sizeBytes < sizeBytes || !view.migrationEnabled) {
+      const wanted = { sizeBytes: Math.max(sizeBytes, view.sizeBytes), migrationEnabled: true };
+      await this.agent(host).putVolume(name, wanted);
+    }
     return view;
   }
 

@@ -5,7 +5,13 @@ import { runSeed, type SeedResult } from "./scenario.ts";
 /** What a worker tells its parent. */
 export type WorkerMessage =
   | { readonly kind: "failed"; readonly result: SeedResult }
-  | { readonly kind: "done"; readonly seeds: number; readonly events: number; readonly commits: number; readonly processorMs: number };
+  | {
+      readonly kind: "done";
+      readonly seeds: number;
+      readonly events: number;
+      readonly commits: number;
+      readonly processorMs: number;
+    };
 
 const [first = "1", count = "1", stride = "1", stopAfter = "1"] = process.argv.slice(2);
 

@@ -4,7 +4,7 @@ import type { AgentApi } from "../../src/wire/agent-api.ts";
 import { Dead, type Host } from "./host.ts";
 import { type Image, writeLive } from "./memory-disk.ts";
 import type { Caller } from "./sim-network.ts";
-import type { WantedGroup, WantedVolume } from "./sim-operator.ts";
+import type { Kubernetes, WantedGroup, WantedVolume } from "./sim-operator.ts";
 import type { Owner } from "./timeline.ts";
 import type { World } from "./world.ts";
 
@@ -56,12 +56,12 @@ export class Users implements Owner {
     }
   }
 
-  /** Clones what arrives at a cluster, a while long each. */
-  async cloner(host: Host): Promise<void> {
+  /** Clones what arrives at a node, a while long each. Some clones replace the original: they are brought back to where it is. */
+  async cloner(host: Host, kubernetes: Kubernetes): Promise<void> {
     const { world } = this;
     while (!this.isLeaving) {
       await world.timeline.pause(world.chance.between(1_000, 6_000), this);
-      if (!this.isLeaving) await this.tolerant(() => this.clone(host));
+      if (!this.isLeaving) await this.tolerant(() => this.clone(host, kubernetes));
     }
   }
 
@@ -110,7 +110,7 @@ export class Users implements Owner {
     }
   }
 
-  private async clone(host: Host): Promise<void> {
+  private async clone(host: Host, kubernetes: Kubernetes): Promise<void> {
     const { world } = this;
     const agent = this.agent(host);
     const { items } = await agent.listMigratedVolumes();
@@ -120,10 +120,19 @@ export class Users implements Owner {
     const point = pinned ? world.chance.pick(source.points).pointId : "latest";
     const name = `clone-${this.nextClone++}`;
     let isReady = false;
+    let sizeBytes = 0;
     for (let asked = world.chance.whole(1, 12); asked > 0 && !isReady; asked--) {
       const view = await this.tolerant(() => agent.putClone(name, { migratedVolume: source.name, point }));
       isReady = view?.state === "Ready";
+      sizeBytes = view?.sizeBytes ?? 0;
       await world.timeline.pause(world.chance.between(100, 1_500), this);
+    }
+    const back = kubernetes.locations.find(({ uid }) => uid === source.sourceClusterUid);
+    if (isReady && back !== undefined && !this.isLeaving && world.chance.is(0.3)) {
+      const failedOver = { name, host, sizeBytes, locations: [back.name] };
+      kubernetes.volumes.push(failedOver);
+      void this.guest(failedOver);
+      return;
     }
     if (isReady && world.chance.is(0.6)) await this.tolerant(() => agent.removeClone(name));
     if (!isReady && world.chance.is(0.3)) await this.tolerant(() => agent.removeClone(name));
