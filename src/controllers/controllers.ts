@@ -6,6 +6,7 @@ import { type ControllerDeps, controllerName } from "./deps.ts";
 import { keyOfAgentJob } from "./job-history.ts";
 import {
   groupValue,
+  jobsByVolume,
   MigratedVolumes,
   MigrationLocations,
   MigrationSources,
@@ -19,6 +20,7 @@ import { migrationLocationController } from "./migration-location.ts";
 import { migrationSourceController } from "./migration-source.ts";
 import { persistentVolumeController } from "./persistent-volume.ts";
 import { snapshotScheduleController } from "./snapshot-schedule.ts";
+import { hasEnded } from "./volume-facts.ts";
 import { volumeMigrationController } from "./volume-migration.ts";
 
 export function openControllers(deps: ControllerDeps): readonly Controller[] {
@@ -79,9 +81,13 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
   };
 }
 
-/** The volume, and those of its group: what one has, the others go by. */
+/** The volume, and those of its group: what one has, the others go by. And the jobs that wait for its snapshot. */
 function concerned(cluster: Cluster, migration: VolumeMigration): readonly Concern[] {
   const { group } = migration.spec;
   const all = group === undefined ? [migration] : cluster.find(migrationsByGroup, groupValue(group));
-  return all.map(({ metadata }) => ({ controller: controllerName.volumeMigration, key: { name: metadata.name } }));
+  const jobs = cluster.find(jobsByVolume, migration.metadata.name).filter((job) => !hasEnded(job));
+  return [
+    ...all.map(({ metadata }) => ({ controller: controllerName.volumeMigration, key: { name: metadata.name } })),
+    ...jobs.map(({ metadata }) => ({ controller: controllerName.migrationJob, key: { name: metadata.name } })),
+  ];
 }

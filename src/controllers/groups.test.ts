@@ -6,6 +6,7 @@ import type { Condition } from "../api/object.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { KindRef, KubeObject } from "../kube/cluster.ts";
 import type { ParticipantView } from "../wire/schemas.ts";
+import { routeNews } from "./controllers.ts";
 import {
   MigrationJobs,
   MigrationLocations,
@@ -402,6 +403,29 @@ test("a user's job of a group snapshots all of it now, migrates it at once, and 
   expect(job?.status).toMatchObject({ phase: "Succeeded", volumes: ["pv-a", "pv-b"] });
   expect(job?.status?.to?.groupPoint).toBe(volumeAt(world, "a")?.snapshots[0]?.groupPoint);
   expect(bases(world)).toBe("a@d b@d");
+});
+
+test("a job whose snapshot is seen while it is still being made goes on when it is sealed", async () => {
+  const world = groupWorld();
+  claim(world, "a");
+  await world.runUntil(minute);
+  const { agent } = world;
+  const put = agent.putSnapshot.bind(agent);
+  agent.putSnapshot = async (volume, name) => {
+    const taken = await put(volume, name);
+    agent.putSnapshot = put;
+    agent.unconfirmSnapshot(volume, name);
+    return taken;
+  };
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv-a", location: "berlin" } });
+  await world.run();
+  const row = agent.volumes.get("a");
+  Object.assign(row ?? {}, { snapshots: row?.snapshots.map((one) => ({ ...one, state: "sealed" })) });
+  // What the volume's status shows does not change by this, so the job has to be told by itself.
+  const concern = { controller: "migration-job", key: { name: "now" } };
+  expect(routeNews(world.cluster)({ kind: "volume", name: "a" })).toContainEqual(concern);
+  await world.run(1_000);
+  expect(world.server.get(MigrationJobs, { name: "now" })?.status?.phase).toBe("Succeeded");
 });
 
 test("a dry run of a group plans for each of its volumes, tells of all together, and leaves nothing behind", async () => {
