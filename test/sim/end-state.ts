@@ -7,12 +7,13 @@ import type { World } from "./world.ts";
 
 /** The first thing that has not arrived or ended yet. */
 export function behind(world: World, clusters: readonly Kubernetes[]): string | undefined {
-  for (const { volumes, locations: all } of clusters) {
+  for (const { volumes, groups, locations: all } of clusters) {
     for (const volume of volumes) {
       const locations = all.filter((location) => volume.locations.includes(location.name));
       const { name, host } = volume;
-      // Its image went with an older image of the disk: there is nothing to bring over.
-      if (host.wasRestored && liveImage(volume) === undefined) continue;
+      const together = groups.find((group) => group.volumes.includes(volume))?.volumes ?? [volume];
+      // An image that went with an older image of the disk: there is nothing to bring over, nor of those of its group.
+      if (together.some((one) => one.host.wasRestored && liveImage(one) === undefined)) continue;
       const last = host.journal.read
         .all<{ owner: string; pointId: string; name: string | null }>(
           "SELECT owner, pointId, points.name FROM points JOIN volumes ON uid = owner WHERE volumes.name = ? AND points.state = 'sealed' ORDER BY position",

@@ -87,6 +87,10 @@ export class Faults {
   }
 }
 
+/** Effects that much hangs on happen seldom; crashes are drawn at them more often than at others. */
+const decisive = /commit|prepare|settle|release|seal|store|order|claim|sync|confirm/i;
+const decisiveWeight = 8;
+
 /** When the seed has nodes crash: counted in effects of all of them. */
 export class Crashes {
   private readonly chance: Chance;
@@ -101,8 +105,10 @@ export class Crashes {
     this.untilNext = this.gap();
   }
 
-  fate(host: Host): "go" | "before" | "after" {
-    if (this.left === 0 || --this.untilNext > 0 || !host.isUp) return "go";
+  fate(host: Host, effect: string): "go" | "before" | "after" {
+    if (this.left === 0 || !host.isUp) return "go";
+    this.untilNext -= decisive.test(effect) ? decisiveWeight : 1;
+    if (this.untilNext > 0) return "go";
     this.left -= 1;
     this.untilNext = this.gap();
     return this.chance.pick(["before", "after"] as const);

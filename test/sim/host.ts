@@ -26,7 +26,7 @@ const never = new Promise<never>(() => undefined);
 export const simLimits: EngineLimits = {
   ...defaultLimits,
   unitBytes: 2 * 4096,
-  windowBytes: 16 * 4096,
+  windowBytes: 8 * 4096,
   leaseMs: 3_000,
   attemptsMax: 6,
   retryDelayMs: 50,
@@ -89,7 +89,7 @@ export class Host implements Owner {
   crash(why: string): void {
     const { process, world } = this;
     if (process === undefined) return;
-    const isPowerLoss = world.chance.is(0.4);
+    const isPowerLoss = world.chance.is(0.5);
     world.note(this, `crash (${isPowerLoss ? "power" : "killed"}) ${why}`);
     this.process = undefined;
     this.suspendedUntilMs = 0;
@@ -157,7 +157,7 @@ export class Process implements Owner {
   die(): void {
     this.isDead = true;
     this.engine = undefined;
-    this.host.disk.frozenUntilMs.clear();
+    this.host.disk.freezes.clear();
     for (const { cutShort } of this.cuttable) {
       if (cutShort.length > 0 && this.world.chance.is(0.7)) this.world.chance.pick(cutShort)();
     }
@@ -168,7 +168,7 @@ export class Process implements Owner {
   /** Throws, or never returns, in a dead process; crashes it when the seed says so. True: crash afterwards. */
   effect(name: string): boolean {
     if (this.isDead) throw new Dead();
-    const fate = this.world.fate(this.host);
+    const fate = this.world.fate(this.host, name);
     if (fate === "before") {
       this.host.crash(`before ${name}`);
       throw new Dead();

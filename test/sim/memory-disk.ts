@@ -20,6 +20,11 @@ export interface Place {
   readonly point: string | undefined;
 }
 
+export interface Freeze {
+  /** At the latest. */
+  readonly untilMs: number;
+}
+
 let inodes = 0;
 
 export function newImage(sizeBytes: number, state: Image["state"] = "unfinished"): Image {
@@ -41,8 +46,8 @@ export class MemoryDisk {
   readonly quarantined = new Map<string, Image>();
   /** While it is: nothing that needs room succeeds. */
   isFull = false;
-  /** Volumes whose guests are held up, and until when at the latest. */
-  readonly frozenUntilMs = new Map<string, number>();
+  /** Volumes whose guests are held up, each by one freeze at a time. */
+  readonly freezes = new Map<string, Freeze>();
 
   constructor(fsUuid: string) {
     this.fsUuid = fsUuid;
@@ -65,7 +70,7 @@ export class MemoryDisk {
   }
 
   isFrozen(volume: string, nowMs: number): boolean {
-    return (this.frozenUntilMs.get(volume) ?? Number.NEGATIVE_INFINITY) > nowMs;
+    return (this.freezes.get(volume)?.untilMs ?? Number.NEGATIVE_INFINITY) > nowMs;
   }
 
   /** Writes into an image as a program does: seen by all at once, on the medium only after a sync. */

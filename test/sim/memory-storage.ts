@@ -139,15 +139,17 @@ class MemoryStorage {
     const at = place(volume);
     this.live(at);
     const { disk, doors } = this;
-    const startMs = await doors.step({ ...stepOf("freeze"), ...at }, () => {
+    const { freeze, startMs } = await doors.step({ ...stepOf("freeze"), ...at }, () => {
       const nowMs = doors.nowMs();
       if (disk.isFrozen(volume, nowMs)) throw new LongshoreError("VolumeBusy", `volume ${volume} is frozen already`);
-      disk.frozenUntilMs.set(volume, nowMs + timeoutMs);
-      return nowMs;
+      const made = { untilMs: nowMs + timeoutMs };
+      disk.freezes.set(volume, made);
+      return { freeze: made, startMs: nowMs };
     });
     const thaw = async () => {
-      const wasFrozen = disk.isFrozen(volume, doors.nowMs());
-      disk.frozenUntilMs.delete(volume);
+      const isOurs = disk.freezes.get(volume) === freeze;
+      const wasFrozen = isOurs && disk.isFrozen(volume, doors.nowMs());
+      if (isOurs) disk.freezes.delete(volume);
       return { wasFrozen, frozenMs: doors.nowMs() - startMs };
     };
     let thawed: ReturnType<typeof thaw> | undefined;

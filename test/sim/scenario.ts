@@ -18,16 +18,25 @@ export interface SeedResult {
 export async function runSeed(seed: number, { isTelling = false } = {}): Promise<SeedResult> {
   const world = new World(seed, isTelling);
   const scenario = new Scenario(world, new Chance(seed ^ 0x5eed));
-  const unhandled = (error: unknown) => scenario.unhandled(error);
-  process.on("unhandledRejection", unhandled);
+  watchForUnhandled();
+  present = scenario;
   try {
     await scenario.run();
   } finally {
-    process.off("unhandledRejection", unhandled);
     world.close();
   }
   const { violations, notes, timeline, invariants } = world;
   return { seed, violations, notes, events: timeline.count, commits: invariants.commits.size };
+}
+
+/** The one that is running, which a rejection that nobody awaits is told to. */
+let present: Scenario | undefined;
+let isWatching = false;
+
+function watchForUnhandled(): void {
+  if (isWatching) return;
+  isWatching = true;
+  process.on("unhandledRejection", (error) => present?.unhandled(error));
 }
 
 const sliceMs = 1_000;

@@ -17,7 +17,7 @@ export interface Caller {
   readonly party: Party;
   readonly owner: Owner;
   /** Counts the call among the caller's effects; throws when it dies by it. */
-  effect(): void;
+  effect(name: string): void;
 }
 
 interface Request {
@@ -97,7 +97,7 @@ export class SimNetwork {
     const { world } = this;
     const { timeline, faults, chance } = world;
     try {
-      caller.effect();
+      caller.effect(`call ${request.kind}.${request.method}`);
     } catch (error) {
       if (error instanceof Dead) return never;
       throw error;
@@ -191,7 +191,7 @@ export class SimNetwork {
 }
 
 export function callerOf(process: Process): Caller {
-  return { party: process.host, owner: process, effect: () => void process.effect("call") };
+  return { party: process.host, owner: process, effect: (name) => void process.effect(name) };
 }
 
 function engineOf(process: Process) {

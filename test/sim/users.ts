@@ -100,7 +100,8 @@ export class Users implements Owner {
     if (chance.is(0.08) && count < sizeBlocksMax && !this.isLeaving) {
       volume.sizeBytes = Math.max(volume.sizeBytes, image.sizeBytes) + chance.whole(1, 8) * blockBytes;
     }
-    for (let left = chance.whole(1, 6); left > 0; left--) {
+    const isNew = image.blocks.every((block) => block === null);
+    for (let left = isNew ? count : chance.whole(1, 6); left > 0; left--) {
       // Block 0 is the group's.
       const start = chance.whole(1, count - 1);
       const isDiscard = chance.is(0.25);

@@ -72,8 +72,8 @@ export class World {
     return hosts.length < 2 ? [] : hosts.map(({ address }) => address);
   }
 
-  fate(host: Host): "go" | "before" | "after" {
-    return this.crashes.fate(host);
+  fate(host: Host, effect: string): "go" | "before" | "after" {
+    return this.crashes.fate(host, effect);
   }
 
   opened(process: Process): void {
