@@ -89,12 +89,18 @@ export class GroupParts {
     if (round === undefined || round.ended !== undefined) {
       throw new LongshoreError("Conflict", `nothing is frozen here for group point ${groupPoint}`);
     }
+    // One after the other: a repeat that comes while the first is under way must find its snapshots, not half of them.
+    const taking = round.work.then(() => this.take(round, { group, groupPoint, name }));
+    round.work = Promise.allSettled([taking]);
+    await taking;
+  }
+
+  private async take(round: Round, { group, groupPoint, name }: GroupSnapshotPart): Promise<void> {
+    if (round.ended !== undefined) throw new LongshoreError("Conflict", `group point ${groupPoint} is being thawed`);
     const snapshots = [...round.frozen.keys()].map((row) =>
       this.volumes.snapshots.takePart(row, name, { group, groupPoint }),
     );
-    const work = Promise.allSettled([round.work, ...snapshots]);
-    round.work = work;
-    await work;
+    await Promise.allSettled(snapshots);
     await Promise.all(snapshots);
   }
 
