@@ -38,7 +38,7 @@ export class GroupOrders {
     const answers = await Promise.all(
       who.map(async (agentId): Promise<[string, ShareReport | undefined | Error]> => {
         try {
-          const report = await this.api(agentId, signal).shareReport(job);
+          const report = await this.withinLease(agentId, signal, (api) => api.shareReport(job));
           this.note(job, agentId, report);
           return [agentId, report];
         } catch (error) {
@@ -97,7 +97,7 @@ export class GroupOrders {
     for (;;) {
       let report: ShareReport;
       try {
-        report = await this.api(agentId, barrier.signal).order(barrier.job, barrier.order);
+        report = await this.withinLease(agentId, barrier.signal, (api) => api.order(barrier.job, barrier.order));
       } catch (error) {
         barrier.signal.throwIfAborted();
         if (!networkCodes.includes(codeOf(error))) throw error;
@@ -116,8 +116,21 @@ export class GroupOrders {
     }
   }
 
-  private api(agentId: string, signal: AbortSignal): MemberApi {
-    return interruptibleCalls(this.core.members.api(agentId), signal);
+  /** An answer that takes longer than a lease is silence: a cut network says nothing for as long as it is asked. */
+  private async withinLease<T>(agentId: string, signal: AbortSignal, ask: (api: MemberApi) => Promise<T>): Promise<T> {
+    const { clock, limits, members } = this.core;
+    const limit = new AbortController();
+    const done = new AbortController();
+    const waiting = clock.sleep(limits.leaseMs, AbortSignal.any([done.signal, signal])).then(
+      () => limit.abort(new LongshoreError("Timeout", `agent ${agentId} has not answered for a lease`)),
+      () => undefined,
+    );
+    try {
+      return await ask(interruptibleCalls(members.api(agentId), AbortSignal.any([signal, limit.signal])));
+    } finally {
+      done.abort();
+      await waiting;
+    }
   }
 
   private note(job: string, agentId: string, report: ShareReport | undefined): void {
