@@ -1,7 +1,7 @@
 // A volume at the source of a pair whose content is made up by number, so that it can be written in a moment and is never the
 // same twice; with its migrations, each of which can be slowed down to be met midway.
 import assert from "node:assert/strict";
-import { createCipheriv } from "node:crypto";
+import { createCipheriv, createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import { codeOf } from "../../src/domain/errors.ts";
 import type { JobView, MigratedVolumeView, SnapshotView, VolumeView } from "../../src/wire/schemas.ts";
@@ -168,8 +168,8 @@ export class TrackedVolume {
 
 /** Bytes that look random and follow from the text. */
 export function noise(text: string, bytes: number): Buffer {
-  const key = Buffer.alloc(16, text.padEnd(16));
-  return createCipheriv("aes-128-ctr", key, Buffer.alloc(16, text)).update(Buffer.alloc(bytes));
+  const hash = createHash("sha256").update(text).digest();
+  return createCipheriv("aes-128-ctr", hash.subarray(0, 16), hash.subarray(16)).update(Buffer.alloc(bytes));
 }
 
 /** What a refused request says; fails when it was not refused. */

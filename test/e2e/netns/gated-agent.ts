@@ -21,7 +21,7 @@ const run = promisify(execFile);
 const root = join(import.meta.dirname, "../../..");
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 export const apiPort = 7420;
-const lanePort = 7421;
+export const lanePort = 7421;
 
 export interface GatedAgentOptions {
   readonly host: Host;

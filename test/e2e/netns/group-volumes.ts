@@ -207,6 +207,32 @@ export class GroupVolumes {
     ).catch(() => assert.deepEqual(left, []));
   }
 
+  /** A migration of one of the volumes by itself, which has to end well; `meanwhile` is given its job once that is begun. */
+  async migrateAlone(volume: GroupVolume, meanwhile: (job: string) => Promise<void>): Promise<void> {
+    const { name, source, target, path } = volume;
+    const snapshot = `${name}-alone-${++this.rounds}`;
+    await writePieces(path, snapshot);
+    const { pointId } = await source.api.putSnapshot(name, snapshot);
+    await source.api.putJob(snapshot, { volume: name, location: locationName, snapshot });
+    await meanwhile(snapshot);
+    const { state, error } = await this.endedAlone(volume, snapshot);
+    assert.equal(state, "Succeeded", error?.detail ?? "no reason given");
+    assert.ok(await isEqualByCmp(await fileOf(source, pointId), await fileOf(target, pointId)), `${name} differs`);
+    await this.checkNothingLeft();
+    await source.api.removeSnapshot(name, snapshot);
+  }
+
+  endedAlone({ source }: GroupVolume, job: string): Promise<JobView> {
+    return eventually<JobView>(
+      `the end of job ${job}`,
+      async () => {
+        const now = await source.api.getJob(job);
+        return now.finishedAt === null ? undefined : now;
+      },
+      jobPatience,
+    );
+  }
+
   /** The newest group snapshot whose point all copies have; undefined before the first. */
   async newestArrived(): Promise<string | undefined> {
     const [first] = this.volumes;

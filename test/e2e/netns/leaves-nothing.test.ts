@@ -12,8 +12,8 @@ import { openSites } from "./sites.ts";
 
 const testMsMax = 120_000;
 
-/** Of two agents: three namespaces, a link, two disks, two processes. */
-const allTraces = 3 + 1 + 2 + 2;
+/** Of two agents: four namespaces, a link, two disks, two processes. */
+const allTraces = 4 + 1 + 2 + 2;
 
 interface Facts {
   readonly network: string;

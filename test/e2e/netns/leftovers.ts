@@ -1,7 +1,7 @@
 // What ended jobs may have left behind on any agent: asked of the journals, the disks and the network.
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { GatedAgent } from "./gated-agent.ts";
+import { type GatedAgent, lanePort } from "./gated-agent.ts";
 import type { Sites } from "./sites.ts";
 
 /** Each query finds what should not be there once all jobs have ended. */
@@ -65,11 +65,11 @@ async function filesIn(folder: string): Promise<string[]> {
 
 /** Connections for the data of jobs, at the receiving end. */
 async function openLanes({ pid }: GatedAgent): Promise<string[]> {
-  const lanePort = (7421).toString(16).toUpperCase().padStart(4, "0");
+  const port = lanePort.toString(16).toUpperCase().padStart(4, "0");
   const established = "01";
   const lines = (await readFile(`/proc/${pid}/net/tcp`, "utf8")).split("\n").slice(1);
   return lines.flatMap((line) => {
     const [, local = "", remote, state] = line.trim().split(/\s+/);
-    return local.endsWith(`:${lanePort}`) && state === established ? [`open lane: from ${remote}`] : [];
+    return local.endsWith(`:${port}`) && state === established ? [`open lane: from ${remote}`] : [];
   });
 }

@@ -22,6 +22,11 @@ export interface Host {
   readonly controlAddress: string;
 }
 
+export interface Diversion {
+  readonly to: { readonly host: string; readonly port: number };
+  readonly via: { readonly host: string; readonly port: number };
+}
+
 export interface Network {
   /** Begins the names of all that was made on this machine. */
   readonly name: string;
@@ -38,6 +43,8 @@ export interface Network {
   lose(percent: number): Promise<void>;
   /** What a host sends leaves it at no more than this rate; `undefined`: as fast as it can. */
   slow(host: string, bytesPerSecond: number | undefined): Promise<void>;
+  /** From now on connections that `from` makes to those ports are led elsewhere; none: as they would be by themselves. */
+  divert(from: string, routes: readonly Diversion[]): Promise<void>;
   /** Removes everything; what still runs in the namespaces is cut off. A second call does nothing. */
   close(): Promise<void>;
 }
@@ -175,6 +182,16 @@ function switches(hub: string, hosts: ReadonlyMap<string, Host>): Omit<Network, 
       const rule = `add rule bridge longshore lossy numgen random mod 1000 < ${Math.round(percent * 10)} drop`;
       await filter(hub, `flush chain bridge longshore lossy\n${percent > 0 ? rule : ""}`);
     },
+    async divert(from, routes) {
+      const rules = routes.map(
+        ({ to, via }) =>
+          `ip daddr ${host(to.host).address} tcp dport ${to.port} dnat to ${host(via.host).address}:${via.port}`,
+      );
+      const chain = `chain output {\ntype nat hook output priority -100;\n${rules.join("\n")}\n}`;
+      const table = rules.length === 0 ? "" : `table ip diverted {\n${chain}\n}`;
+      // Made first, so that there is one to delete.
+      await filter(host(from).namespace, `table ip diverted\ndelete table ip diverted\n${table}`);
+    },
     async slow(name, bytesPerSecond) {
       const { namespace } = host(name);
       const tc = (...words: string[]) => run("ip", ["netns", "exec", namespace, "tc", "qdisc", ...words], { env });
@@ -190,8 +207,8 @@ async function batch(namespace: string | undefined, commands: readonly string[])
   await feed("ip", [...where, "-batch", "-"], commands.join("\n"));
 }
 
-async function filter(hub: string, script: string): Promise<void> {
-  await feed("ip", ["netns", "exec", hub, "nft", "-f", "-"], `${script}\n`);
+async function filter(namespace: string, script: string): Promise<void> {
+  await feed("ip", ["netns", "exec", namespace, "nft", "-f", "-"], `${script}\n`);
 }
 
 async function feed(command: string, options: readonly string[], input: string): Promise<void> {

@@ -16,6 +16,9 @@ import { type Host, type Network, openNetwork } from "./network.ts";
 const mebibyte = 2 ** 20;
 export const leaseMs = 2_000;
 
+/** A host of nobody's, for what stands between the agents. */
+export const between = "between";
+
 const limits = {
   unit: "64Ki",
   window: "512Ki",
@@ -24,7 +27,8 @@ const limits = {
   retryDelayMax: "500ms",
   memberInterval: "300ms",
   probeInterval: "2s",
-  reserve: "0",
+  // More than the journal gives up when the disk is full: what it makes room for then is not for data.
+  reserve: "9Mi",
   // Trying is bounded by the tests, not by the engine: how often a busy machine makes it try is not known.
   attemptsMax: 10_000,
 };
@@ -69,7 +73,7 @@ export async function openSites({ agentsPerSite = 3, ...options }: SitesOptions 
     closers.push(() => folder.remove());
     const numbers = Array.from({ length: agentsPerSite }, (_, index) => index + 1);
     const hostNames = ["source", "target"].flatMap((site) => numbers.map((number) => `${site}-${number}`));
-    const network = await openNetwork(hostNames);
+    const network = await openNetwork([...hostNames, between]);
     closers.push(() => network.close());
     const open = (name: string) => {
       const hosts = numbers.map((number) => network.host(`${name}-${number}`));
