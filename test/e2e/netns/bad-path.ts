@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { eventually, watch } from "../process.ts";
 import type { BadPath } from "./bad-path-program.ts";
 import { apiPort, lanePort } from "./gated-agent.ts";
+import { inside } from "./network.ts";
 import { between, type Sites } from "./sites.ts";
 
 const root = join(import.meta.dirname, "../../..");
@@ -23,8 +24,8 @@ export async function openBadPath(
   }));
   const program = [join(root, "node_modules/.bin/node"), "--disable-warning=ExperimentalWarning"];
   const options = [join(import.meta.dirname, "bad-path-program.ts"), JSON.stringify({ ...quality, routes })];
-  const command = ["netns", "exec", network.host(between).namespace, "setpriv", "--pdeathsig", "KILL", ...program];
-  const child = spawn("ip", [...command, ...options], { stdio: ["ignore", "pipe", "inherit"], env });
+  const command = [...inside(network.host(between).namespace), "setpriv", "--pdeathsig", "KILL", ...program];
+  const child = spawn("nsenter", [...command, ...options], { stdio: ["ignore", "pipe", "inherit"], env });
   const process = watch(child, "bad path", "/dev/null");
   let isReady = false;
   child.stdout?.on("data", () => {

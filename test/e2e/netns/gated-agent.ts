@@ -15,7 +15,7 @@ import { endOf, patience } from "../pair.ts";
 import { eventually, type Process, watch } from "../process.ts";
 import type { FromAgent, Gate, ToAgent } from "./gate-messages.ts";
 import { type MemoryDisk, mountMemory } from "./memory-disk.ts";
-import type { Host } from "./network.ts";
+import { type Host, inside } from "./network.ts";
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, "../../..");
@@ -106,7 +106,7 @@ export class GatedAgent {
     const program = [join(root, "node_modules/.bin/node"), "--disable-warning=ExperimentalWarning", ...preload];
     const command = ["setpriv", "--pdeathsig", "KILL", ...program, join(root, "src/bin/longshore.ts")];
     const options = ["agent", "--config", join(folder, "agent.yaml")];
-    const child = spawn("ip", ["netns", "exec", this.host.namespace, ...command, ...options], {
+    const child = spawn("nsenter", [...inside(this.host.namespace), ...command, ...options], {
       stdio: ["ignore", output, output, "ipc"],
       cwd: root,
       env: { ...env, NODE_COMPILE_CACHE: join(root, ".cache/compiled") },

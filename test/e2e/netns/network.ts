@@ -194,12 +194,20 @@ function switches(hub: string, hosts: ReadonlyMap<string, Host>): Omit<Network, 
     },
     async slow(name, bytesPerSecond) {
       const { namespace } = host(name);
-      const tc = (...words: string[]) => run("ip", ["netns", "exec", namespace, "tc", "qdisc", ...words], { env });
+      const tc = (...words: string[]) => run("nsenter", [...inside(namespace), "tc", "qdisc", ...words], { env });
       const rate = ["rate", `${(bytesPerSecond ?? 0) * 8}bit`, "burst", "32kb", "latency", "200ms"];
       if (bytesPerSecond !== undefined) await tc("replace", "dev", "data", "root", "tbf", ...rate);
       else await tc("delete", "dev", "data", "root");
     },
   };
+}
+
+/**
+ * Options of `nsenter` for a command in a namespace. `ip netns exec` would give it a copy of all mounts as well, and so keep
+ * file systems of other tests, which run at the same time, from being unmounted for good.
+ */
+export function inside(namespace: string): string[] {
+  return [`--net=/run/netns/${namespace}`, "--"];
 }
 
 async function batch(namespace: string | undefined, commands: readonly string[]): Promise<void> {
@@ -208,7 +216,7 @@ async function batch(namespace: string | undefined, commands: readonly string[])
 }
 
 async function filter(namespace: string, script: string): Promise<void> {
-  await feed("ip", ["netns", "exec", namespace, "nft", "-f", "-"], `${script}\n`);
+  await feed("nsenter", [...inside(namespace), "nft", "-f", "-"], `${script}\n`);
 }
 
 async function feed(command: string, options: readonly string[], input: string): Promise<void> {
