@@ -128,12 +128,17 @@ export const canaries: readonly Canary[] = [
   },
   {
     name: "self-abort after commit",
-    wrong: "a group home whose term has ended answers that nothing was committed",
+    wrong: "a target whose coordinator falls silent after the commit takes the point back",
     edits: [
       {
-        file: "engine/groups.ts",
-        search: 'if (record !== undefined) return { kind: "committed", record };',
-        replacement: 'if (record !== undefined && row.isTermLive === 1) return { kind: "committed", record };',
+        file: "engine/decisions.ts",
+        search: "this.core.journal.transaction(() => terms.takeAway(row));",
+        replacement: `this.core.journal.transaction(() => {
+          this.core.journal.run(
+            "DELETE FROM points WHERE owner = ? AND pointId IN (SELECT toId FROM commits WHERE owner = ? AND epoch = ?)",
+            row.uid, row.uid, row.epoch);
+          terms.takeAway(row);
+        });`,
       },
     ],
   },

@@ -219,9 +219,8 @@ export class Invariants {
       return void this.breach("I1", host, `snapshot ${row.name} is sealed without a file`);
     }
     const known = this.points.get(row.pointId);
-    if (known !== undefined) {
-      return void this.breach("I1", host, `point ${row.pointId} was taken twice`);
-    }
+    // One that a journal which was put back had not sealed yet is sealed again: it must be the same.
+    if (known !== undefined) return this.checkContent(host, `snapshot ${row.name} sealed again`, row, known);
     const { blocks, sizeBytes } = image;
     this.points.set(row.pointId, { blocks: [...blocks], sizeBytes, order: this.points.size, host });
     const { groupName, groupPoint } = row;

@@ -10,7 +10,10 @@ export const keptSeeds: readonly KeptSeed[] = [
   { seed: 2, once: "a participant that lost its target was taken for silent, and ordered the same step for ever" },
   { seed: 10, once: "files put back without their rows left a vote whose image was gone; its point was lost at once" },
   { seed: 18, once: "a clone removed while the journal was full stayed half deleted until the next start" },
-  { seed: 145, once: "a doubled request to snapshot a frozen group took another snapshot, after the thaw, and it counted" },
+  {
+    seed: 145,
+    once: "a doubled request to snapshot a frozen group took another snapshot, after the thaw, and it counted",
+  },
   {
     seed: 1244,
     once: "a snapshot that could not be undone while the journal was full stayed half made until the next start",
