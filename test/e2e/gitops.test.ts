@@ -207,6 +207,7 @@ describe("kubectl", () => {
     expect(row).toEqual({
       NAME: "now",
       VOLUME: "pv-books",
+      GROUP: "",
       LOCATION: "harbor",
       PHASE: "Succeeded",
       FROM: expect.any(String),
