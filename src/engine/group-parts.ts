@@ -211,7 +211,12 @@ export class GroupParts {
     }
     await round.work;
     const mounted = done.filter(({ frozen }) => frozen.isMounted);
-    for (const { row, frozenMs } of mounted) this.recordStall(row, groupPoint, frozenMs);
+    try {
+      for (const { row, frozenMs } of mounted) this.recordStall(row, groupPoint, frozenMs);
+    } catch (error) {
+      // Such as a full disk: it is a figure for people, and no reason to keep the volumes locked.
+      this.core.log.error({ err: error, groupPoint }, "how long writers were held up could not be recorded");
+    }
     for (const release of round.locks) release();
     this.rounds.delete(groupPoint);
     return this.thawOf(groupPoint, {

@@ -14,6 +14,7 @@ export const keptSeeds: readonly KeptSeed[] = [
     seed: 145,
     once: "a doubled request to snapshot a frozen group took another snapshot, after the thaw, and it counted",
   },
+  { seed: 746, once: "a thaw whose figures could not be recorded on a full disk kept its volumes locked for ever" },
   {
     seed: 1244,
     once: "a snapshot that could not be undone while the journal was full stayed half made until the next start",
