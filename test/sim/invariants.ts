@@ -216,11 +216,15 @@ export class Invariants {
   private learn(host: Host, row: PointRow): void {
     const image = host.disk.image({ volume: row.owner, point: row.file });
     if (image === undefined) {
-      return void this.breach("I1", host, `snapshot ${row.name} is sealed without a file`);
+      this.breach("I1", host, `snapshot ${row.name} is sealed without a file`);
+      return;
     }
     const known = this.points.get(row.pointId);
     // One that a journal which was put back had not sealed yet is sealed again: it must be the same.
-    if (known !== undefined) return this.checkContent(host, `snapshot ${row.name} sealed again`, row, known);
+    if (known !== undefined) {
+      this.checkContent(host, `snapshot ${row.name} sealed again`, row, known);
+      return;
+    }
     const { blocks, sizeBytes } = image;
     this.points.set(row.pointId, { blocks: [...blocks], sizeBytes, order: this.points.size, host });
     const { groupName, groupPoint } = row;
