@@ -21,7 +21,7 @@ import { openMemberClient } from "../wire/member-client.ts";
 import { openPeerClient } from "../wire/peer-client.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { identifyCaller } from "./caller.ts";
-import type { AgentConfig, HostPort } from "./config.ts";
+import { type AgentConfig, renderHostPort } from "./config.ts";
 import { type AgentServer, openAgentServer } from "./server.ts";
 
 export interface AgentSurroundings {
@@ -205,10 +205,6 @@ async function listening<T>(what: string, open: () => Promise<T>): Promise<T> {
     const why = code === "EADDRINUSE" ? "another process listens there" : "this machine does not allow it";
     throw new LongshoreError("BadRequest", `cannot use ${what}: ${why}; correct the configuration`, { cause });
   }
-}
-
-function renderHostPort({ host, port }: HostPort): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 function withHost(address: string, host: string): string {

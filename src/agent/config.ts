@@ -30,6 +30,11 @@ export interface AgentConfig {
   readonly logLevel: LogLevel;
 }
 
+/** As it is written in the file, and dialled. */
+export function renderHostPort({ host, port }: HostPort): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
 /** Where in the file a field stands; field names from the outermost. */
 export type LineOf = (path: readonly string[]) => number | undefined;
 
@@ -82,9 +87,7 @@ function readConfig(fields: Fields, reader: Reader, folder: string): AgentConfig
     listen,
     laneListen: field("laneListen", hostPort, { host: "0.0.0.0", port: 7421 }),
     advertiseAddress: field("advertiseAddress", hostName, isWildcard(listen?.host ?? "") ? undefined : listen.host),
-    seeds: field("seeds", listOf(hostPort), []).map(({ host, port }) =>
-      host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`,
-    ),
+    seeds: field("seeds", listOf(hostPort), []).map(renderHostPort),
     dataDir: field("dataDir", path),
     backend: field("backend", oneOf(["auto", "reflink", "copy"]), "auto"),
     tls: { certFile: file("certFile"), keyFile: file("keyFile"), caFile: file("caFile") },

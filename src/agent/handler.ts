@@ -38,3 +38,9 @@ export const gone = { kind: "gone" } as const;
 export function found<T>(body: T): { kind: "found"; body: T } {
   return { kind: "found", body };
 }
+
+/** The answer to a call that gives nothing back, once it is done. */
+export async function done(call: Promise<void>): Promise<{ kind: "found"; body: Record<never, never> }> {
+  await call;
+  return found({});
+}

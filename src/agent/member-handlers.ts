@@ -1,7 +1,7 @@
 // /v1/member for the other agents of the own cluster: each request is one call of the MemberApi.
 import type { MemberApi } from "../wire/member.ts";
 import type { memberRoutes } from "../wire/routes.ts";
-import { found, type Handlers } from "./handler.ts";
+import { done, found, type Handlers } from "./handler.ts";
 
 export function memberHandlers(member: MemberApi): Handlers<typeof memberRoutes> {
   return {
@@ -22,9 +22,4 @@ export function memberHandlers(member: MemberApi): Handlers<typeof memberRoutes>
     },
     memberOrder: async ({ params, body }) => found(await member.order(params.job, body)),
   };
-}
-
-async function done(call: Promise<void>): Promise<{ kind: "found"; body: Record<never, never> }> {
-  await call;
-  return found({});
 }

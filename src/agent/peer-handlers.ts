@@ -5,7 +5,7 @@ import type { GroupTarget, PeerApi, PeerTarget, Term } from "../wire/peer.ts";
 import type { peerRoutes } from "../wire/routes.ts";
 import { checkMetadata } from "./agent-handlers.ts";
 import type { Caller } from "./caller.ts";
-import { found, type Handlers } from "./handler.ts";
+import { done, found, type Handlers } from "./handler.ts";
 
 /** A foreign cluster that was let in. */
 export type PeerCaller = Omit<Extract<Caller, { kind: "foreign" }>, "kind" | "role">;
@@ -70,9 +70,4 @@ function targetOf({ params, body }: { params: { volume: string }; body: { term: 
 
 function groupOf({ params, body }: { params: { group: string }; body: { term: Term } }): GroupTarget {
   return { group: params.group, term: body.term };
-}
-
-async function done(call: Promise<void>): Promise<{ kind: "found"; body: Record<never, never> }> {
-  await call;
-  return found({});
 }
