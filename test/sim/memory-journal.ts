@@ -48,14 +48,23 @@ function tableOf(sql: string): string {
   return table;
 }
 
+/** What a statement answered, and how often its tables had been changed then. */
+interface Answer {
+  readonly rows: unknown[];
+  readonly stamp: number;
+  /** The newest transaction after which this was known to hold. */
+  seenAt: number;
+}
+
 /** One agent's database, as it lies on its disk. */
 export class StoredJournal {
   private held = emptied();
   private transactions: Statement[][] = [];
-  private isInTransaction = false;
+  /** Of the transaction that runs: the tables it has changed so far. */
+  private changing: Set<string> | undefined;
   /** How often each table was changed. */
   private readonly changes = new Map<string, number>();
-  private readonly answers = new Map<string, Map<string, { stamp: number; rows: unknown[] }>>();
+  private readonly answers = new Map<string, { readonly tables: readonly string[]; of: Map<Value, Answer> }>();
 
   /** For looking only. Most looks find what the one before found, so answers are kept until one of their tables changes. */
   readonly read: Pick<Journal, "all" | "get"> = {
@@ -64,19 +73,26 @@ export class StoredJournal {
   };
 
   private rows<Row>(sql: string, values: Value[]): Row[] {
-    if (this.isInTransaction) return this.held.journal.all<Row>(sql, ...values);
-    let stamp = 0;
-    for (const table of tablesRead(sql)) stamp += this.changes.get(table) ?? 0;
-    let ofSql = this.answers.get(sql);
-    if (ofSql === undefined) {
-      ofSql = new Map();
-      this.answers.set(sql, ofSql);
+    let asked = this.answers.get(sql);
+    if (asked === undefined) {
+      asked = { tables: tablesRead(sql), of: new Map() };
+      this.answers.set(sql, asked);
     }
-    const key = values.join("\n");
-    const known = ofSql.get(key);
-    if (known?.stamp === stamp) return known.rows as Row[];
+    const { changing, changes } = this;
+    if (changing !== undefined && asked.tables.some((table) => changing.has(table))) {
+      return this.held.journal.all<Row>(sql, ...values);
+    }
+    const key = values.length === 1 ? (values[0] as Value) : values.join("\n");
+    const known = asked.of.get(key);
+    if (known?.seenAt === this.transactions.length) return known.rows as Row[];
+    let stamp = 0;
+    for (const table of asked.tables) stamp += changes.get(table) ?? 0;
+    if (known?.stamp === stamp) {
+      known.seenAt = this.transactions.length;
+      return known.rows as Row[];
+    }
     const rows = this.held.journal.all<Row>(sql, ...values);
-    ofSql.set(key, { stamp, rows });
+    asked.of.set(key, { stamp, rows, seenAt: this.transactions.length });
     return rows;
   }
 
@@ -89,22 +105,24 @@ export class StoredJournal {
   commit<T>(work: (run: Journal["run"]) => T): { result: T; tables: ReadonlySet<string> } {
     const { journal } = this.held;
     let statements: Statement[] = [];
+    let tables = new Set<string>();
     const run: Journal["run"] = (sql, ...values) => {
       statements.push({ sql, values });
+      tables.add(tableOf(sql));
       return journal.run(sql, ...values);
     };
-    this.isInTransaction = true;
     try {
       const result = journal.transaction(() => {
         statements = [];
+        tables = new Set();
+        this.changing = tables;
         return work(run);
       });
       this.transactions.push(statements);
-      const tables = new Set(statements.map(({ sql }) => tableOf(sql)));
       for (const table of tables) this.changes.set(table, (this.changes.get(table) ?? 0) + 1);
       return { result, tables };
     } finally {
-      this.isInTransaction = false;
+      this.changing = undefined;
     }
   }
 

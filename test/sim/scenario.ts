@@ -39,7 +39,7 @@ function watchForUnhandled(): void {
   process.on("unhandledRejection", (error) => present?.unhandled(error));
 }
 
-const sliceMs = 1_000;
+const sliceMs = 500;
 /** From the healing to the last transfer, at most. */
 const patienceMs = 90_000;
 /** Leases, aged staging and forgotten requests have ended by then. */
@@ -74,7 +74,7 @@ class Scenario {
     const isSettled = () => behind(world, this.kubernetes) === undefined;
     while (world.timeline.nowMs < healedAtMs + patienceMs) {
       if (!(await this.live(world.timeline.nowMs + sliceMs))) return;
-      if (!this.kubernetes.some(({ isDone }) => isDone) && world.timeline.nowMs > healedAtMs + 4_000)
+      if (!this.kubernetes.some(({ isDone }) => isDone) && world.timeline.nowMs > healedAtMs + 1_000)
         this.lastSnapshots();
       else if (isSettled()) break;
     }

@@ -13,6 +13,8 @@ export interface RunOptions {
   readonly stopAfter: number;
   /** The mutant of the engine to run; see canaries.ts. */
   readonly canary?: string;
+  /** Told of every seed that fails, and how many are done now and then. */
+  readonly progress?: { done(seeds: number): void; failed(result: SeedResult): void };
 }
 
 export interface RunResult {
@@ -34,8 +36,14 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 
 /** Throws when a worker ends without having said what it found. */
 export async function runSeeds(options: RunOptions): Promise<RunResult> {
+  const done = new Array<number>(options.workers).fill(0);
   const parts = await Promise.all(
-    Array.from({ length: options.workers }, (_, index) => runWorker(options, options.first + index)),
+    done.map((_, index) =>
+      runWorker(options, options.first + index, (seeds) => {
+        done[index] = seeds;
+        options.progress?.done(done.reduce((total, each) => total + each, 0));
+      }),
+    ),
   );
   const sum = (of: (part: RunResult) => number) => parts.reduce((total, part) => total + of(part), 0);
   return {
@@ -47,7 +55,11 @@ export async function runSeeds(options: RunOptions): Promise<RunResult> {
   };
 }
 
-async function runWorker({ first, count, workers, stopAfter, canary }: RunOptions, from: number): Promise<RunResult> {
+async function runWorker(
+  { first, count, workers, stopAfter, canary, progress }: RunOptions,
+  from: number,
+  done: (seeds: number) => void,
+): Promise<RunResult> {
   const last = first + count - 1;
   const hooks = canary === undefined ? [] : ["--import", join(import.meta.dirname, "canary-hooks.ts")];
   const worker = fork(
@@ -60,13 +72,17 @@ async function runWorker({ first, count, workers, stopAfter, canary }: RunOption
   );
   running.add(worker);
   const failed: SeedResult[] = [];
-  let done: Extract<WorkerMessage, { kind: "done" }> | undefined;
+  let sums: Extract<WorkerMessage, { kind: "done" }> | undefined;
   worker.on("message", (message: WorkerMessage) => {
-    if (message.kind === "failed") failed.push(message.result);
-    else done = message;
+    if (message.kind === "done") sums = message;
+    else if (message.kind === "progress") done(message.seeds);
+    else {
+      failed.push(message.result);
+      progress?.failed(message.result);
+    }
   });
   const [status] = (await once(worker, "exit")) as [number | null];
   running.delete(worker);
-  if (done === undefined || status !== 0) throw new Error(`a worker of the simulator ended with ${status}`);
-  return { ...done, failed };
+  if (sums === undefined || status !== 0) throw new Error(`a worker of the simulator ended with ${status}`);
+  return { ...sums, failed };
 }

@@ -5,6 +5,7 @@ import { runSeed, type SeedResult } from "./scenario.ts";
 /** What a worker tells its parent. */
 export type WorkerMessage =
   | { readonly kind: "failed"; readonly result: SeedResult }
+  | { readonly kind: "progress"; readonly seeds: number }
   | {
       readonly kind: "done";
       readonly seeds: number;
@@ -15,12 +16,14 @@ export type WorkerMessage =
 
 const [first = "1", count = "1", stride = "1", stopAfter = "1"] = process.argv.slice(2);
 
+const progressEvery = 50;
 let [failed, events, commits, seeds] = [0, 0, 0, 0];
 for (let seed = Number(first); seed < Number(first) + Number(count); seed += Number(stride)) {
   const result = await runSeed(seed);
   seeds += 1;
   events += result.events;
   commits += result.commits;
+  if (seeds % progressEvery === 0) tell({ kind: "progress", seeds });
   if (result.violations.length === 0) continue;
   tell({ kind: "failed", result });
   failed += 1;

@@ -38,15 +38,36 @@ async function runKept(): Promise<{ names: string[]; failed: string[] }> {
   return { names, failed };
 }
 
+/** Says how far it is: on a terminal in place, else a line now and then. */
+function progressOf(count: number) {
+  const startMs = performance.now();
+  const isTerminal = process.stdout.isTTY === true;
+  let toldMs = startMs;
+  return {
+    done(seeds: number): void {
+      const nowMs = performance.now();
+      if (nowMs - toldMs < (isTerminal ? 1_000 : 30_000)) return;
+      toldMs = nowMs;
+      const leftSeconds = (((nowMs - startMs) / seeds) * (count - seeds)) / 1000;
+      const text = `${seeds} of ${count} seeds, about ${leftSeconds.toFixed(0)} s to go`;
+      process.stdout.write(isTerminal ? `\r${text}\u001b[K` : `${text}\n`);
+    },
+    failed(result: SeedResult): void {
+      console.log(`${isTerminal ? "\r" : ""}${showShortly(result)}`);
+    },
+  };
+}
+
 async function sweep(first: number, count: number): Promise<void> {
   const startMs = performance.now();
   const kept = await runKept();
-  const { failed, ...sums } = await runSeeds({ first, count, workers, stopAfter: Number(process.env.FAILURES ?? 10) });
+  const stopAfter = Number(process.env.FAILURES ?? 10);
+  const { failed, ...sums } = await runSeeds({ first, count, workers, stopAfter, progress: progressOf(count) });
   for (const [index, result] of failed.entries()) console.log(index < shownMax ? show(result) : showShortly(result));
   const seconds = (performance.now() - startMs) / 1000;
   const what = `${sums.events} events, ${sums.commits} points committed`;
   console.log(
-    `${sums.seeds} seeds from ${first} and ${kept.names.length} kept ones: ${failed.length + kept.failed.length} failed; ` +
+    `${process.stdout.isTTY === true ? "\r\u001b[K" : ""}${sums.seeds} seeds from ${first} and ${kept.names.length} kept ones: ${failed.length + kept.failed.length} failed; ` +
       `${what}, ${seconds.toFixed(0)} s, ${(sums.processorMs / sums.seeds).toFixed(1)} ms of a processor a seed`,
   );
   const sweeping = `simulator: ${count} seeds from ${first}`;
