@@ -75,9 +75,19 @@ export interface PointReader {
   close(): Promise<void>;
 }
 
+export interface Digest {
+  readonly digest: string;
+  readonly verified: "media" | "memory";
+}
+
 /** The image a migration writes into, held open; it becomes the point by {@link StorageBackend.seal}, under the name it has. */
 export interface Staging {
   readonly sizeBytes: number;
+  /**
+   * For whoever writes by itself, within the image; negative where there is no file. Whoever uses it has ended before
+   * {@link close}, {@link StorageBackend.seal} and {@link StorageBackend.deletePoint}.
+   */
+  readonly fd: number;
   /** Throws `BadRequest` when the range leaves the image. */
   write(offset: number, data: Uint8Array): Promise<void>;
   /** Makes the range a hole that reads as zeros. */
@@ -85,10 +95,10 @@ export interface Staging {
   /** Returns once everything written or punched so far is on disk. */
   sync(): Promise<void>;
   /**
-   * Reads back what was stored, for verification after {@link sync}: `media` bypasses the page cache (O_DIRECT),
-   * `memory` where the file system does not allow that; the answer says which it was.
+   * SHA-256 (hex) of what these extents hold now, one after the other, for verification after {@link sync}. `media` bypasses
+   * the page cache (O_DIRECT), where the file system allows that, `memory` does not; the answer says which it was.
    */
-  readBack(offset: number, into: Uint8Array): Promise<"media" | "memory">;
+  digest(extents: readonly Extent[], wanted: "media" | "memory"): Promise<Digest>;
   close(): Promise<void>;
 }
 

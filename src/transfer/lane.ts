@@ -1,27 +1,46 @@
 // A lane: one data connection from a source agent to a target agent, opened with a single-use ticket. Only payload
-// travels on it; plan, digests and acknowledgements go over the control channel (src/wire/peer.ts).
+// travels on it; plan, digests and acknowledgements go over the control channel (src/wire/peer.ts). What travels are units:
+// both sides know from the plan where a unit's bytes belong, so none of that is said on the wire.
+
+/** Bytes [offset, offset + length) of an image. */
+export type LaneExtent = readonly [offset: number, length: number];
+
+/** A unit's data extents, ascending; its payload is their bytes, one after the other. At most {@link unitPayloadBytesMax}. */
+export interface LaneUnit {
+  readonly index: number;
+  readonly extents: readonly LaneExtent[];
+}
+
+/** No unit's payload is longer; it equals the greatest unit of a plan. */
+export const unitPayloadBytesMax = 8 * 1024 * 1024;
+
+/** What a lane reads from: a sealed point, held open until the lane is closed. */
+export interface LaneSource {
+  /** Negative where there is no file, as in a simulation; then `read` is what counts. */
+  readonly fd: number;
+  /** Fills `into` from `offset`; throws when the range leaves the image. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+}
 
 /** Where a lane's payload goes at the target. */
 export interface LaneSink {
+  /** The staging image, open for writing until the lanes of its owner are closed; negative where there is no file. */
+  readonly fd: number;
   /**
-   * Called before the payload of a frame is taken: throws `BadRequest` unless the range lies within one data extent of
-   * the unit, as persisted in the plan. Nothing outside what it accepted is ever written.
+   * Called before a unit's payload is taken, in the order of arrival: answers the unit's data extents, as the persisted plan
+   * has them. Throws `BadRequest` for a unit that is not planned, has no data, is stored, or is under way. Nothing outside
+   * the extents it answered is ever written.
    */
-  accept(frame: Frame): void;
-  /** Writes a part of an accepted frame. */
+  begin(unit: number): readonly LaneExtent[];
+  /** Writes a part of a unit that has begun, for lanes that hold payload in memory. Throws `DiskFull` and the like. */
   write(unit: number, offset: number, data: Uint8Array): Promise<void>;
+  /** Every byte of the unit has been written, though not synced. */
+  arrived(unit: number): void;
   /**
    * The lane of this very sink broke, whichever lane has its number by now; writes may still be in flight. Called at
    * most once, and never for a lane that `closeLanes` closed.
    */
   broken?(error: Error): void;
-}
-
-/** Announces `length` bytes of unit `unit` that belong at `offset` of the image. */
-export interface Frame {
-  readonly unit: number;
-  readonly offset: number;
-  readonly length: number;
 }
 
 /** What a ticket is bound to; another job, epoch, lane number or peer cannot use it. */
@@ -47,20 +66,21 @@ export interface LaneServer {
 
 /** The source's side: an open lane. Any error closes it for good; the job opens another. */
 export interface Lane {
-  /** Bytes put on the wire, frames included. */
+  /** Bytes put on the wire so far, headers included; it grows while a unit is being sent. */
   readonly bytesSent: number;
   /**
-   * Resolves when the payload may be reused and there is room for more; the frame is on its way then, in order, and
-   * leaves within milliseconds. At most 8 MiB. Rejects with `StreamTorn`, as does every later call.
+   * Sends a unit, after those asked for before: resolves when all of it has been read from the source and is on its way, with
+   * the SHA-256 (hex) of its payload, or `undefined` when the lane was opened without digests. Rejects with `StreamTorn`, as
+   * does every later call, or with why the source cannot be read.
    */
-  send(frame: Frame, payload: Uint8Array): Promise<void>;
+  send(unit: LaneUnit): Promise<string | undefined>;
   /**
-   * Ends the stream after what was sent; resolves when the target's sink has taken all of it. Rejects with `StreamTorn`
-   * when the lane broke, before or now. A repeat gives the same outcome.
+   * Ends the stream after what was sent; resolves when all of it is written at the target. Rejects with `StreamTorn` when
+   * the lane broke, before or now. A repeat gives the same outcome.
    */
   close(): Promise<void>;
-  /** Breaks the connection at once. */
-  destroy(reason: Error): void;
+  /** Breaks the connection at once; resolves when nothing reads from the source any more. */
+  destroy(reason: Error): Promise<void>;
 }
 
 /** Lets bytes pass at a rate that others set, such as a token bucket that all lanes of a location share. */
@@ -73,6 +93,9 @@ export interface LaneTarget {
   readonly address: string;
   readonly ticket: string;
   readonly peerClusterUid: string;
+  readonly source: LaneSource;
+  /** Whether {@link Lane.send} answers digests. */
+  readonly hasDigests: boolean;
   /** No limit unless given. */
   readonly pace?: Pace | undefined;
 }
