@@ -1,5 +1,6 @@
 // Jobs as the API shows them: how far each volume is, and the state machine as it stands, every agent that takes part with
 // what was heard of it last. Of a group's job every participant shows what it knows itself; the coordinator hears from all.
+import { weakestOf } from "../domain/verification.ts";
 import type { ShareReport, ShareSpec } from "../wire/member.ts";
 import type { GroupRef } from "../wire/peer.ts";
 import type {
@@ -189,8 +190,7 @@ export function lowest(reached: readonly Barrier[]): Barrier {
 /** What all volumes of a job come to. */
 export function sumsOf(volumes: readonly JobVolume[]) {
   const sum = (of: (volume: JobVolume) => number) => volumes.reduce((total, volume) => total + of(volume), 0);
-  const verified = volumes.flatMap((volume) => volume.verified ?? []);
-  const weakest = verified.includes("memory") ? ("memory" as const) : verified[0];
+  const weakest = weakestOf(volumes.flatMap((volume) => volume.verified ?? []));
   return {
     bytesTotal: sum(({ bytesTotal }) => bytesTotal),
     bytesPunched: sum(({ bytesPunched }) => bytesPunched),

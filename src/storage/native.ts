@@ -288,3 +288,11 @@ export function alignedBuffer(length: number): Buffer {
   const start = past === 0 ? 0 : alignment - past;
   return buffer.subarray(start, start + length);
 }
+
+/** Memory for several threads, of which the part of `length` bytes from `start` begins on a multiple of 4096. */
+export function alignedShared(length: number): { readonly buffer: SharedArrayBuffer; readonly start: number } {
+  const alignment = 4096;
+  const buffer = new SharedArrayBuffer(length + alignment);
+  const past = Number(koffi.address(new Uint8Array(buffer)) % BigInt(alignment));
+  return { buffer, start: past === 0 ? 0 : alignment - past };
+}

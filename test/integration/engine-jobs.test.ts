@@ -49,10 +49,10 @@ async function allIsWell(volume = "data"): Promise<void> {
 }
 
 /** Frames by unit that reach the target. */
-function countFrames(): Map<number, number> {
+function countPieces(): Map<number, number> {
   const counts = new Map<number, number>();
-  world.target.lanes.faults.onFrame = (frame, payload) => {
-    counts.set(frame.unit, (counts.get(frame.unit) ?? 0) + 1);
+  world.target.lanes.faults.onPiece = (piece, payload) => {
+    counts.set(piece.unit, (counts.get(piece.unit) ?? 0) + 1);
     return payload;
   };
   return counts;
@@ -93,10 +93,10 @@ describe("a job", () => {
     }
     expect((await api().getJob(job)).state).toBe("Suspended");
     heal();
-    const frames = countFrames();
+    const pieces = countPieces();
     await api().putJob(job, spec);
     expect((await ended(world.source, job)).state).toBe("Succeeded");
-    expect([...frames.keys()].sort()).toEqual([1, 2]);
+    expect([...pieces.keys()].sort()).toEqual([1, 2]);
     await allIsWell();
   });
 
@@ -392,9 +392,9 @@ describe("what a job needs", () => {
     heal();
     await consent();
     const again = await start(world, "data", "s1", { name: "again" });
-    const frames = countFrames();
+    const pieces = countPieces();
     expect((await ended(world.source, again)).state).toBe("Succeeded");
-    expect([...frames.keys()].sort()).toEqual([1, 2]);
+    expect([...pieces.keys()].sort()).toEqual([1, 2]);
     await allIsWell();
   });
 

@@ -196,7 +196,7 @@ export class Process implements Owner {
       connectMember: (address, agentId) => world.network.connectMember(this, address, agentId),
       openJournal: () => this.journal(),
       storage: this.storage(),
-      lanes: this.lanes,
+      lanes: { tls: this.lanes },
       connect: (location) => world.network.connect(this, location),
       clock: this.clock,
       dice: this.dice,

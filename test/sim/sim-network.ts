@@ -74,7 +74,7 @@ export class SimNetwork {
     return {
       api: anyOf(location.seeds.map((seed) => send(() => this.world.hostAt(seed)))),
       at,
-      lanes: process.lanes.dialer(),
+      lanes: { tls: process.lanes.dialer(), kernel: process.lanes.dialer() },
       close: async () => undefined,
     };
   }
