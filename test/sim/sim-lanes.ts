@@ -78,8 +78,7 @@ export class SimLanes implements LaneServer {
     if (bound === undefined) throw new LongshoreError("TicketRefused", "the ticket is not known");
     const lane = new SimLane(world, { source: process, target }, bound, () => target.lanes.lanes.delete(lane));
     target.lanes.lanes.add(lane);
-    const breakLane = () => lane.destroy(new Error("the job stopped"));
-    signal.addEventListener("abort", breakLane, { once: true });
+    lane.breakWith(signal);
     return lane;
   }
 }
@@ -103,6 +102,7 @@ class SimLane implements Lane {
   private isShut = false;
   private hasEnded = false;
   private wake = Promise.withResolvers<void>();
+  private unlisten: () => void = () => undefined;
 
   constructor(
     world: World,
@@ -146,10 +146,19 @@ class SimLane implements Lane {
     await this.world.timeline.pause(this.world.faults.latencyMs(), this.source);
     if (this.failure !== undefined) throw this.failure;
     if (this.torn !== undefined || this.isShut) throw new LongshoreError("StreamTorn", "the lane was cut short");
+    this.unlisten();
     this.forget();
   }
 
+  /** A signal made of others is kept, with all that listens to it, for as long as somebody does; so this ends with the lane. */
+  breakWith(signal: AbortSignal): void {
+    const breakLane = () => this.destroy(new Error("the job stopped"));
+    signal.addEventListener("abort", breakLane, { once: true });
+    this.unlisten = () => signal.removeEventListener("abort", breakLane);
+  }
+
   destroy(reason: Error): void {
+    this.unlisten();
     this.failure ??= new LongshoreError("StreamTorn", "the lane was broken here", { cause: reason });
     this.stir();
     const { chance, timeline, faults } = this.world;
@@ -167,6 +176,7 @@ class SimLane implements Lane {
 
   targetDied(): void {
     this.isShut = true;
+    this.unlisten();
     this.tellSource("the target died");
   }
 
@@ -200,6 +210,7 @@ class SimLane implements Lane {
   }
 
   private tellSource(why: string): void {
+    this.unlisten();
     const { timeline, faults } = this.world;
     timeline.after(faults.latencyMs(), this.source, () => {
       this.failure ??= new LongshoreError("StreamTorn", `lane: ${why}`);
