@@ -85,8 +85,7 @@ export class SimLanes implements LaneServer {
       target.lanes.lanes.delete(lane),
     );
     target.lanes.lanes.add(lane);
-    const breakLane = () => void lane.destroy(new Error("the job stopped"));
-    signal.addEventListener("abort", breakLane, { once: true });
+    lane.breakWith(signal);
     return lane;
   }
 }
@@ -113,6 +112,7 @@ class SimLane implements Lane {
   private isShut = false;
   private hasEnded = false;
   private wake = Promise.withResolvers<void>();
+  private unlisten: () => void = () => undefined;
   /** The turn of the last unit; never rejects. */
   private tail: Promise<unknown> = Promise.resolve();
   private cancelIdle: () => void = () => undefined;
@@ -184,10 +184,19 @@ class SimLane implements Lane {
     if (this.failure !== undefined) throw this.failure;
     if (this.torn !== undefined || this.isShut) throw new LongshoreError("StreamTorn", "the lane was cut short");
     this.cancelIdle();
+    this.unlisten();
     this.forget();
   }
 
+  /** A signal made of others is kept, with all that listens to it, for as long as somebody does; so this ends with the lane. */
+  breakWith(signal: AbortSignal): void {
+    const breakLane = () => void this.destroy(new Error("the job stopped"));
+    signal.addEventListener("abort", breakLane, { once: true });
+    this.unlisten = () => signal.removeEventListener("abort", breakLane);
+  }
+
   async destroy(reason: Error): Promise<void> {
+    this.unlisten();
     this.failure ??= new LongshoreError("StreamTorn", "the lane was broken here", { cause: reason });
     this.stir();
     const { chance, timeline, faults } = this.world;
@@ -207,6 +216,7 @@ class SimLane implements Lane {
 
   targetDied(): void {
     this.isShut = true;
+    this.unlisten();
     this.cancelIdle();
     this.tellSource("the target died");
   }
@@ -273,6 +283,7 @@ class SimLane implements Lane {
   }
 
   private tellSource(why: string): void {
+    this.unlisten();
     const { timeline, faults } = this.world;
     timeline.after(faults.latencyMs(), this.source, () => {
       this.failure ??= new LongshoreError("StreamTorn", `lane: ${why}`);
