@@ -5,10 +5,10 @@ import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { alignedBuffer, dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
 import { blockBytes, type Extent, type Staging } from "./backend.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
-import { alignedBuffer, dropCache, openDirectFlags, punchHole } from "./native.ts";
 import { readWhole, requireWithin, writeWhole } from "./positioned-io.ts";
 
 const chunkBytesMax = 1024 * 1024;
