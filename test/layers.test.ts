@@ -60,7 +60,7 @@ describe("the checker refuses", () => {
     ["an import of a namespace", "src/api/a.ts", 'import * as b from "../base/b.ts";', "api may not import base"],
     ["importing bin", "src/agent/a.ts", 'import { b } from "../bin/b.ts";', "agent may not import bin"],
     ["importing tests", "src/agent/a.ts", 'import { b } from "../../test/fakes/b.ts";', "outside src/"],
-    ["a library elsewhere", "src/agent/a.ts", 'import { open } from "koffi";', "koffi is imported in storage only"],
+    ["a library elsewhere", "src/agent/a.ts", 'import { open } from "koffi";', "koffi is imported in native only"],
     [
       "a part of a library elsewhere",
       "src/agent/a.ts",
@@ -115,10 +115,11 @@ describe("the checker allows", () => {
     // what is right, where, source
     ["what the table allows", "src/engine/a.ts", 'import { b } from "../storage/b.ts"; import { c } from "./c.ts";'],
     [
-      "a library in its folder",
+      "libraries in their folders",
       "src/storage/a.ts",
-      'import koffi from "koffi"; import { spawn } from "node:child_process";',
+      'import { statfs } from "node:fs"; import { spawn } from "node:child_process";',
     ],
+    ["a library in its folder", "src/native/a.ts", 'import koffi from "koffi";'],
     ["any other part of Node", "src/wire/a.ts", 'import { join } from "node:path";'],
     ["tests beside their source to import more", "src/domain/a.test.ts", 'import fc from "fast-check"; Date.now();'],
     [

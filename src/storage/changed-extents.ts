@@ -4,9 +4,9 @@
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
+import { extentsPerCallMax, fiemap } from "../native/file-calls.ts";
 import { blockBytes, type ChangedExtent, type Changes } from "./backend.ts";
 import { changeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
-import { extentsPerCallMax, fiemap } from "./native.ts";
 
 /** A part of a file's map: all its runs within [the start asked for, `end`). */
 export interface MapPart {

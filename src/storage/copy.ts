@@ -2,12 +2,13 @@
 // and comparing. For development, tests, and small volumes; it can copy only what nobody is writing to.
 
 import type { FileHandle } from "node:fs/promises";
+import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { hasReadLease, releaseLease, seek, takeReadLease } from "../native/file-calls.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
 import { chunksOf, differingBlocks } from "./differing-blocks.ts";
 import { changeList, diffRuns } from "./extent-diff.ts";
 import type { Held, Mechanism, OpenPoint } from "./mechanism.ts";
-import { errnoOf, hasReadLease, releaseLease, seek, takeReadLease } from "./native.ts";
 import { readWhole, writeWhole } from "./positioned-io.ts";
 
 const chunkBytesMax = 1024 * 1024;

@@ -1,8 +1,8 @@
 // Digests of what lies on the disk, computed in threads of their own: hashing a large image would hold up everything else.
 import { openWorkerPool } from "../base/worker-pool.ts";
+import { alignedShared } from "../native/file-calls.ts";
 import type { Extent } from "./backend.ts";
 import type { DigestRequest } from "./digest-worker.ts";
-import { alignedShared } from "./native.ts";
 
 const threadsMax = 2;
 const bufferBytes = 1 << 20;

@@ -1,15 +1,8 @@
 import { describe, expect, test } from "@jest/globals";
 import fc from "fast-check";
+import { extentFlags, type ReportedExtent } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent } from "./backend.ts";
-import {
-  changeList,
-  diffRuns,
-  extentFlags,
-  type MappedRun,
-  type ReportedExtent,
-  runsOf,
-  sameRuns,
-} from "./extent-diff.ts";
+import { changeList, diffRuns, type MappedRun, runsOf, sameRuns } from "./extent-diff.ts";
 
 // A map in one line: a letter is a block's place on disk (aB is never next to ab), "." a hole, "?" an opaque block.
 // "abc" are three blocks in a row on disk; "aa" is one place twice.

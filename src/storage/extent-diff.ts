@@ -1,21 +1,8 @@
 // Compares the extent maps of two sealed files and says which blocks may differ: the rule of docs/storage.md.
 // Pure. It is wrong in one direction only: a block it leaves out is equal in both files; one it names may be equal too.
 
+import { extentFlags, type ReportedExtent } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
-
-/** Flags of a reported extent, as in linux/fiemap.h. */
-export const extentFlags = {
-  last: 0x1,
-  unknown: 0x2,
-  delayed: 0x4,
-  encoded: 0x8,
-  encrypted: 0x80,
-  notAligned: 0x100,
-  inline: 0x200,
-  tail: 0x400,
-  unwritten: 0x800,
-  shared: 0x2000,
-} as const;
 
 /** Under any of these a physical offset does not identify the bytes of a block. */
 const opaqueFlags =
@@ -26,14 +13,6 @@ const opaqueFlags =
   extentFlags.notAligned |
   extentFlags.inline |
   extentFlags.tail;
-
-/** A piece of a file and where it lies, as the file system reports it; in bytes, not always whole blocks. */
-export interface ReportedExtent {
-  readonly logical: number;
-  readonly physical: number;
-  readonly length: number;
-  readonly flags: number;
-}
 
 /**
  * A run of blocks with data. `physical` is where the first byte lies; absent when that says nothing about the content

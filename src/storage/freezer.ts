@@ -5,7 +5,9 @@
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
+import { errnoOf } from "../base/system-error.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
+import { hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "../native/file-calls.ts";
 import type { FrozenVolume, Thaw } from "./backend.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { GuardError, GuardProcess, graceMs, type HeldByGuard } from "./guard-process.ts";
@@ -20,7 +22,6 @@ import {
   openMount,
   writtenByThisProcess,
 } from "./mounts.ts";
-import { errnoOf, hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "./native.ts";
 
 /** What is frozen, written down before it is, for whoever has to thaw it. */
 interface FreezeNote {

@@ -4,8 +4,9 @@
 import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
+import { errnoOf } from "../base/system-error.ts";
+import { loopBacking } from "../native/file-calls.ts";
 import { unlessErrno } from "./failures.ts";
-import { errnoOf, loopBacking } from "./native.ts";
 
 export interface Mount {
   readonly id: number;

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { mountLoop } from "../../test/fakes/loop-fs.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
-import { sharingFileSystem } from "./native.ts";
+import { sharingFileSystem } from "../native/file-calls.ts";
 import { openBackend } from "./open.ts";
 
 let temporary: TemporaryFolder;

@@ -4,11 +4,11 @@ import * as fs from "node:fs/promises";
 import { resolve } from "node:path";
 import { type Clock, systemClock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { type SharingFileSystem, sharingFileSystem } from "../native/file-calls.ts";
 import type { StorageBackend } from "./backend.ts";
 import { copyMechanism } from "./copy.ts";
 import { fileBackend } from "./file-backend.ts";
 import { ensureLayout, type Layout, layoutOf } from "./layout.ts";
-import { type SharingFileSystem, sharingFileSystem } from "./native.ts";
 import { oneAtATime } from "./one-at-a-time.ts";
 import { reflinkMechanism } from "./reflink.ts";
 

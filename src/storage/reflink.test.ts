@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect } from "@jest/globals";
 import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
 import { needs } from "../../test/needs.ts";
+import { extentSizeHint, isImmutable } from "../native/file-calls.ts";
 import type { SealedPoint, StorageBackend } from "./backend.ts";
-import { extentSizeHint, isImmutable } from "./native.ts";
 import { openBackend } from "./open.ts";
 
 const mebibyte = 2 ** 20;

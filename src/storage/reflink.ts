@@ -3,12 +3,13 @@
 
 import type { FileHandle } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
+import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { cloneWhole, setExtentSizeHint, sharingFileSystem } from "../native/file-calls.ts";
 import type { Changes } from "./backend.ts";
 import { allocatedByMap, changesByMaps, fileMapper } from "./changed-extents.ts";
 import { differingBlocks } from "./differing-blocks.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
-import { cloneWhole, errnoOf, setExtentSizeHint, sharingFileSystem } from "./native.ts";
 
 /** First writes into holes allocate in pieces of this size on XFS, so that scattered ones do not each make an extent. */
 const liveExtentBytes = 64 * 1024;

@@ -5,11 +5,10 @@ import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts";
+import { dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
 import { type Digester, openDigester } from "./digester.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
-import { dropCache, openDirectFlags, punchHole } from "./native.ts";
 import { requireWithin, writeWhole } from "./positioned-io.ts";
 
 const chunkBytesMax = 1024 * 1024;

@@ -152,7 +152,7 @@ async function leaveUnfinished(path: string): Promise<void> {
 /** Like somebody with too many rights: replaces or alters a sealed file, whatever protects it. */
 async function tamper(path: string, how: (path: string) => Promise<void>): Promise<void> {
   if (ground.kind === "reflink") {
-    const { setImmutable } = await import("../../src/storage/native.ts");
+    const { setImmutable } = await import("../../src/native/file-calls.ts");
     const image = await fs.open(path, "r");
     setImmutable(image.fd, false);
     await image.close();
@@ -560,7 +560,7 @@ function points(it: It): void {
 
 function changes(it: It): void {
   const hole = async (offset: number, length: number) => {
-    const { punchHole } = await import("../../src/storage/native.ts");
+    const { punchHole } = await import("../../src/native/file-calls.ts");
     const live = await fs.open(backend.livePath("vol"), "r+");
     await punchHole(live.fd, offset, length);
     await live.close();

@@ -7,6 +7,7 @@ import { promisify } from "node:util";
 import koffi from "koffi";
 import { systemClock } from "../../src/base/clock.ts";
 import type { Dice } from "../../src/base/dice.ts";
+import { punchHole } from "../../src/native/file-calls.ts";
 import {
   blockBytes,
   type ChangedExtent,
@@ -16,7 +17,6 @@ import {
 } from "../../src/storage/backend.ts";
 import { changesByMaps, fileMapper } from "../../src/storage/changed-extents.ts";
 import type { Rules } from "../../src/storage/extent-diff.ts";
-import { punchHole } from "../../src/storage/native.ts";
 
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };

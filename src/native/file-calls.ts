@@ -1,14 +1,12 @@
-// The system calls that Node.js does not offer, through koffi. This is the only file with native signatures: a wrong
-// one is a crash, so each has a test of its own. Linux only; failures are SystemErrors with `code` (ENOSPC, EPERM, …),
-// the same shape as Node's own file system errors.
+// The system calls on files that Node.js does not offer. A wrong signature is a crash, so each has a test of its own. Linux only;
+// failures are SystemErrors with `code` (ENOSPC, EPERM, …), the same shape as Node's own file system errors.
 
 import { constants as fsConstants } from "node:fs";
-import { getSystemErrorMap } from "node:util";
 import koffi from "koffi";
-import { extentFlags, type ReportedExtent } from "./extent-diff.ts";
+import { errnoOf, systemError } from "../base/system-error.ts";
+import { checked, inPool, libc } from "./libc.ts";
+import { extentFlags, type ReportedExtent } from "./reported-extent.ts";
 
-const libc = koffi.load("libc.so.6");
-// Long calls run in libuv's pool by `.async`; koffi 3.2 and later make their errno available in the callback.
 const ioctlPointer = libc.func("ioctl", "int", ["int", "ulong", "void *"]);
 const ioctlNumber = libc.func("ioctl", "int", ["int", "ulong", "int"]);
 const fallocate = libc.func("fallocate", "int", ["int", "int", "int64_t", "int64_t"]);
@@ -16,48 +14,6 @@ const fcntlNumber = libc.func("fcntl", "int", ["int", "int", "int"]);
 const lseek = libc.func("lseek", "int64_t", ["int", "int64_t", "int"]);
 const syncfs = libc.func("syncfs", "int", ["int"]);
 const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
-
-/** What Node.js throws for a failed system call; `code` is the errno's name. */
-export interface SystemError extends Error {
-  readonly code: string;
-  readonly errno: number;
-  readonly syscall: string;
-}
-
-/** Errno numbers that libuv has no name for, or another one than Linux. */
-const errnoNames: Readonly<Record<number, string>> = { 37: "ENOLCK", 95: "EOPNOTSUPP", 122: "EDQUOT" };
-
-/** The errno's name of a failed system call, ours or Node's; `undefined` for any other error. */
-export function errnoOf(error: unknown): string | undefined {
-  // Not instanceof: an error may come from another realm (a worker, a test environment).
-  if (!Error.isError(error)) return undefined;
-  const { code, errno } = error as Partial<SystemError>;
-  const name = errnoNames[-(errno ?? 0)] ?? code;
-  return typeof name === "string" && /^E[A-Z0-9]+$/.test(name) ? name : undefined;
-}
-
-function failure(syscall: string, errno: number): SystemError {
-  const [name, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "see errno(3)"];
-  const code = errnoNames[errno] ?? name;
-  return Object.assign(new Error(`${code}: ${text}, ${syscall}`), { code, errno: -errno, syscall });
-}
-
-function checked(syscall: string, result: number): number {
-  if (result < 0) throw failure(syscall, koffi.errno());
-  return result;
-}
-
-type NativeFunction = typeof ioctlPointer;
-
-function inPool(syscall: string, call: NativeFunction, args: readonly unknown[]): Promise<number> {
-  return new Promise((resolve, reject) => {
-    call.async(...args, (error: unknown, result: number) => {
-      if (error) reject(error);
-      else if (result < 0) reject(failure(syscall, koffi.errno()));
-      else resolve(result);
-    });
-  });
-}
 
 // ---- FIEMAP -------------------------------------------------------------------------------------------------------
 
@@ -116,7 +72,7 @@ export async function punchHole(fd: number, offset: number, length: number): Pro
 export function seek(fd: number, offset: number, whence: "data" | "hole"): number | undefined {
   const found = lseek(fd, offset, whence === "data" ? 3 : 4);
   if (found >= 0) return Number(found);
-  const error = failure("lseek", koffi.errno());
+  const error = systemError("lseek", koffi.errno());
   if (error.code === "ENXIO") return undefined;
   throw error;
 }
@@ -124,7 +80,7 @@ export function seek(fd: number, offset: number, whence: "data" | "hole"): numbe
 /** Drops clean pages of the range from the page cache, so that the next read asks the medium. */
 export function dropCache(fd: number, offset: number, length: number): void {
   const errno = posixFadvise(fd, offset, length, 4);
-  if (errno !== 0) throw failure("posix_fadvise", errno);
+  if (errno !== 0) throw systemError("posix_fadvise", errno);
 }
 
 // ---- Attributes ---------------------------------------------------------------------------------------------------
@@ -202,7 +158,7 @@ function btrfsIdentity(fd: number): SharingFileSystem | undefined {
 
 function answers(fd: number, request: number, buffer: Buffer): boolean {
   if (ioctlPointer(fd, request, buffer) >= 0) return true;
-  const error = failure("ioctl", koffi.errno());
+  const error = systemError("ioctl", koffi.errno());
   if (["ENOTTY", "EOPNOTSUPP", "EINVAL", "ENOSYS"].includes(error.code)) return false;
   throw error;
 }
@@ -261,7 +217,7 @@ export function takeReadLease(fd: number): boolean {
   // The signal that announces a waiting writer must be one that is ignored by default: SIGIO would end the process.
   checked("fcntl F_SETSIG", fcntlNumber(fd, setSignal, urgentSignal));
   if (fcntlNumber(fd, setLease, readLease) >= 0) return true;
-  const error = failure("fcntl F_SETLEASE", koffi.errno());
+  const error = systemError("fcntl F_SETLEASE", koffi.errno());
   if (error.code === "EAGAIN") return false;
   throw error;
 }
@@ -280,16 +236,7 @@ export function releaseLease(fd: number): void {
 /** Flags to open a file for reads that bypass the page cache. */
 export const openDirectFlags = fsConstants.O_RDONLY | fsConstants.O_DIRECT;
 
-/** A buffer whose memory begins on a multiple of 4096, as direct reads need it. */
-export function alignedBuffer(length: number): Buffer {
-  const alignment = 4096;
-  const buffer = Buffer.allocUnsafeSlow(length + alignment);
-  const past = Number(koffi.address(buffer) % BigInt(alignment));
-  const start = past === 0 ? 0 : alignment - past;
-  return buffer.subarray(start, start + length);
-}
-
-/** Memory for several threads, of which the part of `length` bytes from `start` begins on a multiple of 4096. */
+/** Memory that threads can share, for reads past the page cache: the part of `length` bytes from `start` begins on a multiple of 4096. */
 export function alignedShared(length: number): { readonly buffer: SharedArrayBuffer; readonly start: number } {
   const alignment = 4096;
   const buffer = new SharedArrayBuffer(length + alignment);

@@ -5,13 +5,12 @@ import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
 import { thawNow } from "../../test/fakes/mounted-image.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
-import { extentFlags } from "./extent-diff.ts";
-import { mountsHere } from "./mounts.ts";
+import { errnoOf } from "../base/system-error.ts";
+import { mountsHere } from "../storage/mounts.ts";
 import {
-  alignedBuffer,
+  alignedShared,
   cloneWhole,
   dropCache,
-  errnoOf,
   extentSizeHint,
   fiemap,
   freezeFileSystem,
@@ -28,7 +27,8 @@ import {
   syncFileSystem,
   takeReadLease,
   thawFileSystem,
-} from "./native.ts";
+} from "./file-calls.ts";
+import { extentFlags } from "./reported-extent.ts";
 
 const block = 4096;
 let temporary: TemporaryFolder;
@@ -59,13 +59,6 @@ async function errnoIn(work: () => unknown): Promise<string | undefined> {
     return errnoOf(error);
   }
 }
-
-test("an error's errno is known by name, and other errors have none", async () => {
-  expect(await errnoIn(() => fs.open(join(folder, "nothing"), "r"))).toBe("ENOENT");
-  expect(errnoOf(new Error("no"))).toBeUndefined();
-  expect(errnoOf(Object.assign(new Error("no"), { code: "ERR_INVALID_ARG_TYPE" }))).toBeUndefined();
-  expect(errnoOf("ENOENT")).toBeUndefined();
-});
 
 test("a call that fails says which, and why, also from the pool", async () => {
   const notOpen = 1_000_000;
@@ -137,12 +130,12 @@ test("dropping a file's cache leaves its content", async () => {
   await file.close();
 });
 
-test("an aligned buffer serves a read past the page cache", async () => {
+test("aligned memory serves a read past the page cache", async () => {
   await (await sparseFile(join(folder, "direct"))).close();
   const file = await fs.open(join(folder, "direct"), openDirectFlags);
   for (const length of [block, 3 * block, 64 * block]) {
-    const buffer = alignedBuffer(length);
-    expect(buffer.length).toBe(length);
+    const { buffer: memory, start } = alignedShared(length);
+    const buffer = new Uint8Array(memory, start, length);
     expect((await file.read(buffer, 0, length, 0)).bytesRead).toBe(length);
     expect(buffer[0]).toBe(1);
   }
