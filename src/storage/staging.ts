@@ -6,6 +6,7 @@ import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
+import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts";
 import { type Digester, openDigester } from "./digester.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
