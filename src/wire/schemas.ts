@@ -348,7 +348,11 @@ export const JobView = Type.Object({
   unitsTotal: Count,
   unitsStored: Count,
   bytesPerSecond: nullable(Type.Number()),
-  etaSeconds: nullable(Type.Number()),
+  etaSeconds: nullable(
+    Type.Number({
+      description: "Until all is stored; of a plan (dryRun), what the transfer would take, by the last ones there",
+    }),
+  ),
   verified: nullable(Verification),
   createdAt: Time,
   startedAt: nullable(Time),

@@ -181,7 +181,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
     uid,
     host: name,
     folder,
-    lanes: new FakeLanes(),
+    lanes: new FakeLanes(`${name}:2`),
     onCall: () => undefined,
     onReply: () => undefined,
     onMemberCall: () => undefined,

@@ -34,11 +34,15 @@ interface OpenLane {
 }
 
 export class FakeLanes implements LaneServer, LaneDialer {
-  readonly address = "fake.lanes:1";
+  readonly address: string;
   readonly faults: LaneFaults = {};
   private readonly tickets = new Map<string, { binding: LaneBinding; sink: LaneSink }>();
   private readonly open_ = new Set<OpenLane>();
   private issued = 0;
+
+  constructor(address: string) {
+    this.address = address;
+  }
 
   /** Lanes that neither side has closed. */
   get openLanes(): number {
