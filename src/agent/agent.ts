@@ -14,6 +14,7 @@ import type { EngineOptions, PeerConnection } from "../engine/engine-options.ts"
 import { openJournal } from "../engine/journal.ts";
 import { openBackend } from "../storage/open.ts";
 import type { LaneServer } from "../transfer/lane.ts";
+import { LaneThreads } from "../transfer/lane-threads.ts";
 import { tlsLaneDialer } from "../transfer/tls-lane-dialer.ts";
 import { openTlsLaneServer } from "../transfer/tls-lane-server.ts";
 import { type Credentials, openCredentials } from "../wire/credentials.ts";
@@ -57,7 +58,9 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
     const storage = await openBackend({ kind: config.backend, root: config.dataDir, clock });
     closers.push(() => storage.close());
     const late: { engine?: Engine; server?: AgentServer } = {};
-    const lanes = await openLanes(config, surroundings, credentials, () => late.engine);
+    const threads = laneThreads(surroundings);
+    closers.push(() => threads.close());
+    const lanes = await openLanes(config, { ...surroundings, threads: threads.target }, credentials, () => late.engine);
     closers.push(() => lanes.close());
     const advertised = () => withHost(late.server?.address ?? renderHostPort(config.listen), config.advertiseAddress);
     const engine = await openEngine({
@@ -73,7 +76,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
       },
       storage,
       lanes,
-      connect: (location) => connectTo(location, credentials, clock),
+      connect: (location) => connectTo(location, credentials, { clock, threads: threads.source }),
       seeds: config.seeds,
       connectMember(address, agentId) {
         const api = openMemberClient({ address, agentId, credentials });
@@ -102,10 +105,20 @@ function checkAgentRole({ identity }: Credentials, { tls }: AgentConfig): void {
   throw new LongshoreError("BadRequest", `tls.certFile ${tls.certFile} is for the role ${identity.role}; ${advice}`);
 }
 
+/** Lanes that send and lanes that receive have threads of their own; see {@link LaneThreads}. */
+function laneThreads({ clock, log }: AgentSurroundings) {
+  const open = () => new LaneThreads({ clock, onCrash: (error) => log.error({ err: error }, "lane thread ended") });
+  const [source, target] = [open(), open()];
+  const close = async () => {
+    await Promise.all([source.close(), target.close()]);
+  };
+  return { source, target, close };
+}
+
 /** The lanes are open before the engine, which is given them; a lane can fail only once the engine issued its ticket. */
 async function openLanes(
   config: AgentConfig,
-  { clock, dice, log }: AgentSurroundings,
+  { clock, dice, log, threads }: AgentSurroundings & { readonly threads: LaneThreads },
   credentials: Credentials,
   engineOf: () => Engine | undefined,
 ): Promise<LaneServer> {
@@ -127,12 +140,17 @@ async function openLanes(
       onRefusal: (error, remoteAddress) => log.info({ err: error, remoteAddress }, "lane refused"),
       clock,
       dice,
+      threads,
     }),
   );
 }
 
 /** What a job needs to reach the cluster of a location: control and lanes, both under the location's bundle alone. */
-function connectTo(location: LocationSpec, credentials: Credentials, clock: Clock): PeerConnection {
+function connectTo(
+  location: LocationSpec,
+  credentials: Credentials,
+  { clock, threads }: { readonly clock: Clock; readonly threads: LaneThreads },
+): PeerConnection {
   const { seeds, caBundle, clusterUid } = location;
   const bundle = bundleOf(location);
   const client = (addresses: readonly string[], agentId?: string) =>
@@ -150,6 +168,7 @@ function connectTo(location: LocationSpec, credentials: Credentials, clock: Cloc
     trust: () => [caBundle],
     authorize: (chain) => agentOf(chain, bundle, clock.nowMs()),
     clock,
+    threads,
   });
   const close = async () => {
     for (const opened of [api, ...homes.values()]) await opened.close();

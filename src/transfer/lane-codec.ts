@@ -1,29 +1,31 @@
 // The bytes of a lane, the same for every transport: the preamble of the one who dials, the status that answers it, and
-// frames of payload. Pure: nothing here reads a socket. Numbers are big-endian.
+// units of payload. Pure: nothing here reads a socket. Numbers are big-endian.
 //
 //   preamble  "LSHLANE" version(u8) ticket(32 bytes)
 //   status    "LSHS" code(u8) version(u8) reasonBytes(u16) reason(UTF-8)
-//   frame     "LSHF" unit(u32) offset(u64) length(u32) crc32 of these 20 bytes(u32), then the payload
-//   end       "LSHE" and zeros in the form of a frame's header; without it a stream was cut short
+//   unit      "LSHU" unit(u32) payload bytes(u32) crc32 of these 12 bytes(u32), then the payload
+//   end       "LSHE" and zeros in the form of a unit's header; without it a stream was cut short
+//
+// Where a unit's payload belongs is not said: both sides have the plan. How long it is, is, so that a target whose plan
+// says otherwise can tell before it takes any of it.
 //
 // The status is said once more, accepting, when all that came before the end is written.
 import { crc32 } from "node:zlib";
 import { assert } from "../base/assert.ts";
 import { type ErrorCode, LongshoreError } from "../domain/errors.ts";
-import type { Frame } from "./lane.ts";
+import { unitPayloadBytesMax } from "./lane.ts";
 
-export const laneVersion = 1;
+/** Version 1 carried frames, each with its place in the image. */
+export const laneVersion = 2;
 export const ticketBytes = 32;
-/** No frame is longer; it equals the greatest unit of a plan. */
-export const frameBytesMax = 8 * 1024 * 1024;
-export const frameHeaderBytes = 24;
+export const unitHeaderBytes = 16;
 
 const preambleMagic = Buffer.from("LSHLANE");
 export const preambleBytes = preambleMagic.length + 1 + ticketBytes;
 const statusMagic = Buffer.from("LSHS");
 const statusHeaderBytes = 8;
 const reasonBytesMax = 1024;
-const frameMagic = 0x4c534846;
+const unitMagic = 0x4c534855;
 const endMagic = 0x4c534845;
 
 // ---- preamble ------------------------------------------------------------------------------------------------------
@@ -93,77 +95,71 @@ export function parseStatus(bytes: Buffer): Status | undefined {
   return { kind: "refused", error: new LongshoreError(refusals[number - 1] ?? "TicketRefused", reason) };
 }
 
-// ---- frames --------------------------------------------------------------------------------------------------------
+// ---- units ---------------------------------------------------------------------------------------------------------
 
-/** Writes the frame's header into `into` at `at`, where {@link frameHeaderBytes} must fit. */
-export function writeFrameHeader(frame: Frame, into: Buffer, at: number): void {
-  assertFrame(frame);
-  writeHeader(frameMagic, frame, into, at);
+/** What is said of a unit before its payload. */
+export interface UnitHeader {
+  readonly unit: number;
+  readonly payloadBytes: number;
 }
 
-/** What follows the last frame. */
+/** Writes a unit's header into `into` at `at`, where {@link unitHeaderBytes} must fit. */
+export function writeUnitHeader({ unit, payloadBytes }: UnitHeader, into: Buffer, at: number): void {
+  assert(Number.isInteger(unit) && unit >= 0 && unit < 2 ** 32, `a lane's unit ${unit}`);
+  assert(Number.isInteger(payloadBytes) && isPayload(payloadBytes), `unit ${unit} of ${payloadBytes} bytes`);
+  writeHeader(unitMagic, { unit, payloadBytes }, into, at);
+}
+
+/** What follows the last unit. */
 export function renderEnd(): Buffer {
-  const end = Buffer.alloc(frameHeaderBytes);
-  writeHeader(endMagic, { unit: 0, offset: 0, length: 0 }, end, 0);
+  const end = Buffer.alloc(unitHeaderBytes);
+  writeHeader(endMagic, { unit: 0, payloadBytes: 0 }, end, 0);
   return end;
 }
 
-function writeHeader(magic: number, { unit, offset, length }: Frame, into: Buffer, at: number): void {
+function writeHeader(magic: number, { unit, payloadBytes }: UnitHeader, into: Buffer, at: number): void {
   into.writeUInt32BE(magic, at);
   into.writeUInt32BE(unit, at + 4);
-  into.writeUInt32BE(Math.floor(offset / 2 ** 32), at + 8);
-  into.writeUInt32BE(offset % 2 ** 32, at + 12);
-  into.writeUInt32BE(length, at + 16);
-  into.writeUInt32BE(crc32(into.subarray(at, at + 20)), at + 20);
+  into.writeUInt32BE(payloadBytes, at + 8);
+  into.writeUInt32BE(crc32(into.subarray(at, at + 12)), at + 12);
 }
 
-function assertFrame({ unit, offset, length }: Frame): void {
-  assert(Number.isInteger(unit) && unit >= 0 && unit < 2 ** 32, `frame of unit ${unit}`);
-  assert(Number.isInteger(length) && length > 0 && length <= frameBytesMax, `frame of ${length} bytes`);
-  assert(offset >= 0 && Number.isSafeInteger(offset) && Number.isSafeInteger(offset + length), `frame at ${offset}`);
+function isPayload(bytes: number): boolean {
+  return bytes > 0 && bytes <= unitPayloadBytesMax;
 }
 
 const endHeader = renderEnd();
 
-/** `undefined` for the end. Throws `BadRequest` for anything that {@link writeFrameHeader} would not have written. */
-export function parseFrameHeader(header: Buffer): Frame | undefined {
-  assert(header.length === frameHeaderBytes, "a frame header of the wrong length");
+/** `undefined` for the end. Throws `BadRequest` for anything that {@link writeUnitHeader} would not have written. */
+export function parseUnitHeader(header: Buffer): UnitHeader | undefined {
+  assert(header.length === unitHeaderBytes, "a unit header of the wrong length");
   if (header.equals(endHeader)) return undefined;
   const refuse = (what: string) => new LongshoreError("BadRequest", `lane: ${what}`);
-  if (header.readUInt32BE(0) !== frameMagic) throw refuse("no frame begins where one should");
-  if (header.readUInt32BE(20) !== crc32(header.subarray(0, 20))) throw refuse("a frame's header is damaged");
-  const frame = {
-    unit: header.readUInt32BE(4),
-    offset: header.readUInt32BE(8) * 2 ** 32 + header.readUInt32BE(12),
-    length: header.readUInt32BE(16),
-  };
-  const isSound =
-    frame.length > 0 && frame.length <= frameBytesMax && Number.isSafeInteger(frame.offset + frame.length);
-  if (!isSound) throw refuse(`a frame announces ${frame.length} bytes at ${frame.offset}`);
-  return frame;
+  if (header.readUInt32BE(0) !== unitMagic) throw refuse("no unit begins where one should");
+  if (header.readUInt32BE(12) !== crc32(header.subarray(0, 12))) throw refuse("a unit's header is damaged");
+  const unit = header.readUInt32BE(4);
+  const payloadBytes = header.readUInt32BE(8);
+  if (!isPayload(payloadBytes)) throw refuse(`unit ${unit} announces ${payloadBytes} bytes`);
+  return { unit, payloadBytes };
 }
 
-/** What comes out of a stream: that a frame begins, then its payload in pieces, in order; after all frames the end. */
+/** What comes out of a stream: that a unit begins, then its payload in pieces, in order; after all units the end. */
 export type Piece =
   | { readonly kind: "end" }
-  | { readonly kind: "frame"; readonly frame: Frame }
+  | { readonly kind: "unit"; readonly header: UnitHeader }
   | {
       readonly kind: "payload";
-      readonly frame: Frame;
-      /** Where in the image this piece belongs. */
-      readonly offset: number;
       /** A view of what was fed, never a copy. */
       readonly data: Buffer;
-      /** Whether the frame ends with this piece. */
+      /** Whether the unit's payload ends with this piece. */
       readonly isLast: boolean;
     };
 
-/** Takes frames apart as their bytes arrive, cut anywhere. Holds what was fed and not yet asked for, no more. */
-export class FrameDecoder {
-  readonly #header = Buffer.alloc(frameHeaderBytes);
+/** Takes units apart as their bytes arrive, cut anywhere. Holds what was fed and not yet asked for, no more. */
+export class UnitDecoder {
+  readonly #header = Buffer.alloc(unitHeaderBytes);
   #headerFilled = 0;
-  #frame: Frame | undefined;
-  #received = 0;
+  #payloadLeft = 0;
   #hasEnded = false;
   #fed: Buffer[] = [];
 
@@ -171,7 +167,7 @@ export class FrameDecoder {
     if (chunk.length > 0) this.#fed.push(chunk);
   }
 
-  /** Whether the end was among what {@link FrameDecoder.next} gave. */
+  /** Whether the end was among what {@link UnitDecoder.next} gave. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
@@ -179,31 +175,30 @@ export class FrameDecoder {
   /** The next piece, `undefined` when more must be fed first. Throws `BadRequest`, after which nothing more is to be asked. */
   next(): Piece | undefined {
     if (this.#hasEnded && this.#fed.length > 0) throw new LongshoreError("BadRequest", "lane: bytes follow the end");
-    return this.#frame === undefined ? this.#nextFrame() : this.#nextPayload(this.#frame);
+    return this.#payloadLeft === 0 ? this.#nextUnit() : this.#nextPayload();
   }
 
-  #nextFrame(): Piece | undefined {
-    while (this.#headerFilled < frameHeaderBytes) {
-      const part = this.#shift(frameHeaderBytes - this.#headerFilled);
+  #nextUnit(): Piece | undefined {
+    while (this.#headerFilled < unitHeaderBytes) {
+      const part = this.#shift(unitHeaderBytes - this.#headerFilled);
       if (part === undefined) return undefined;
       this.#headerFilled += part.copy(this.#header, this.#headerFilled);
     }
     this.#headerFilled = 0;
-    this.#received = 0;
-    this.#frame = parseFrameHeader(this.#header);
-    if (this.#frame !== undefined) return { kind: "frame", frame: this.#frame };
+    const header = parseUnitHeader(this.#header);
+    if (header !== undefined) {
+      this.#payloadLeft = header.payloadBytes;
+      return { kind: "unit", header };
+    }
     this.#hasEnded = true;
     return { kind: "end" };
   }
 
-  #nextPayload(frame: Frame): Piece | undefined {
-    const data = this.#shift(frame.length - this.#received);
+  #nextPayload(): Piece | undefined {
+    const data = this.#shift(this.#payloadLeft);
     if (data === undefined) return undefined;
-    const offset = frame.offset + this.#received;
-    this.#received += data.length;
-    const isLast = this.#received === frame.length;
-    if (isLast) this.#frame = undefined;
-    return { kind: "payload", frame, offset, data, isLast };
+    this.#payloadLeft -= data.length;
+    return { kind: "payload", data, isLast: this.#payloadLeft === 0 };
   }
 
   /** At most `bytesMax` bytes of the oldest chunk. */

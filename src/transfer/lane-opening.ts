@@ -61,5 +61,7 @@ function readAtLeast(stream: Duplex, bytes: number): Promise<Buffer> {
     stream.on("data", onData);
     stream.on("end", onTorn);
     stream.on("close", onTorn);
+    // A stream that ended while nobody read it says so only once.
+    if (stream.readableEnded || stream.destroyed) onTorn();
   });
 }

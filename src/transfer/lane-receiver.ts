@@ -1,173 +1,162 @@
-// The target's end of an open lane, whatever carries it: takes frames off a stream and hands their payload to the sink,
-// with bounded memory. It never writes what the sink did not accept, and knows when none of its writes is in flight.
+// The target's end of an open lane on its thread, for transports that are streams: takes units off the stream, asks the main thread
+// where they belong, and has them written there, with bounded memory. Nothing is written outside what was answered.
 import type { Duplex } from "node:stream";
 import { LongshoreError } from "../domain/errors.ts";
-import type { LaneSink } from "./lane.ts";
-import { FrameDecoder, type Piece, renderStatus } from "./lane-codec.ts";
+import { type Piece, renderStatus, UnitDecoder, type UnitHeader } from "./lane-codec.ts";
+import { type FlatExtents, type FromTarget, renderError, type ToTarget } from "./lane-messages.ts";
+import type { LaneSignals } from "./lane-signals.ts";
+import { FileWriter, MessageWriter, type UnitWriter } from "./unit-writer.ts";
 
-export interface ReceiveLimits {
-  /** Payload handed to the sink and not yet written, for one lane; reading pauses above it. */
+export interface ReceiverOptions {
+  /** Negative where the sink is no file: then the main thread writes. */
+  readonly fd: number;
+  /** Payload held or handed over and not yet written; reading pauses above it. */
   readonly windowBytesMax: number;
-  /** Writes of one lane the sink has to do at once. */
-  readonly writesInFlightMax: number;
+  readonly signals: LaneSignals;
+  post(message: FromTarget): void;
 }
 
-export const receiveLimits: ReceiveLimits = { windowBytesMax: 4 * 1024 * 1024, writesInFlightMax: 64 };
+/** A unit that has begun to come in. */
+interface Incoming {
+  readonly header: UnitHeader;
+  /** Once the main thread has answered. */
+  extents: FlatExtents | undefined;
+  hasBegun: boolean;
+  readonly pieces: { readonly data: Buffer; readonly isLast: boolean }[];
+}
 
-/** Payload that arrives in small pieces is gathered to this size before it is written. */
-const gatherBytes = 256 * 1024;
-
-type End = { readonly kind: "open" } | { readonly kind: "ended" } | { readonly kind: "stopped" };
+type End = "open" | "ended" | "finished" | "stopped";
 
 export class LaneReceiver {
   readonly #stream: Duplex;
-  readonly #sink: LaneSink;
-  readonly #limits: ReceiveLimits;
-  readonly #onError: (error: Error) => void;
-  readonly #decoder = new FrameDecoder();
-  readonly #joined = Promise.withResolvers<void>();
-  #end: End = { kind: "open" };
-  #gather: { readonly buffer: Buffer; filled: number; readonly unit: number; readonly offset: number } | undefined;
+  readonly #options: ReceiverOptions;
+  readonly #decoder = new UnitDecoder();
+  readonly #writer: UnitWriter;
+  /** In the order of arrival; the first one is being written. */
+  readonly #incoming: Incoming[] = [];
+  #end: End = "open";
+  /** Bytes of pieces that wait for their unit's turn. */
+  #bytesHeld = 0;
+  /** Bytes handed over and not yet written. */
   #bytesInFlight = 0;
-  #writesInFlight = 0;
 
-  /** `onError` is called at most once, for whatever breaks the lane but {@link LaneReceiver.stop}. */
-  constructor(stream: Duplex, sink: LaneSink, options: { limits: ReceiveLimits; onError: (error: Error) => void }) {
+  /** `rest` was read from the stream before. The last message it posts is `ended`. */
+  constructor(stream: Duplex, rest: Buffer, options: ReceiverOptions) {
     this.#stream = stream;
-    this.#sink = sink;
-    this.#limits = options.limits;
-    this.#onError = options.onError;
-    stream.on("data", (chunk: Buffer) => this.feed(chunk));
+    this.#options = options;
+    this.#writer = options.fd < 0 ? this.#writerByMessage() : new FileWriter(options.fd, options.signals);
+    stream.on("data", (chunk: Buffer) => this.#feed(chunk));
     stream.on("end", () => this.#onEnd());
     stream.on("error", (error) => this.fail(new LongshoreError("StreamTorn", "lane: it broke", { cause: error })));
     stream.on("close", () => this.fail(new LongshoreError("StreamTorn", "lane: it was closed within the stream")));
     if (stream.destroyed) this.fail(new LongshoreError("StreamTorn", "lane: it was closed before it opened"));
+    this.#feed(rest);
+    // It may have ended while the ticket was looked at.
+    if (stream.readableEnded) this.#onEnd();
   }
 
-  /** Bytes in this process on their way to the sink, those being written included. */
-  get bytesHeld(): number {
-    return this.#bytesInFlight + (this.#gather?.filled ?? 0);
+  /** Whether the main thread is to answer or to write something. */
+  get isWaiting(): boolean {
+    return this.#bytesInFlight > 0 || this.#incoming.some(({ extents }) => extents === undefined);
   }
 
-  get isWriting(): boolean {
-    return this.#writesInFlight > 0;
+  take(message: ToTarget): void {
+    if (this.#end === "stopped") return;
+    if (message.kind === "stop") this.#stop();
+    if (message.kind === "finish") this.#finish();
+    if (message.kind === "written") this.#bytesInFlight -= message.bytes;
+    if (message.kind === "extents") {
+      const asked = this.#incoming.find(({ extents }) => extents === undefined);
+      if (asked !== undefined) asked.extents = message.extents;
+    }
+    this.#pump();
   }
 
-  /** Resolves when the lane has ended, for whatever reason, and no write of it is in flight any more. */
-  get joined(): Promise<void> {
-    return this.#joined.promise;
-  }
-
-  /** Takes bytes that were read from the stream already. */
-  feed(chunk: Buffer): void {
-    if (this.#end.kind !== "open") return;
+  #feed(chunk: Buffer): void {
+    if (this.#end !== "open") return;
     this.#decoder.feed(chunk);
     this.#pump();
   }
 
-  /** Breaks the lane, on purpose; resolves when no write is in flight any more. */
-  stop(): Promise<void> {
-    this.#stopWith();
-    return this.joined;
+  /** Breaks the lane for this reason, and reports it. */
+  fail(error: unknown): void {
+    if (this.#end !== "stopped") this.#stop(error);
   }
 
   #pump(): void {
+    if (this.#end === "stopped" || this.#end === "finished") return;
     try {
-      let isDrained = false;
-      while (!isDrained && this.#end.kind !== "stopped" && this.#hasRoom()) {
-        const piece = this.#decoder.next();
-        if (piece === undefined) isDrained = true;
-        else this.#take(piece);
-      }
-      const isCutShort = isDrained && this.#end.kind === "ended" && !this.#decoder.hasEnded;
+      for (let piece = this.#decoder.next(); piece !== undefined; piece = this.#decoder.next()) this.#accept(piece);
+      this.#write();
+      const isCutShort = this.#end === "ended" && !this.#decoder.hasEnded;
       if (isCutShort) throw new LongshoreError("StreamTorn", "lane: it was cut short");
       this.#settle();
     } catch (error) {
-      this.fail(error as Error);
+      this.fail(error);
     }
   }
 
-  #hasRoom(): boolean {
-    return this.#bytesInFlight < this.#limits.windowBytesMax && this.#writesInFlight < this.#limits.writesInFlightMax;
-  }
-
-  #take(piece: Piece): void {
-    if (piece.kind === "end") return;
-    if (piece.kind === "frame") this.#sink.accept(piece.frame);
-    else if (this.#gather === undefined && piece.isLast) this.#write(piece.frame.unit, piece.offset, piece.data);
-    else this.#gatherUp(piece);
-  }
-
-  /** A gathered buffer ends where it is full or the frame ends, so it is always written full. */
-  #gatherUp({ frame, offset, data }: Extract<Piece, { kind: "payload" }>): void {
-    let rest = data;
-    while (rest.length > 0) {
-      const at = offset + data.length - rest.length;
-      this.#gather ??= {
-        buffer: Buffer.allocUnsafe(Math.min(gatherBytes, frame.offset + frame.length - at)),
-        filled: 0,
-        unit: frame.unit,
-        offset: at,
-      };
-      const copied = rest.copy(this.#gather.buffer, this.#gather.filled);
-      this.#gather.filled += copied;
-      rest = rest.subarray(copied);
-      if (this.#gather.filled < this.#gather.buffer.length) continue;
-      this.#write(this.#gather.unit, this.#gather.offset, this.#gather.buffer);
-      this.#gather = undefined;
+  /** A unit is asked for as soon as its header is here, while those before it are still being written. */
+  #accept(piece: Piece): void {
+    if (piece.kind === "unit") {
+      this.#incoming.push({ header: piece.header, extents: undefined, hasBegun: false, pieces: [] });
+      this.#options.post({ kind: "begin", ...piece.header });
+    } else if (piece.kind === "payload") {
+      this.#incoming.at(-1)?.pieces.push(piece);
+      this.#bytesHeld += piece.data.length;
     }
   }
 
-  #write(unit: number, offset: number, data: Buffer): void {
-    this.#bytesInFlight += data.length;
-    this.#writesInFlight++;
-    const isWritten = async () => {
-      try {
-        await this.#sink.write(unit, offset, data);
-      } catch (error) {
-        this.fail(error as Error);
-      } finally {
-        this.#bytesInFlight -= data.length;
-        this.#writesInFlight--;
-        this.#pump();
-      }
-    };
-    void isWritten();
+  #write(): void {
+    for (let first = this.#incoming[0]; first?.extents !== undefined; first = this.#incoming[0]) {
+      if (!first.hasBegun) this.#writer.begin(first.header.unit, first.extents);
+      first.hasBegun = true;
+      const piece = this.#bytesInFlight < this.#options.windowBytesMax ? first.pieces.shift() : undefined;
+      if (piece === undefined) return;
+      this.#bytesHeld -= piece.data.length;
+      this.#writer.put(piece.data, piece.isLast);
+      if (!piece.isLast) continue;
+      this.#incoming.shift();
+      this.#options.post({ kind: "arrived", unit: first.header.unit });
+    }
+  }
+
+  #writerByMessage(): UnitWriter {
+    return new MessageWriter((message) => {
+      this.#bytesInFlight += message.data.length;
+      this.#options.post(message);
+    });
   }
 
   #onEnd(): void {
-    if (this.#end.kind !== "open") return;
-    this.#end = { kind: "ended" };
+    if (this.#end !== "open") return;
+    this.#end = "ended";
     this.#pump();
   }
 
   /** Reads on or pauses, and ends what is at its end. */
   #settle(): void {
-    if (this.#end.kind === "open") {
-      if (this.#hasRoom()) this.#stream.resume();
+    if (this.#end === "open") {
+      if (this.#bytesHeld + this.#bytesInFlight < this.#options.windowBytesMax) this.#stream.resume();
       else this.#stream.pause();
-      return;
+    } else if (this.#end === "ended" && this.#incoming.length === 0 && this.#bytesInFlight === 0) {
+      this.#end = "finished";
+      this.#options.post({ kind: "finished" });
     }
-    if (this.#writesInFlight > 0) return;
-    if (this.#end.kind === "ended") {
-      this.#end = { kind: "stopped" };
-      // The same answer as to the ticket tells the sender that everything it sent was taken.
-      this.#stream.end(renderStatus());
-    }
-    this.#joined.resolve();
   }
 
-  /** Breaks the lane for this reason, and reports it. */
-  fail(error: Error): void {
-    if (this.#end.kind === "stopped") return;
-    this.#stopWith();
-    this.#onError(error);
+  #finish(): void {
+    if (this.#end !== "finished") return;
+    this.#end = "stopped";
+    this.#options.post({ kind: "ended" });
+    // The same answer as to the ticket tells the sender that everything it sent was taken.
+    this.#stream.end(renderStatus());
   }
 
-  #stopWith(): void {
-    this.#end = { kind: "stopped" };
-    this.#gather = undefined;
+  #stop(error?: unknown): void {
+    this.#end = "stopped";
+    this.#incoming.length = 0;
     this.#stream.destroy();
-    if (this.#writesInFlight === 0) this.#joined.resolve();
+    this.#options.post({ kind: "ended", error: error === undefined ? undefined : renderError(error) });
   }
 }

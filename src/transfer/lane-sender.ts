@@ -1,64 +1,78 @@
-// The source's end of an open lane, whatever carries it. Frames are gathered into chunks, so that scattered blocks do
-// not cost a system call each, and the chunks are few: they are the lane's whole memory.
+// The source's end of an open lane on its thread, for transports that are streams: reads units off the source's file straight into
+// the chunks that are sent, and hashes them there. The chunks are few: they are the lane's whole memory.
+import { createHash, type Hash } from "node:crypto";
+import { readSync } from "node:fs";
 import type { Duplex } from "node:stream";
-import { assert } from "../base/assert.ts";
-import type { Clock } from "../base/clock.ts";
-import { LongshoreError } from "../domain/errors.ts";
-import type { Frame, Lane, Pace } from "./lane.ts";
-import { frameHeaderBytes, parseStatus, renderEnd, writeFrameHeader } from "./lane-codec.ts";
+import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
+import { type FromSource, renderError, type SourceEnded, type ToSource } from "./lane-messages.ts";
+import type { LaneSignals } from "./lane-signals.ts";
 
 const chunkBytes = 256 * 1024;
 /** Chunks of a lane that are being filled or written; with their size, its window. */
 const chunksMax = 8;
-/** A chunk that is not full is sent after this time. */
-const lingerMs = 2;
-/** Pacing lets through this much at once, so that a low rate still moves often enough not to look idle. */
-const paceBytes = 64 * 1024;
+/** After so many bytes the thread looks at what else there is, such as messages and other lanes. */
+const turnBytes = 1024 * 1024;
+/** More is asked for when less than this may still be sent, so that a grant is here when it is needed. */
+const creditLow = 128 * 1024;
+
+export interface SenderOptions {
+  /** Negative where the source is no file: then the main thread reads. */
+  readonly fd: number;
+  readonly hasDigests: boolean;
+  /** Whether bytes must be granted before they are sent. */
+  readonly isPaced: boolean;
+  readonly signals: LaneSignals;
+  post(message: FromSource): void;
+}
+
+type Send = Extract<ToSource, { kind: "send" }>;
 
 interface Chunk {
   readonly buffer: Buffer;
   filled: number;
-  isLingering: boolean;
 }
 
-export interface LaneSenderOptions {
-  readonly clock: Clock;
-  readonly pace?: Pace | undefined;
-  /** Bytes that went over the wire before the first frame. */
-  readonly bytesSentBefore: number;
-}
+/** Why the source cannot be read; the connection is not to blame. */
+class SourceError extends Error {}
 
-export class LaneSender implements Lane {
+export class LaneSender {
   readonly #stream: Duplex;
-  readonly #options: LaneSenderOptions;
+  readonly #options: SenderOptions;
+  readonly #queue: Send[] = [];
   readonly #spare: Buffer[] = [];
-  /** Aborted with a `StreamTorn` when the lane breaks. */
-  readonly #broken = new AbortController();
-  readonly #closed = Promise.withResolvers<void>();
   #chunksMade = 0;
   #filling: Chunk | undefined;
-  #onSpare: (() => void) | undefined;
-  /** The turn of the last frame; never rejects. */
-  #tail: Promise<void> = Promise.resolve();
+  /** Digests of units that end in the chunk being filled. */
+  #complete: (string | undefined)[] = [];
+  #hash: Hash | undefined;
+  /** From here on the payload in the chunk being filled is not hashed yet. */
+  #hashFrom = 0;
+  #credit = 0;
+  /** Bytes of the queue that were not granted yet. */
+  #ungranted = 0;
+  #isAsking = false;
+  #bytesThisTurn = 0;
+  #read: Uint8Array | undefined;
   #isClosing = false;
   #hasEnded = false;
+  #isReading = true;
+  #isClosed = false;
+  #hasToldEnd = false;
+  #broken: { readonly error: unknown } | undefined;
   #answer: Buffer = Buffer.alloc(0);
-  #bytesSent: number;
+  #wake: (() => void) | undefined;
 
-  constructor(stream: Duplex, options: LaneSenderOptions) {
+  /** The last message it posts is `ended`. */
+  constructor(stream: Duplex, options: SenderOptions) {
     this.#stream = stream;
     this.#options = options;
-    this.#bytesSent = options.bytesSentBefore;
     stream.on("data", (chunk: Buffer) => this.#onData(chunk));
     stream.on("end", () => this.#onEnd());
     stream.on("error", (error) => this.destroy(error));
     stream.on("close", () => this.#onClose());
     if (stream.destroyed) this.#onClose();
     stream.resume();
-  }
-
-  get bytesSent(): number {
-    return this.#bytesSent;
+    void this.#run();
   }
 
   /** Whether the other side is to take or to answer something. */
@@ -66,112 +80,185 @@ export class LaneSender implements Lane {
     return this.#chunksMade > this.#spare.length + (this.#filling === undefined ? 0 : 1) || this.#hasEnded;
   }
 
-  async send(frame: Frame, payload: Uint8Array): Promise<void> {
-    if (this.#isClosing) throw new LongshoreError("StreamTorn", "lane: it was closed before");
-    assert(payload.length === frame.length, `a frame of ${frame.length} bytes with ${payload.length} of payload`);
-    const turn = this.#tail.then(() => this.#put(frame, payload));
-    this.#tail = turn.catch((error) => this.destroy(error));
-    await turn;
+  take(message: ToSource): void {
+    if (message.kind === "send") {
+      this.#queue.push(message);
+      this.#ungranted += unitHeaderBytes + message.payloadBytes;
+      if (this.#options.isPaced) this.#askCredit();
+    } else if (message.kind === "credit") {
+      this.#credit += message.bytes;
+      this.#ungranted -= message.bytes;
+      this.#isAsking = false;
+      this.#askCredit();
+    } else if (message.kind === "bytes") this.#read = message.data;
+    else if (message.kind === "close") this.#isClosing = true;
+    else if (message.kind === "destroy") this.destroy(new Error("it was destroyed"));
+    this.#wake?.();
   }
 
-  async close(): Promise<void> {
-    if (!this.#isClosing) {
-      this.#isClosing = true;
-      await this.#tail;
-      await this.#end();
-    }
-    await this.#closed.promise;
-    this.#broken.signal.throwIfAborted();
-  }
-
-  destroy(reason: unknown): void {
-    const isTakenWhole = this.#hasEnded && this.#stream.readableEnded && this.#isAnswered();
-    if (isTakenWhole || this.#broken.signal.aborted) return;
-    this.#broken.abort(new LongshoreError("StreamTorn", "lane: it broke", { cause: reason }));
-    this.#onSpare?.();
+  destroy(error: unknown): void {
+    if (this.#broken !== undefined || this.#isTakenWhole()) return;
+    this.#broken = { error };
     this.#stream.destroy();
+    this.#wake?.();
   }
 
-  async #put(frame: Frame, payload: Uint8Array): Promise<void> {
-    this.#broken.signal.throwIfAborted();
-    const header = Buffer.allocUnsafe(frameHeaderBytes);
-    writeFrameHeader(frame, header, 0);
-    await this.#append(header);
-    await this.#append(payload);
-    this.#linger();
-  }
-
-  async #append(bytes: Uint8Array): Promise<void> {
-    const { pace } = this.#options;
-    if (pace === undefined) return this.#copy(bytes);
-    for (let at = 0; at < bytes.length; at += paceBytes) {
-      const part = bytes.subarray(at, at + paceBytes);
-      await pace.take(part.length, this.#broken.signal);
-      await this.#copy(part);
-      // What is let through goes out, or a low rate would be sent in bursts of a whole chunk.
-      this.#linger();
+  async #run(): Promise<void> {
+    try {
+      for (let unit = await this.#nextUnit(); unit !== undefined; unit = await this.#nextUnit()) await this.#put(unit);
+      this.#end();
+    } catch (error) {
+      this.destroy(error);
+    } finally {
+      this.#isReading = false;
+      this.#tellEnded();
     }
   }
 
-  async #copy(bytes: Uint8Array): Promise<void> {
-    let at = 0;
-    while (at < bytes.length) {
+  /** `undefined` when all is sent and no more will come. What was gathered goes out before it waits. */
+  async #nextUnit(): Promise<Send | undefined> {
+    if (this.#queue.length === 0 && this.#filling !== undefined) {
+      await nextTurn();
+      if (this.#queue.length === 0) this.#writeOut();
+    }
+    await this.#until(() => this.#queue.length > 0 || this.#isClosing);
+    return this.#queue.shift();
+  }
+
+  /** Waits for a message or the stream to make the condition true; throws when the lane is broken meanwhile. */
+  async #until(condition: () => boolean): Promise<void> {
+    while (this.#broken === undefined && !condition()) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+    if (this.#broken !== undefined) throw this.#broken.error;
+  }
+
+  async #put({ unit, payloadBytes, extents }: Send): Promise<void> {
+    const header = Buffer.allocUnsafe(unitHeaderBytes);
+    writeUnitHeader({ unit, payloadBytes }, header, 0);
+    await this.#each(unitHeaderBytes, (chunk, length, done) => {
+      header.copy(chunk.buffer, chunk.filled, done, done + length);
+    });
+    this.#hash = this.#options.hasDigests ? createHash("sha256") : undefined;
+    this.#hashFrom = this.#filling?.filled ?? 0;
+    for (let at = 0; at < extents.length; at += 2) {
+      const offset = extents[at] ?? 0;
+      await this.#each(extents[at + 1] ?? 0, (chunk, length, done) => this.#readInto(chunk, offset + done, length));
+    }
+    this.#hashUp();
+    this.#complete.push(this.#hash?.digest("hex"));
+    this.#hash = undefined;
+    // It may have ended just where a chunk did, which has left already.
+    if (this.#filling === undefined) this.#tellSent();
+  }
+
+  /** Calls `fill` for pieces of `bytes` as they may be sent and fit into a chunk. */
+  async #each(
+    bytes: number,
+    fill: (chunk: Chunk, length: number, done: number) => void | Promise<void>,
+  ): Promise<void> {
+    for (let done = 0; done < bytes; ) {
+      if (this.#options.isPaced && this.#credit === 0) await this.#awaitCredit();
       const chunk = this.#filling ?? (await this.#nextChunk());
-      const part = bytes.subarray(at, at + chunk.buffer.length - chunk.filled);
-      chunk.buffer.set(part, chunk.filled);
-      chunk.filled += part.length;
-      at += part.length;
+      const room = Math.min(bytes - done, chunk.buffer.length - chunk.filled);
+      const length = this.#options.isPaced ? Math.min(room, this.#credit) : room;
+      const filling = fill(chunk, length, done);
+      if (filling !== undefined) await filling;
+      chunk.filled += length;
+      done += length;
+      if (this.#options.isPaced) this.#spend(length);
       if (chunk.filled === chunk.buffer.length) this.#writeOut();
+      if (this.#bytesThisTurn >= turnBytes) await this.#turn();
     }
+  }
+
+  #readInto(chunk: Chunk, offset: number, length: number): void | Promise<void> {
+    if (this.#options.fd < 0) return this.#readByMessage(chunk, offset, length);
+    // The main thread closes the file when this thread has said that it ended; until then it is ours to read.
+    if (this.#options.signals.isStopped) throw new Error("it was destroyed");
+    try {
+      readWhole(this.#options.fd, chunk.buffer.subarray(chunk.filled, chunk.filled + length), offset);
+    } catch (error) {
+      throw new SourceError("cannot read the source", { cause: error });
+    }
+  }
+
+  async #readByMessage(chunk: Chunk, offset: number, length: number): Promise<void> {
+    this.#options.post({ kind: "read", offset, length });
+    await this.#until(() => this.#read !== undefined);
+    chunk.buffer.set(this.#read ?? [], chunk.filled);
+    this.#read = undefined;
+  }
+
+  async #awaitCredit(): Promise<void> {
+    // What was let through goes out, or a low rate would be sent in bursts of a whole chunk.
+    this.#writeOut();
+    this.#askCredit();
+    await this.#until(() => this.#credit > 0);
+  }
+
+  #askCredit(): void {
+    if (this.#isAsking || this.#ungranted === 0 || this.#credit > creditLow) return;
+    this.#isAsking = true;
+    this.#options.post({ kind: "credit", bytes: this.#ungranted });
+  }
+
+  #spend(bytes: number): void {
+    this.#credit -= bytes;
+    this.#askCredit();
   }
 
   async #nextChunk(): Promise<Chunk> {
-    if (this.#spare.length === 0 && this.#chunksMade === chunksMax) {
-      await new Promise<void>((resolve) => {
-        this.#onSpare = resolve;
-      });
-    }
-    this.#broken.signal.throwIfAborted();
+    await this.#until(() => this.#spare.length > 0 || this.#chunksMade < chunksMax);
     let buffer = this.#spare.pop();
     if (buffer === undefined) {
       buffer = Buffer.allocUnsafeSlow(chunkBytes);
       this.#chunksMade++;
     }
-    this.#filling = { buffer, filled: 0, isLingering: false };
+    this.#hashFrom = 0;
+    this.#filling = { buffer, filled: 0 };
     return this.#filling;
+  }
+
+  #hashUp(): void {
+    if (this.#hash === undefined || this.#filling === undefined) return;
+    this.#hash.update(this.#filling.buffer.subarray(this.#hashFrom, this.#filling.filled));
+    this.#hashFrom = this.#filling.filled;
   }
 
   #writeOut(): void {
     if (this.#filling === undefined) return;
+    this.#hashUp();
     const { buffer, filled } = this.#filling;
     this.#filling = undefined;
-    this.#bytesSent += filled;
+    this.#bytesThisTurn += filled;
+    this.#options.signals.addSent(filled);
     this.#stream.write(buffer.subarray(0, filled), (error) => {
       if (error) return this.destroy(error);
       this.#spare.push(buffer);
-      this.#onSpare?.();
-      this.#onSpare = undefined;
+      this.#wake?.();
     });
+    this.#tellSent();
   }
 
-  /** Sees to it that what was gathered goes out soon, even if nothing follows. */
-  #linger(): void {
-    const chunk = this.#filling;
-    if (chunk === undefined || chunk.isLingering) return;
-    chunk.isLingering = true;
-    const writeOut = () => {
-      if (this.#filling === chunk) this.#writeOut();
-    };
-    // A lane that breaks meanwhile has nothing to write.
-    this.#options.clock.sleep(lingerMs, this.#broken.signal).then(writeOut, () => {});
+  #tellSent(): void {
+    if (this.#complete.length > 0) this.#options.post({ kind: "sent", digests: this.#complete });
+    this.#complete = [];
   }
 
-  async #end(): Promise<void> {
-    this.#broken.signal.throwIfAborted();
-    await this.#copy(renderEnd());
-    this.#writeOut();
+  async #turn(): Promise<void> {
+    this.#bytesThisTurn = 0;
+    await nextTurn();
+    if (this.#broken !== undefined) throw this.#broken.error;
+  }
+
+  #end(): void {
+    const end = renderEnd();
+    this.#options.signals.addSent(end.length);
     this.#hasEnded = true;
-    this.#stream.end();
+    this.#stream.end(end);
   }
 
   #onData(chunk: Buffer): void {
@@ -190,11 +277,38 @@ export class LaneSender implements Lane {
 
   #onClose(): void {
     this.destroy(new Error("the connection was closed"));
-    this.#closed.resolve();
+    this.#isClosed = true;
+    this.#tellEnded();
+  }
+
+  /** Once nothing reads and nothing is connected any more. */
+  #tellEnded(): void {
+    if (this.#isReading || !this.#isClosed || this.#hasToldEnd) return;
+    this.#hasToldEnd = true;
+    this.#options.post(endedBy(this.#broken?.error));
   }
 
   /** Whether the target said, after the end, that all was taken. */
-  #isAnswered(): boolean {
-    return parseStatus(this.#answer)?.kind === "accepted";
+  #isTakenWhole(): boolean {
+    return this.#hasEnded && this.#stream.readableEnded && parseStatus(this.#answer)?.kind === "accepted";
   }
 }
+
+function endedBy(error: unknown): SourceEnded {
+  if (error === undefined) return { kind: "ended", isTaken: true };
+  if (error instanceof SourceError) {
+    return { kind: "ended", isTaken: false, error: renderError(error.cause), blame: "source" };
+  }
+  return { kind: "ended", isTaken: false, error: renderError(error) };
+}
+
+/** Fills `into` from `offset` of the file. */
+function readWhole(fd: number, into: Buffer, offset: number): void {
+  for (let done = 0; done < into.length; ) {
+    const read = readSync(fd, into, done, into.length - done, offset + done);
+    if (read === 0) throw new Error(`the file ends at ${offset + done}, before ${offset + into.length}`);
+    done += read;
+  }
+}
+
+const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));

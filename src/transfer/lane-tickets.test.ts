@@ -4,7 +4,7 @@ import { seededDice } from "../base/dice.ts";
 import type { LaneSink } from "./lane.ts";
 import { LaneTickets, ticketLifeMs, ticketsMax } from "./lane-tickets.ts";
 
-const sink: LaneSink = { accept: () => {}, write: async () => {} };
+const sink: LaneSink = { fd: -1, begin: () => [], write: async () => {}, arrived: () => {} };
 const bindingOf = (owner: string) => ({ owner, epoch: 3, lane: 1, peerClusterUid: "peer" });
 
 function book() {

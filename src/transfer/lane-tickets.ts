@@ -38,17 +38,18 @@ export class LaneTickets {
   }
 
   /**
-   * Uses a ticket up. One shown by another peer is used up as well: it is no secret any more.
+   * Uses a ticket up. One shown by another peer is used up as well: it is no secret any more. Without a peer, as where nobody
+   * proves who he is, the ticket is all there is.
    * Throws `TicketRefused`, which does not tell an unknown ticket from one that was used.
    */
-  redeem(ticket: string, peerClusterUid: string): Admission {
+  redeem(ticket: string, peerClusterUid?: string): Admission {
     const found = this.#waiting.get(ticket);
     this.#waiting.delete(ticket);
     if (found === undefined) throw new LongshoreError("TicketRefused", "lane: the ticket is unknown, used or revoked");
     if (this.#clock.monotonicMs() >= found.expiresAtMs) {
       throw new LongshoreError("TicketRefused", "lane: the ticket has expired");
     }
-    if (found.binding.peerClusterUid !== peerClusterUid) {
+    if (peerClusterUid !== undefined && found.binding.peerClusterUid !== peerClusterUid) {
       throw new LongshoreError("TicketRefused", `lane: the ticket is not for cluster ${peerClusterUid}`);
     }
     return found;

@@ -1,11 +1,16 @@
-// The source's side of tls lanes: connects, makes sure who answers, shows the ticket, and hands out the open lane.
-import { connect, type TLSSocket } from "node:tls";
+// The source's side of tls lanes on the main thread: has a thread connect, makes sure who answers, and hands out the open lane.
+import { X509Certificate } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Lane, LaneDialer, LaneTarget } from "./lane.ts";
-import { isTicket, parseStatus, preambleBytes, renderPreamble } from "./lane-codec.ts";
-import { LaneSender } from "./lane-sender.ts";
-import { type Authorize, keepAliveMs, type LaneCredentials, parseAddress, peerChain, tlsVersion } from "./tls-peer.ts";
+import { isTicket, preambleBytes } from "./lane-codec.ts";
+import { parseError } from "./lane-failure.ts";
+import type { FromSource, SourceEnded, ToSource } from "./lane-messages.ts";
+import { LaneSignals } from "./lane-signals.ts";
+import type { LaneThreads, ThreadLease } from "./lane-threads.ts";
+import { SourceLane } from "./source-lane.ts";
+import { type Authorize, type LaneCredentials, parseAddress } from "./tls-peer.ts";
+import type { TlsSourceJob } from "./tls-source-thread.ts";
 
 export interface TlsLaneDialerOptions {
   readonly credentials: LaneCredentials;
@@ -13,6 +18,8 @@ export interface TlsLaneDialerOptions {
   trust(peerClusterUid: string): readonly string[];
   readonly authorize: Authorize;
   readonly clock: Clock;
+  /** Where its lanes run; several dialers share them. */
+  readonly threads: LaneThreads;
   readonly limits?: Partial<TlsLaneDialerLimits>;
 }
 
@@ -39,108 +46,115 @@ type Settings = TlsLaneDialerOptions & { readonly limits: TlsLaneDialerLimits };
 async function openLane(to: LaneTarget, signal: AbortSignal, settings: Settings): Promise<Lane> {
   signal.throwIfAborted();
   if (!isTicket(to.ticket)) throw new LongshoreError("BadRequest", `lane to ${to.address}: the ticket is malformed`);
-  const socket = dial(to, settings);
-  const abort = () => socket.destroy(new Error("it was aborted"));
-  signal.addEventListener("abort", abort, { once: true });
+  const signals = new LaneSignals();
+  const job = jobFor(to, signals, settings);
+  // Aborted by whatever ends the opening early; later it breaks the lane when the threads are ended.
+  const revoked = new AbortController();
   const opened = new AbortController();
-  void breakWhenLate(socket, settings, opened.signal);
+  const stop = AbortSignal.any([signal, revoked.signal, lateness(settings, opened.signal)]);
   try {
-    await secured(socket);
-    assertPeer(socket, to, settings);
-    socket.write(renderPreamble(to.ticket));
-    await accepted(socket);
-    signal.throwIfAborted();
+    const onRevoke = (reason: Error) => revoked.abort(reason);
+    const lease = await settings.threads.run(job, { isBlocking: false, signal: stop, onRevoke });
+    await accepted(lease, { to, stop, authorize: settings.authorize });
+    signals.addSent(preambleBytes);
+    const breaking = AbortSignal.any([signal, revoked.signal]);
+    return new SourceLane({
+      lease,
+      signals,
+      source: to.source,
+      pace: to.pace,
+      clock: settings.clock,
+      signal: breaking,
+    });
   } catch (error) {
-    socket.destroy();
     signal.throwIfAborted();
-    throw openingError(socket, to, error);
+    throw openingError(to, error);
   } finally {
     opened.abort();
-    signal.removeEventListener("abort", abort);
   }
-  return laneOn(socket, { ...to, signal }, settings);
 }
 
-function dial(to: LaneTarget, { credentials, trust }: Settings): TLSSocket {
-  const { host, port } = parseAddress(to.address);
+function jobFor(to: LaneTarget, signals: LaneSignals, { credentials, trust, limits }: Settings): TlsSourceJob {
   const { cert, key } = credentials.current();
-  const socket = connect({
-    ...{ host, port, cert, key, ca: [...trust(to.peerClusterUid)], ...tlsVersion },
-    // Agents are known by the URI name of their certificates, which assertPeer checks; hosts and addresses change.
-    checkServerIdentity: () => undefined,
-  });
-  socket.setNoDelay(true);
-  socket.setKeepAlive(true, keepAliveMs);
-  // An 'error' without a listener would end the process; whoever waits for something listens as well.
-  socket.on("error", () => {});
-  return socket;
+  return {
+    role: "tlsSource",
+    ...parseAddress(to.address),
+    material: { cert, key, ca: [...trust(to.peerClusterUid)] },
+    ticket: to.ticket,
+    fd: to.source.fd,
+    hasDigests: to.hasDigests,
+    isPaced: to.pace !== undefined,
+    idleMs: limits.idleMs,
+    signals: signals.buffer,
+  };
 }
 
-async function breakWhenLate(socket: TLSSocket, { clock, limits }: Settings, opened: AbortSignal): Promise<void> {
-  try {
-    await clock.sleep(limits.openingMs, opened);
-  } catch {
-    return; // It was opened, or failed, in time.
-  }
-  socket.destroy(new LongshoreError("Unreachable", `lane: no answer within ${limits.openingMs} ms`));
+/** Aborts when the time for the opening is over, unless it was opened, or failed, before. */
+function lateness({ clock, limits }: Settings, opened: AbortSignal): AbortSignal {
+  const late = new AbortController();
+  const abort = () => late.abort(new LongshoreError("Unreachable", `lane: no answer within ${limits.openingMs} ms`));
+  clock.sleep(limits.openingMs, opened).then(abort, () => {});
+  return late.signal;
 }
 
-/** Resolves when the handshake is done and a CA of ours vouches for the other side. */
-function secured(socket: TLSSocket): Promise<void> {
+interface Opening {
+  readonly to: LaneTarget;
+  readonly stop: AbortSignal;
+  readonly authorize: Authorize;
+}
+
+/** Resolves when the target accepts the ticket, which it is shown once we know who it is. Otherwise the thread is released. */
+function accepted(lease: ThreadLease, { to, stop, authorize }: Opening): Promise<void> {
+  const { port } = lease;
   return new Promise((resolve, reject) => {
-    socket.once("secureConnect", resolve);
-    socket.once("error", reject);
-    socket.once("close", () => reject(new Error("it was closed within the handshake")));
+    const post = (message: ToSource) => port.postMessage(message);
+    const onStop = () => fail(stop.reason);
+    const fail = (error: unknown) => {
+      post({ kind: "destroy" });
+      reject(error);
+    };
+    const onMessage = (message: FromSource) => {
+      if (message.kind === "peer") judge(message.chain);
+      else if (message.kind === "opened") end(resolve);
+      else if (message.kind === "ended") onEnded(message);
+    };
+    const judge = (chain: readonly Uint8Array[]) => {
+      try {
+        assertPeer(chain, to, authorize);
+        post({ kind: "proceed" });
+      } catch (error) {
+        fail(error);
+      }
+    };
+    const onEnded = ({ error, blame }: SourceEnded) => {
+      end(() => lease.release());
+      const cause = error && parseError(error);
+      reject(blame === "certificate" ? new LongshoreError("Untrusted", "its certificate", { cause }) : cause);
+    };
+    const onClose = () => onEnded({ kind: "ended", isTaken: false });
+    const end = (then: () => void) => {
+      stop.removeEventListener("abort", onStop);
+      port.off("message", onMessage);
+      port.off("close", onClose);
+      then();
+    };
+    port.on("message", onMessage);
+    port.on("close", onClose);
+    stop.addEventListener("abort", onStop, { once: true });
+    if (stop.aborted) onStop();
   });
 }
 
-function assertPeer(socket: TLSSocket, to: LaneTarget, { authorize }: Settings): void {
-  const peer = authorize(peerChain(socket));
+function assertPeer(chain: readonly Uint8Array[], to: LaneTarget, authorize: Authorize): void {
+  const peer = authorize(chain.map((der) => new X509Certificate(der)));
   if (peer?.clusterUid === to.peerClusterUid) return;
   const who = peer === undefined ? "no agent known here" : `of cluster ${peer.clusterUid}`;
   throw new LongshoreError("Untrusted", `the one who answers is ${who}, not of cluster ${to.peerClusterUid}`);
 }
 
-/** Resolves when the target accepts the ticket; the stream is paused then. */
-function accepted(socket: TLSSocket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let received: Buffer = Buffer.alloc(0);
-    const onData = (chunk: Buffer) => {
-      received = Buffer.concat([received, chunk]);
-      try {
-        const status = parseStatus(received);
-        if (status === undefined) return;
-        socket.off("data", onData);
-        socket.pause();
-        if (status.kind === "refused") reject(status.error);
-        else resolve();
-      } catch (error) {
-        reject(error);
-      }
-    };
-    socket.on("data", onData);
-    socket.once("end", () => reject(new Error("it was closed without an answer")));
-    socket.once("error", reject);
-    socket.once("close", () => reject(new Error("it was closed without an answer")));
-  });
-}
-
-function openingError(socket: TLSSocket, { address }: LaneTarget, error: unknown): LongshoreError {
+function openingError({ address }: LaneTarget, error: unknown): LongshoreError {
   if (error instanceof LongshoreError) {
     return new LongshoreError(error.code, `lane to ${address}: ${error.message}`, { cause: error.cause });
   }
-  const code = socket.authorizationError ? "Untrusted" : "Unreachable";
-  return new LongshoreError(code, `lane to ${address}`, { cause: error });
-}
-
-function laneOn(socket: TLSSocket, to: LaneTarget & { signal: AbortSignal }, { clock, limits }: Settings): Lane {
-  const lane = new LaneSender(socket, { clock, pace: to.pace, bytesSentBefore: preambleBytes });
-  socket.setTimeout(limits.idleMs, () => {
-    if (lane.isWaiting) lane.destroy(new Error(`nothing moved for ${limits.idleMs} ms`));
-    else socket.setTimeout(limits.idleMs);
-  });
-  const abort = () => lane.destroy(to.signal.reason);
-  to.signal.addEventListener("abort", abort, { once: true });
-  socket.once("close", () => to.signal.removeEventListener("abort", abort));
-  return lane;
+  return new LongshoreError("Unreachable", `lane to ${address}`, { cause: error });
 }

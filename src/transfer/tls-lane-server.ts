@@ -1,16 +1,20 @@
-// The target's side of tls lanes: mutual TLS 1.3, a ticket, then frames into the ticket's sink.
-import { once } from "node:events";
-import type { AddressInfo, Socket } from "node:net";
-import { createServer, type Server, type TLSSocket } from "node:tls";
+// The target's side of tls lanes on the main thread: takes connections, gives each to a thread, and decides who may open a lane.
+import { X509Certificate } from "node:crypto";
+import { closeSync } from "node:fs";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import type { LaneBinding, LaneServer, LaneSink } from "./lane.ts";
+import type { LaneServer } from "./lane.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
-import { destroyAfter, readPreamble } from "./lane-opening.ts";
-import { LaneReceiver, type ReceiveLimits, receiveLimits } from "./lane-receiver.ts";
-import { type Admission, LaneTickets } from "./lane-tickets.ts";
-import { type Authorize, keepAliveMs, type LaneCredentials, peerChain, renderAddress, tlsVersion } from "./tls-peer.ts";
+import { parseError } from "./lane-failure.ts";
+import { type Connection, LaneListener } from "./lane-listener.ts";
+import type { FromTarget, ToTarget } from "./lane-messages.ts";
+import { LaneRegistry } from "./lane-registry.ts";
+import { LaneSignals } from "./lane-signals.ts";
+import type { LaneThreads, ThreadLease } from "./lane-threads.ts";
+import type { TargetLane } from "./target-lane.ts";
+import type { Authorize, LaneCredentials } from "./tls-peer.ts";
+import type { TlsTargetJob } from "./tls-target-thread.ts";
 
 export interface TlsLaneServerOptions {
   readonly credentials: LaneCredentials;
@@ -27,10 +31,16 @@ export interface TlsLaneServerOptions {
   onRefusal?(error: LongshoreError, remoteAddress: string | undefined): void;
   readonly clock: Clock;
   readonly dice: Dice;
+  /** Where its connections run; not those of the dialers. */
+  readonly threads: LaneThreads;
   readonly limits?: Partial<TlsLaneServerLimits>;
 }
 
-export interface TlsLaneServerLimits extends ReceiveLimits {
+export interface TlsLaneServerLimits {
+  /** Payload of one lane that is held or being written; reading pauses above it. */
+  readonly windowBytesMax: number;
+  /** Writes of one lane the sink has to do at once, where there is no file for the thread to write to. */
+  readonly writesInFlightMax: number;
   /** From the connection to the end of the TLS handshake, and again to a whole preamble. */
   readonly openingMs: number;
   /** A lane that neither moves nor writes for so long is closed. */
@@ -39,7 +49,8 @@ export interface TlsLaneServerLimits extends ReceiveLimits {
 }
 
 const defaultLimits: TlsLaneServerLimits = {
-  ...receiveLimits,
+  windowBytesMax: 4 * 1024 * 1024,
+  writesInFlightMax: 64,
   openingMs: 10_000,
   idleMs: 120_000,
   connectionsMax: 1024,
@@ -47,174 +58,122 @@ const defaultLimits: TlsLaneServerLimits = {
 
 /** Resolves when the port is open. */
 export async function openTlsLaneServer(options: TlsLaneServerOptions): Promise<LaneServer> {
-  const server = new TlsLaneServer(options);
-  await server.listen();
-  return server;
+  const limits = { ...defaultLimits, ...options.limits };
+  const registry = new LaneRegistry({ ...options, ...limits });
+  const settings = { ...options, limits, registry };
+  const listener = new LaneListener({
+    ...{ listen: options.listen, advertiseHost: options.advertiseHost, connectionsMax: limits.connectionsMax },
+    connect: (socketFd, remoteAddress) => new TlsConnection(socketFd, remoteAddress, settings),
+    onError: (error) => options.onRefusal?.(error, undefined),
+  });
+  await listener.listen();
+  return {
+    address: listener.address,
+    issue: (binding, sink) => registry.issue(binding, sink),
+    closeLanes: (owner) => registry.closeLanes(owner),
+    async close() {
+      const lanes = registry.closeAll();
+      await Promise.all([lanes, listener.close()]);
+    },
+  };
 }
 
-class TlsLaneServer implements LaneServer {
-  readonly #options: TlsLaneServerOptions;
-  readonly #limits: TlsLaneServerLimits;
-  readonly #tickets: LaneTickets;
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-  readonly #lanes = new Map<LaneReceiver, LaneBinding>();
-  #material: readonly string[];
-  /** What peers dial; known once the server listens, and remembered when it does not any more. */
-  address = "";
+type Settings = TlsLaneServerOptions & { readonly limits: TlsLaneServerLimits; readonly registry: LaneRegistry };
 
-  constructor(options: TlsLaneServerOptions) {
-    this.#options = options;
-    this.#limits = { ...defaultLimits, ...options.limits };
-    this.#tickets = new LaneTickets(options.clock, options.dice);
-    this.#material = this.#presentMaterial();
-    this.#server = createServer({
-      ...secureOptions(this.#material),
-      // An unverified peer gets a reason instead of a broken connection; see #verifiedCluster.
-      requestCert: true,
-      rejectUnauthorized: false,
-      handshakeTimeout: this.#limits.openingMs,
-      allowHalfOpen: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: keepAliveMs,
-    });
-    this.#server.maxConnections = this.#limits.connectionsMax;
-    // Before the listener of node:tls itself, so that each handshake uses the certificates and trust of its moment.
-    this.#server.prependListener("connection", (socket: Socket) => this.#onConnection(socket));
-    this.#server.on("secureConnection", (socket) => void this.#onSecure(socket));
-    this.#server.on("tlsClientError", (error, socket) => {
-      socket.destroy();
-      this.#report(new LongshoreError("Unauthenticated", "lane: the TLS handshake failed", { cause: error }), socket);
-    });
+/** One connection, on a thread of its own or one it shares. */
+class TlsConnection implements Connection {
+  readonly #settings: Settings;
+  readonly #remoteAddress: string | undefined;
+  readonly #signals = new LaneSignals();
+  readonly #stopped = new AbortController();
+  readonly #closed = Promise.withResolvers<void>();
+  readonly closed = this.#closed.promise;
+  #lease: ThreadLease | undefined;
+  #clusterUid: string | undefined;
+  #lane: TargetLane | undefined;
+
+  constructor(socketFd: number, remoteAddress: string | undefined, settings: Settings) {
+    this.#settings = settings;
+    this.#remoteAddress = remoteAddress;
+    void this.#start(socketFd);
   }
 
-  async listen(): Promise<void> {
-    this.#server.listen(this.#options.listen);
-    await once(this.#server, "listening");
-    // Such as too many open files: this connection is lost, the server is not.
-    this.#server.on("error", (error) =>
-      this.#report(new LongshoreError("Unreachable", "lane: a connection could not be accepted", { cause: error })),
-    );
-    const { address, port } = this.#server.address() as AddressInfo;
-    this.address = renderAddress(this.#options.advertiseHost ?? address, port);
+  stop(): void {
+    this.#stopped.abort(new LongshoreError("StreamTorn", "lane: the server closes"));
+    this.#post({ kind: "stop" });
   }
 
-  issue(binding: LaneBinding, sink: LaneSink): string {
-    return this.#tickets.issue(binding, sink);
-  }
-
-  async closeLanes(owner: string): Promise<void> {
-    this.#tickets.revoke(owner);
-    const lanes = [...this.#lanes].filter(([, binding]) => binding.owner === owner);
-    await Promise.all(lanes.map(([receiver]) => receiver.stop()));
-  }
-
-  async close(): Promise<void> {
-    const closed = this.#server.listening ? once(this.#server, "close") : Promise.resolve();
-    this.#server.close();
-    this.#tickets.revokeAll();
-    const joined = [...this.#lanes.keys()].map((receiver) => receiver.stop());
-    for (const socket of this.#sockets) socket.destroy();
-    await Promise.all([closed, ...joined]);
-  }
-
-  #onConnection(socket: Socket): void {
-    this.#sockets.add(socket);
-    socket.on("close", () => this.#sockets.delete(socket));
-    socket.on("error", closeFollows);
+  async #start(socketFd: number): Promise<void> {
+    const options = { isBlocking: false, signal: this.#stopped.signal, onRevoke: () => this.stop() };
     try {
-      this.#refresh();
+      this.#lease = await this.#settings.threads.run(this.#job(socketFd), options);
     } catch (error) {
-      // While certificate and key do not fit nobody is let in, for what is trusted may have changed with them.
-      socket.destroy();
+      closeSync(socketFd);
       this.#report(new LongshoreError("Unauthenticated", "lane: our certificates cannot be used", { cause: error }));
+      return this.#closed.resolve();
     }
+    this.#lease.port.on("message", (message: FromTarget) => this.#take(message));
+    this.#lease.port.on("close", () => this.#onClosed());
+    if (this.#stopped.signal.aborted) this.#post({ kind: "stop" });
   }
 
-  #presentMaterial(): readonly string[] {
-    const { cert, key } = this.#options.credentials.current();
-    return [cert, key, ...this.#options.trust()];
+  #job(socketFd: number): TlsTargetJob {
+    const { credentials, trust, limits } = this.#settings;
+    const { cert, key } = credentials.current();
+    return {
+      ...{ role: "tlsTarget", socketFd, material: { cert, key, ca: [...trust()] }, signals: this.#signals.buffer },
+      ...{ openingMs: limits.openingMs, idleMs: limits.idleMs, windowBytesMax: limits.windowBytesMax },
+    };
   }
 
-  #refresh(): void {
-    const material = this.#presentMaterial();
-    if (isSame(material, this.#material)) return;
-    this.#server.setSecureContext(secureOptions(material));
-    this.#material = material;
+  #post(message: ToTarget, transfer: ArrayBuffer[] = []): void {
+    this.#lease?.port.postMessage(message, transfer);
   }
 
-  async #onSecure(socket: TLSSocket): Promise<void> {
-    socket.on("error", closeFollows);
+  #take(message: FromTarget): void {
     try {
-      const clusterUid = this.#verifiedCluster(socket);
-      const { ticket, rest } = await readPreamble(socket, this.#deadline());
-      this.#open(socket, this.#tickets.redeem(ticket, clusterUid), rest);
+      if (message.kind === "closed") this.#onClosed();
+      else if (message.kind === "refused") this.#report(parseError(message.error) as LongshoreError);
+      else if (message.kind === "peer") this.#judge(message.chain);
+      else if (message.kind === "ticket") this.#open(message.ticket);
+      else this.#lane?.take(message);
     } catch (error) {
-      this.#refuse(socket, error);
+      this.#refuse(error);
     }
   }
 
-  /** Throws `Unauthenticated` unless the certificate is verified by a CA of ours and by `authorize`. */
-  #verifiedCluster(socket: TLSSocket): string {
-    if (!socket.authorized || socket.isSessionReused()) {
-      const why = socket.authorizationError ?? "the session was resumed";
-      throw new LongshoreError(
-        "Unauthenticated",
-        `lane: no CA trusted here vouches for the client certificate: ${why}`,
-      );
-    }
-    const peer = this.#options.authorize(peerChain(socket));
+  /** Throws `Unauthenticated` unless `authorize` knows the certificate, which a CA of ours vouches for. */
+  #judge(chain: readonly Uint8Array[]): void {
+    const peer = this.#settings.authorize(chain.map((der) => new X509Certificate(der)));
     if (peer === undefined) {
       throw new LongshoreError("Unauthenticated", "lane: the client certificate is not one of an agent known here");
     }
-    return peer.clusterUid;
+    this.#clusterUid = peer.clusterUid;
+    this.#post({ kind: "proceed" });
   }
 
-  #open(socket: TLSSocket, { binding, sink }: Admission, rest: Buffer): void {
-    const onError = (error: Error) => {
-      sink.broken?.(error);
-      this.#options.onLaneError(binding.owner, binding.lane, error);
-    };
-    const lane = new LaneReceiver(socket, sink, { limits: this.#limits, onError });
-    this.#lanes.set(lane, binding);
-    void lane.joined.then(() => this.#lanes.delete(lane));
-    const idleMs = this.#limits.idleMs;
-    socket.setTimeout(idleMs, () => {
-      // A slow disk is not an idle lane.
-      if (lane.isWriting) socket.setTimeout(idleMs);
-      else lane.fail(new LongshoreError("StreamTorn", `lane: nothing moved for ${idleMs} ms`));
-    });
-    socket.write(renderStatus());
-    lane.feed(rest);
+  #open(ticket: string): void {
+    if (this.#clusterUid === undefined) throw new LongshoreError("Unauthenticated", "lane: nobody was let in");
+    const admission = this.#settings.registry.redeem(ticket, this.#clusterUid);
+    const post = (message: ToTarget, transfer?: ArrayBuffer[]) => this.#post(message, transfer);
+    this.#lane = this.#settings.registry.open(admission, { signals: this.#signals, post });
+    this.#post({ kind: "accept", fd: admission.sink.fd });
   }
 
-  #refuse(socket: TLSSocket, error: unknown): void {
+  #refuse(error: unknown): void {
     const refusal = refusalOf(error);
-    this.#report(refusal ?? new LongshoreError("StreamTorn", "lane: it did not open", { cause: error }), socket);
-    if (refusal === undefined) return void socket.destroy();
-    socket.end(renderStatus(refusal));
-    // What comes in meanwhile is thrown away; unread, it would reset the connection before the answer is read.
-    socket.resume();
-    void destroyAfter(socket, this.#deadline());
+    this.#report(refusal ?? new LongshoreError("StreamTorn", "lane: it did not open", { cause: error }));
+    if (refusal === undefined) this.stop();
+    else this.#post({ kind: "refuse", status: renderStatus(refusal) });
   }
 
-  #deadline() {
-    return { clock: this.#options.clock, timeoutMs: this.#limits.openingMs };
+  #onClosed(): void {
+    this.#lane?.threadEnded(new LongshoreError("StreamTorn", "lane: its thread ended"));
+    this.#lease?.release();
+    this.#closed.resolve();
   }
 
-  #report(error: LongshoreError, socket?: Socket): void {
-    this.#options.onRefusal?.(error, socket?.remoteAddress);
+  #report(error: LongshoreError): void {
+    this.#settings.onRefusal?.(error, this.#remoteAddress);
   }
-}
-
-/** An 'error' without a listener would end the process; the 'close' after it is what is acted on. */
-const closeFollows = () => {};
-
-function secureOptions([cert = "", key = "", ...ca]: readonly string[]) {
-  return { cert, key, ca, ...tlsVersion };
-}
-
-function isSame(one: readonly string[], other: readonly string[]): boolean {
-  return one.length === other.length && one.every((text, index) => text === other[index]);
 }
