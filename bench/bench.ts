@@ -47,17 +47,24 @@ function toolOf(name: ToolName): Tool {
   }
 }
 
+interface Benchmark {
+  readonly options: Options;
+  readonly scratch: string;
+  /** Tools that were found not to be available here, with the reason. */
+  readonly lacking: Map<ToolName, string>;
+}
+
 interface Findings {
   readonly rows: readonly Row[];
   readonly absent: readonly Absence[];
 }
 
 /** All tools in one case: in each pass every tool has its turn, with a part of the runs. */
-async function measureCase(measured: Case, options: Options, scratch: string): Promise<Findings> {
+async function measureCase(measured: Case, { options, scratch, lacking }: Benchmark): Promise<Findings> {
   const tree = measured.change.kind === "tree" ? await packageTree(measured, scratch) : undefined;
   const absent = new Map<ToolName, string>();
   for (const tool of options.tools) {
-    const reason = absence(tool, measured);
+    const reason = lacking.get(tool) ?? absence(tool, measured);
     if (reason !== undefined) absent.set(tool, reason);
   }
   const found = new Map<ToolName, MeasuredSession[]>();
@@ -74,6 +81,7 @@ async function measureCase(measured: Case, options: Options, scratch: string): P
       } catch (error) {
         if (!(error instanceof NotAvailable)) throw error;
         absent.set(tool, error.message);
+        lacking.set(tool, error.message);
         tell(`${measured.name}: ${tool} is left out: ${error.message}`);
       }
     }
@@ -124,9 +132,10 @@ async function main(): Promise<void> {
   const scratch = await openScratch();
   const file = join(root, "bench/results", options.size === "small" ? "small.json" : "latest.json");
   let results = await emptyResults(options);
+  const benchmark = { options, scratch: scratch.path, lacking: new Map<ToolName, string>() };
   try {
     for (const name of options.cases) {
-      const { rows, absent } = await measureCase(caseOf(name, options.size), options, scratch.path);
+      const { rows, absent } = await measureCase(caseOf(name, options.size), benchmark);
       results = withRows(results, rows, absent);
       await writeResults(file, results);
     }

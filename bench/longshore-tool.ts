@@ -175,11 +175,20 @@ export class LongshoreSession implements Session {
   }
 
   async copyPath(volume: number, step: number): Promise<string> {
-    const point = this.#points.get(`${this.#volumes[volume]} ${step}`);
-    for await (const found of glob(`volumes/*/points/${point}.img`, { cwd: this.target.dataDir })) {
-      return join(this.target.dataDir, found);
+    const name = this.#volumes[volume];
+    const { items } = await this.target.api.listMigratedVolumes();
+    const newest = items.find(({ sourceVolumeName }) => sourceVolumeName === name)?.points.at(-1)?.pointId;
+    const wanted = this.#points.get(`${name} ${step}`);
+    if (wanted === undefined || newest !== wanted) throw new Error(`the newest copy of ${name} is not step ${step}`);
+    // A point without changes lies in the file of the one before it.
+    for (let from = step; from > 0; from--) {
+      for await (const found of glob(`volumes/*/points/${this.#points.get(`${name} ${from}`)}.img`, {
+        cwd: this.target.dataDir,
+      })) {
+        return join(this.target.dataDir, found);
+      }
     }
-    throw new Error(`the target has no point of volume ${volume}, step ${step}`);
+    throw new Error(`the target has no file of ${name}, step ${step}`);
   }
 
   async forget(): Promise<void> {

@@ -2,8 +2,20 @@
 // It is made once, by mounting it and doing what a package manager does; each tool gets the image of before, and then the
 // blocks by which the image of after differs.
 import { createHash } from "node:crypto";
-import { cp, type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import {
+  cp,
+  type FileHandle,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  writeFile,
+} from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
 import { seededDice } from "../src/base/dice.ts";
 import { mountImage } from "../test/fakes/mounted-image.ts";
 import { blockBytes } from "./cases.ts";
@@ -74,50 +86,54 @@ export async function makePackageTree({ folder, imageBytes, treeBytes }: Package
 /** Copies packages until there are so many bytes. */
 async function fillTree(root: string, treeBytes: number): Promise<{ files: number; bytes: number }> {
   let [files, bytes] = [0, 0];
-  for (const source of sources) {
+  for (const [index, source] of sources.entries()) {
     for (const name of (await readdir(source).catch(() => [])).sort()) {
       if (bytes >= treeBytes) return { files, bytes };
-      const to = join(root, source.replaceAll("/", "_"), name);
-      const size = await sizeOf(join(source, name));
-      if (size.bytes > (treeBytes - bytes) * 1.05) continue;
-      await cp(join(source, name), to, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true });
-      files += size.files;
-      bytes += size.bytes;
+      const to = join(root, String(index), name);
+      const found = await filesUnder(join(source, name));
+      const size = found.reduce((sum, file) => sum + file.bytes, 0);
+      if (found.length === 0 || size > (treeBytes - bytes) * 1.05) continue;
+      await cp(join(source, name), to, { recursive: true, preserveTimestamps: true, filter: isNoLink });
+      files += found.length;
+      bytes += size;
     }
   }
   return { files, bytes };
 }
 
-async function sizeOf(path: string): Promise<{ files: number; bytes: number }> {
+/** A link would lead whoever walks the copy out of it, into the machine's own packages. */
+async function isNoLink(path: string): Promise<boolean> {
+  return !(await lstat(path)).isSymbolicLink();
+}
+
+/** Regular files under a path, which may be one itself, with their sizes. Links are not followed. */
+async function filesUnder(path: string): Promise<{ readonly path: string; readonly bytes: number }[]> {
   const stat = await lstat(path);
-  if (!stat.isDirectory()) return { files: 1, bytes: stat.size };
-  const total = { files: 0, bytes: 0 };
-  for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile()) continue;
-    total.files += 1;
-    total.bytes += (await lstat(join(entry.parentPath, entry.name))).size;
-  }
-  return total;
+  if (stat.isFile()) return [{ path, bytes: stat.size }];
+  if (!stat.isDirectory()) return [];
+  const found: { readonly path: string; readonly bytes: number }[] = [];
+  for (const name of (await readdir(path)).sort()) found.push(...(await filesUnder(join(path, name))));
+  return found;
 }
 
 /** As package managers do: new content is written beside the old and renamed over it. */
 async function upgradeTree(root: string): Promise<{ replaced: number; removed: number; added: number }> {
   const dice = seededDice(7);
   const counts = { replaced: 0, removed: 0, added: 0 };
-  const entries = await readdir(root, { withFileTypes: true, recursive: true });
-  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
-  for (const file of files.sort()) {
+  const { dev } = await lstat(root);
+  for (const { path: file } of await filesUnder(root)) {
+    if ((await lstat(dirname(await realpath(file)))).dev !== dev) throw new Error(`${file} is not in the tree`);
     const chance = dice.random();
     if (chance < replacedShare) {
       const old = await readFile(file);
-      await writeFile(`${file}.dpkg-new`, newVersion(old, file));
+      await writeFile(`${file}.dpkg-new`, newVersion(old, relative(root, file)));
       await rename(`${file}.dpkg-new`, file);
       counts.replaced += 1;
     } else if (chance < replacedShare + removedShare) {
       await rm(file);
       counts.removed += 1;
     } else if (chance < replacedShare + removedShare + addedShare) {
-      await writeFile(`${file}.added`, newVersion(await readFile(file), `${file} added`));
+      await writeFile(`${file}.added`, newVersion(await readFile(file), `${relative(root, file)} added`));
       counts.added += 1;
     }
   }

@@ -11,7 +11,8 @@ import { type Disks, mountDisks, syncFileSystem } from "./disks.ts";
 import { type PeakMemory, watchMemory } from "./process-memory.ts";
 import type { Session, SessionOptions, Tool, Transfer } from "./tool.ts";
 
-const flags = ["--recursive", "--times", "--inplace", "--no-whole-file", "--fsync"];
+// Without the modify window it takes a file for unchanged that was written twice within a second.
+const flags = ["--recursive", "--times", "--modify-window=-1", "--inplace", "--no-whole-file", "--fsync"];
 
 export function rsyncTool(): Tool {
   return {
