@@ -45,10 +45,12 @@ export function dataSetOf({ case: measured, seed, tree }: DataSetOptions): DataS
       revert: async (session) => [await tree.revert(session.livePath(0))],
     };
   }
+  // Each step changes the same blocks, to something new: were they others each time, the images would fall into more and
+  // more pieces, and each run would measure something else than the one before it.
   const changeTo = (session: Session, blocks: number, step: string) =>
     each((volume) => {
-      const name = `${seed} ${step} volume ${volume}`;
-      return scatter(session.livePath(volume), { volumeBytes, blocks, name });
+      const [where, content] = [`${seed} volume ${volume}`, `${seed} ${step} volume ${volume}`];
+      return scatter(session.livePath(volume), { volumeBytes, blocks, where, content });
     });
   const warmUpBlocks = change.kind === "scattered" ? change.blocksOfVolume : Math.floor(volumeBytes / blockBytes / 100);
   return {
@@ -81,14 +83,20 @@ async function fillImage(path: string, sizeBytes: number, name: string): Promise
   }
 }
 
+export interface Scattering {
+  readonly volumeBytes: number;
+  readonly blocks: number;
+  /** Names that decide which blocks, and what is written into them. */
+  readonly where: string;
+  readonly content: string;
+}
+
 /** Writes new content into so many distinct blocks, wherever the dice have them. */
-export async function scatter(
-  path: string,
-  { volumeBytes, blocks, name }: { volumeBytes: number; blocks: number; name: string },
-): Promise<Range[]> {
-  const dice = seededDice(createHash("sha256").update(name).digest().readUInt32LE());
+export async function scatter(path: string, scattering: Scattering): Promise<Range[]> {
+  const { volumeBytes, blocks, where, content } = scattering;
+  const dice = seededDice(createHash("sha256").update(where).digest().readUInt32LE());
   const chosen = distinctBelow(blocks, volumeBytes / blockBytes, dice);
-  const stream = keyStream(name);
+  const stream = keyStream(content);
   const image = await open(path, "r+");
   try {
     for (const block of chosen) await writeWhole(image, block * blockBytes, stream(blockBytes));

@@ -122,6 +122,7 @@ export class LongshoreSession implements Session {
   readonly #disks: Disks;
   readonly #volumes: string[];
   readonly #volumeBytes: number;
+  readonly #profile: string | undefined;
   readonly #paths: string[] = [];
   /** Point ids by volume and step. */
   readonly #points = new Map<string, string>();
@@ -135,6 +136,7 @@ export class LongshoreSession implements Session {
     this.#disks = disks;
     this.#volumes = Array.from({ length: options.case.volumes }, (_, index) => `volume-${index}`);
     this.#volumeBytes = options.case.volumeBytes;
+    this.#profile = options.options.profile;
   }
 
   async prepare(): Promise<void> {
@@ -206,7 +208,7 @@ export class LongshoreSession implements Session {
   async restart(): Promise<void> {
     this.#noteMemory();
     for (const side of [this.source, this.target]) await side.agent().signal("SIGTERM");
-    for (const side of [this.target, this.source]) await side.start();
+    for (const side of [this.target, this.source]) await profiled(this.#profile, () => side.start());
     await isReachable(this.source);
     this.#noteIdle();
   }

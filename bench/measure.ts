@@ -51,6 +51,8 @@ class Run {
     await this.#bringOver([]);
     await this.#bringOver(await data.warmUp(this.#session));
     await this.#revert();
+    // So that the last profiles are of the runs that count alone.
+    if (setting.options.profile !== undefined) await this.#session.restart();
   }
 
   /** One run: a change, the transfer against the clock, and what makes the next run find the same. */
