@@ -43,6 +43,8 @@ export interface JobRow {
   readonly shareJson: string | null;
   /** The home of the copy was asked to vote under the present epoch. */
   readonly isPrepared: number;
+  /** A HeardTarget, once the home of the copy is known. */
+  readonly targetJson: string | null;
   readonly revision: number;
 }
 
@@ -200,14 +202,14 @@ export class JobRows {
   progressOf(name: string): JobChange {
     const live = this.live.get(name);
     if (live === undefined) return {};
-    const { bytesSent, bytesStored, unitsStored, verified } = live;
-    return { bytesSent, bytesStored, unitsStored, verified };
+    const { bytesSent, bytesStored, unitsStored, verified, target } = live;
+    return { bytesSent, bytesStored, unitsStored, verified, ...(target && { targetJson: JSON.stringify(target) }) };
   }
 
   /** One volume's part of a job, from its row. */
   volume(row: JobRow): JobVolume {
     const now = { ...row, ...this.progressOf(row.name) };
-    const live = this.live.get(row.name);
+    const target = this.target(row);
     return {
       volume: (JSON.parse(row.specJson) as JobSpec).volume ?? "",
       uid: row.owner,
@@ -224,14 +226,16 @@ export class JobRows {
       unitsTotal: now.unitsTotal,
       unitsStored: now.unitsStored,
       verified: now.verified,
-      targetAgent: live?.target?.agentId ?? null,
-      targetBarrier: live?.target?.barrier ?? null,
+      targetAgent: target?.agentId ?? null,
+      targetBarrier: target?.barrier ?? null,
     };
   }
 
-  /** The home of a share's copy, while the job is under way. */
-  target(name: string): HeardTarget | null {
-    return this.live.get(name)?.target ?? null;
+  /** The home of a copy, as it was heard of last; null before it is known. */
+  target({ name, targetJson }: Pick<JobRow, "name" | "targetJson">): HeardTarget | null {
+    const heard = this.live.get(name)?.target;
+    if (heard !== undefined && heard !== null) return heard;
+    return targetJson === null ? null : (JSON.parse(targetJson) as HeardTarget);
   }
 
   /** Bytes stored in a second since the present attempt began to stream; null when there is nothing to tell. */

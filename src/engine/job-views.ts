@@ -148,7 +148,7 @@ export class JobViews {
     };
     const heard = { lastError: lastErrorOf(row), lastHeardAt: null };
     const here: ParticipantView = { agentId, node, role: "coordinator", ...common, ...heard };
-    const target = this.rows.target(row.name);
+    const target = this.rows.target(row);
     if (target === null) return [here];
     const { agentId: home, node: homeNode, barrier, heardAtMs } = target;
     const lastHeardAt = timeText(heardAtMs);

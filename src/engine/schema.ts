@@ -109,5 +109,10 @@ ALTER TABLE jobs ADD COLUMN shareJson TEXT;
 ALTER TABLE jobs ADD COLUMN isPrepared INTEGER NOT NULL DEFAULT 0;
 `;
 
+// `jobs.targetJson`: the home of the copy, and what was heard of it last (HeardTarget), also when the job has ended.
+const targets = `
+ALTER TABLE jobs ADD COLUMN targetJson TEXT;
+`;
+
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups];
+export const upgrades: readonly string[] = [first, groups, targets];

@@ -158,8 +158,15 @@ describe("a group with two homes a side", () => {
     go();
     const [ended] = await endedEverywhere(world, job);
     expect(ended).toMatchObject({ unitsTotal: 6, unitsStored: 6, barrier: "Released" });
+    const targetsOf = async () => {
+      const { participants } = await first.engine.api.getJob(job);
+      return participants.filter(({ role }) => role === "target").map(({ agentId }) => agentId);
+    };
+    expect((await targetsOf()).sort()).toEqual([homeId, otherId].sort());
     await restart(first);
     expect(await first.engine.api.getJob(job)).toMatchObject({ unitsTotal: 6, bytesTotal: view.bytesTotal });
+    // What others told is forgotten then; where the own volume's copy is, is not.
+    expect(await targetsOf()).toHaveLength(1);
     await allIsWell();
   });
 
