@@ -46,14 +46,15 @@ export class Coordinator implements JobDriver {
     const connection = interruptible(this.locations.connection(row.location), signal);
     if ((JSON.parse(row.specJson) as JobSpec).dryRun === true) {
       await this.dryRun(name, connection, signal);
+      this.end(name, "Succeeded");
     } else {
       const destination = await this.locate(name, connection);
       const renewal = openRenewal(this.core.clock, signal);
       const patient = { ...destination, connection: interruptible(destination.connection, renewal.signal) };
       const share = await openShare(this.core, this.parts, { name, destination: patient, signal: renewal.signal });
       await renewal.during({ leaseMs: share.leaseMs, renew: () => share.renew() }, () => this.drive(share));
+      this.end(name, "Succeeded", undefined, { barrier: "Released" });
     }
-    this.end(name, "Succeeded");
     return "ended";
   }
 
@@ -69,7 +70,7 @@ export class Coordinator implements JobDriver {
       if (share.isThere) {
         share.moveBase(share.report);
         await share.release();
-        this.end(name, "Succeeded");
+        this.end(name, "Succeeded", undefined, { barrier: "Released" });
         return "committed";
       }
       this.rows.save(name, { commitAsked: 0 });
@@ -127,7 +128,7 @@ export class Coordinator implements JobDriver {
       return share.release();
     }
     // The new term fences off every earlier request: what was asked for and is not there will not come any more.
-    this.rows.save(share.name, { commitAsked: 0 });
+    if (this.rows.row(share.name).commitAsked === 1) this.rows.save(share.name, { commitAsked: 0 });
     await share.join();
     await share.freeze();
     await share.stream();

@@ -91,12 +91,14 @@ export class Plans {
     journal.transaction(() => {
       journal.run(
         `INSERT INTO staging (owner, toId, baseId, planDigest, headerJson, isPlanned, isMade, sizeBytes, touchedAt)
-         VALUES (?,?,?,?,?,0,0,?,?)`,
+         VALUES (?,?,?,?,?,?,0,?,?)`,
         row.uid,
         header.to.pointId,
         header.baseId,
         header.planDigest,
         JSON.stringify(header),
+        // A plan without units is whole at once.
+        Number(header.unitCount === 0 && isWhole(header, [])),
         header.to.sizeBytes,
         clock.nowMs(),
       );

@@ -177,6 +177,7 @@ export class ShareRun {
     const members = order.homes.map(({ volume, member }) => ({ volume, agentId: member.agentId }));
     return this.each(async (share) => {
       await share.stream();
+      share.noteStored();
       await share.prepare({ groupPoint: this.spec.groupPoint, members });
     });
   }

@@ -185,14 +185,19 @@ export class Share {
       if (missing.length > 0) await this.send(plan.units, missing, assignment);
     }
     signal.throwIfAborted();
-    this.parts.rows.save(this.name, { barrier: "Stored" });
     this.parts.rows.located(this.name, this.options.destination.home, "Stored");
   }
 
-  /** The decision, for a job of this volume alone. */
+  /** Records that all is stored; a job of this volume alone does so when it asks for the commit. */
+  noteStored(): void {
+    if (this.isThere) return;
+    this.parts.rows.save(this.name, { barrier: "Stored" });
+  }
+
+  /** The decision, for a job of this volume alone: recorded, together with Stored, before it is asked for. */
   async commit(): Promise<void> {
     const { plan, base } = this.requirePlan();
-    this.parts.rows.save(this.name, { commitAsked: 1 });
+    this.parts.rows.save(this.name, { barrier: "Stored", commitAsked: 1 });
     const { toId } = this.subject().row;
     await this.api.commit(this.target, { baseId: base?.pointId ?? null, toId, planDigest: plan.digest });
   }
@@ -220,10 +225,9 @@ export class Share {
     });
   }
 
-  /** Released: ends the term. */
-  async release(): Promise<void> {
-    await this.api.release(this.target);
-    this.parts.rows.save(this.name, { barrier: "Released" });
+  /** Released: ends the term. The caller records it, with whatever else ends then. */
+  release(): Promise<void> {
+    return this.api.release(this.target);
   }
 
   abort(options: { discard: boolean }): Promise<void> {
