@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test torture sim sim-canaries model demo format generate verify clean
+.PHONY: help setup check test torture bench sim sim-canaries model demo format generate verify clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,6 +29,9 @@ sim-canaries: ## Check that the simulator catches deliberate mutants of the engi
 
 torture: setup ## Prune, clone and migrate a volume under random kills for LONGSHORE_TORTURE_SECONDS (600)
 	@LONGSHORE_TORTURE_SECONDS=$${LONGSHORE_TORTURE_SECONDS:-600} exec $(JEST) test/e2e/netns/torture
+
+bench: setup ## Measure migrations beside btrfs, rsync, restic and bare copies, as root (SIZE=small, RUNS=6, CASES="empty …", TOOLS="btrfs …")
+	@exec node --disable-warning=ExperimentalWarning bench/bench.ts
 
 model: ## Check the model of the group commit with spin, and that its mutants are caught (OPTIONS=--full for more terms)
 	@exec node tools/model.ts $(OPTIONS)

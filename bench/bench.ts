@@ -10,14 +10,17 @@ import { mountMemory } from "../test/e2e/netns/memory-disk.ts";
 import { onInterrupt } from "../test/interrupt.ts";
 import { btrfsTool } from "./btrfs-tool.ts";
 import { absence, type Case, type CaseName, caseOf, type ToolName } from "./cases.ts";
+import { countEmptyJob } from "./counts.ts";
 import { dataSetOf } from "./data-set.ts";
 import { floorTool } from "./floor-tool.ts";
 import { longshoreTool } from "./longshore-tool.ts";
 import { describeMachine } from "./machine.ts";
 import { type MeasuredSession, measure } from "./measure.ts";
+import { measureMicro } from "./micro.ts";
 import { type Options, optionsOf } from "./options.ts";
 import { makePackageTree, type PackageTree } from "./package-tree.ts";
 import { tell } from "./progress.ts";
+import { writeReport } from "./report.ts";
 import { resticTool } from "./restic-tool.ts";
 import { type Absence, type Results, type Row, rowOf, withRows, writeResults } from "./results.ts";
 import { rsyncTool } from "./rsync-tool.ts";
@@ -57,6 +60,7 @@ interface Benchmark {
 interface Findings {
   readonly rows: readonly Row[];
   readonly absent: readonly Absence[];
+  readonly describe: string | undefined;
 }
 
 /** All tools in one case: in each pass every tool has its turn, with a part of the runs. */
@@ -87,10 +91,11 @@ async function measureCase(measured: Case, { options, scratch, lacking }: Benchm
     }
   }
   await tree?.remove();
+  const describe = tree?.describe;
   const truth = [...found.values()].flat().find(({ bytesChanged }) => bytesChanged !== undefined)?.bytesChanged;
-  if (truth === undefined) return { rows: [], absent: absencesOf(measured.name, absent) };
+  if (truth === undefined) return { rows: [], absent: absencesOf(measured.name, absent), describe };
   const rows = [...found].map(([tool, sessions]) => rowOf({ case: measured.name, tool }, truth, sessions));
-  return { rows, absent: absencesOf(measured.name, absent) };
+  return { rows, absent: absencesOf(measured.name, absent), describe };
 }
 
 function absencesOf(name: CaseName, absent: ReadonlyMap<ToolName, string>): Absence[] {
@@ -130,20 +135,30 @@ async function main(): Promise<void> {
   const options = optionsOf(process.env);
   if (process.getuid?.() !== 0) throw new Error("the benchmark mounts disks of its own: run it as root");
   const scratch = await openScratch();
-  const file = join(root, "bench/results", options.size === "small" ? "small.json" : "latest.json");
+  const file =
+    options.results ?? join(root, options.size === "small" ? ".cache/bench.json" : "bench/results/latest.json");
   let results = await emptyResults(options);
+  const keep = async (found: Results) => {
+    results = found;
+    await writeResults(file, results);
+  };
   const benchmark = { options, scratch: scratch.path, lacking: new Map<ToolName, string>() };
   try {
     for (const name of options.cases) {
-      const { rows, absent } = await measureCase(caseOf(name, options.size), benchmark);
-      results = withRows(results, rows, absent);
-      await writeResults(file, results);
+      const { rows, absent, describe } = await measureCase(caseOf(name, options.size), benchmark);
+      const cases = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
+      await keep(withRows({ ...results, cases }, rows, absent));
     }
-    results = { ...results, finishedAt: new Date().toISOString() };
-    await writeResults(file, results);
+    if (options.withMicro) {
+      await keep({ ...results, micro: await measureMicro(options.size) });
+      await keep({ ...results, counts: (await countEmptyJob(options, join(scratch.path, "counts"))) ?? null });
+    }
+    await keep({ ...results, finishedAt: new Date().toISOString() });
   } finally {
     await scratch.close();
   }
+  if (options.size === "full" && options.results === undefined) await writeReport(results, join(root, "docs"));
+  tell(`done: ${file}`);
 }
 
 /** Everything lies in memory: the disks, and the keys and logs as well. */

@@ -58,10 +58,10 @@ export function caseOf(name: CaseName, size: Size): Case {
   const isFull = size === "full";
   const bytes = (full: number, small: number) => (isFull ? full : small) * mebibyte;
   const one = { name, volumes: 1, isCold: false };
-  const large = bytes(4096, 64);
+  const large = bytes(4096, 32);
   switch (name) {
     case "full-2g":
-      return { ...one, volumeBytes: bytes(2048, 32), change: { kind: "all" } };
+      return { ...one, volumeBytes: bytes(2048, 16), change: { kind: "all" } };
     case "full-4g":
       return { ...one, volumeBytes: large, change: { kind: "all" } };
     case "incr-0.1pct-4g":
@@ -73,7 +73,7 @@ export function caseOf(name: CaseName, size: Size): Case {
     case "tree-upgrade":
       return { ...one, volumeBytes: isFull ? gibibyte + gibibyte / 2 : large, change: { kind: "tree" } };
     case "small-100": {
-      const volumes = isFull ? 100 : 8;
+      const volumes = isFull ? 100 : 6;
       return {
         name,
         volumes,
@@ -84,7 +84,7 @@ export function caseOf(name: CaseName, size: Size): Case {
     }
     case "empty":
     case "empty-cold":
-      return { ...one, volumeBytes: bytes(1024, 64), change: { kind: "nothing" }, isCold: name === "empty-cold" };
+      return { ...one, volumeBytes: bytes(1024, 32), change: { kind: "nothing" }, isCold: name === "empty-cold" };
   }
 }
 

@@ -24,7 +24,10 @@ type FloorName = Extract<ToolName, `floor-${string}`>;
 export function floorTool(name: FloorName): Tool {
   const isHashing = name.endsWith("-hash");
   const transport = name.startsWith("floor-tls") ? "tls" : "kernel";
-  const how = transport === "tls" ? "read, TLS 1.3 in Node.js, writev" : "sendfile, splice";
+  const how =
+    transport === "tls"
+      ? "read, TLS 1.3 in Node.js, writev, each connection in threads of its own"
+      : "sendfile, splice";
   const hashing = `; ${digestAlgorithm} of the source's bytes, and of the target's read back from the page cache after fdatasync, compared`;
   return {
     name,
@@ -102,8 +105,8 @@ class FloorSession implements Session {
       base: base === undefined ? undefined : this.#copy(volume, base),
     }));
     const sourceFiles = files((volume) => ({ path: this.livePath(volume), base: undefined }));
-    const { port } = await target.prepare({ ...task, files: targetFiles }, undefined);
-    await source.prepare({ ...task, files: sourceFiles }, port);
+    const { ports } = await target.prepare({ ...task, files: targetFiles }, []);
+    await source.prepare({ ...task, files: sourceFiles }, ports);
     const begin = performance.now();
     const [sent, received] = await Promise.all([source.go(), target.go()]);
     const ms = performance.now() - begin;
@@ -153,7 +156,7 @@ class FloorSession implements Session {
 type Reply<K extends FloorReply["kind"]> = Extract<FloorReply, { kind: K }>;
 
 interface Program {
-  prepare(task: FloorTask, port: number | undefined): Promise<Reply<"ready">>;
+  prepare(task: FloorTask, ports: readonly number[]): Promise<Reply<"ready">>;
   go(): Promise<Reply<"done">>;
   peakMiB(): number;
   end(): void;
@@ -164,7 +167,7 @@ function startProgram(side: "source" | "target"): Program {
   const child = fork(file, { execArgv: ["--disable-warning=ExperimentalWarning"], serialization: "advanced" });
   const forget = onInterrupt(() => child.kill("SIGKILL"));
   return {
-    prepare: async (task, port) => (await ask(child, side, { kind: "prepare", task, port })) as Reply<"ready">,
+    prepare: async (task, ports) => (await ask(child, side, { kind: "prepare", task, ports })) as Reply<"ready">,
     go: async () => (await ask(child, side, { kind: "go" })) as Reply<"done">,
     peakMiB: () => residentMiB(child.pid ?? 0, "peak") ?? 0,
     end() {

@@ -45,10 +45,14 @@ export async function openLongshore(variant: Variant, options: SessionOptions): 
   try {
     const disks = await mountDisks("xfs", options.case);
     closers.push(() => disks.unmount());
-    const source = await startSide("source", disks.source, options);
-    closers.push(() => source.stop());
-    const target = await startSide("target", disks.target, options);
-    closers.push(() => target.stop());
+    const starting = (["source", "target"] as const).map(async (name) => {
+      const side = await startSide(name, disks[name], options);
+      closers.push(() => side.stop());
+      return side;
+    });
+    // Each is awaited to its end, so that what it started is known when the other one fails.
+    await Promise.allSettled(starting);
+    const [source, target] = (await Promise.all(starting)) as [StorageCluster, StorageCluster];
     await pair(source, target, variant);
     const session = new LongshoreSession({ source, target, disks, options, close });
     await session.prepare();
@@ -207,7 +211,7 @@ export class LongshoreSession implements Session {
 
   async restart(): Promise<void> {
     this.#noteMemory();
-    for (const side of [this.source, this.target]) await side.agent().signal("SIGTERM");
+    await Promise.all([this.source, this.target].map((side) => side.agent().signal("SIGTERM")));
     for (const side of [this.target, this.source]) await profiled(this.#profile, () => side.start());
     await isReachable(this.source);
     this.#noteIdle();

@@ -13,6 +13,8 @@ export interface Options {
   readonly seed: number;
   /** Whether the micro-measurements and the counts are taken as well. */
   readonly withMicro: boolean;
+  /** Where the results go, if not to their usual place; no page is written of them then. */
+  readonly results: string | undefined;
   /** Where the agents leave CPU profiles; none are taken unless given. */
   readonly profile: string | undefined;
 }
@@ -21,17 +23,18 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Throws, with what is possible, for anything that is not understood. */
 export function optionsOf(env: Environment): Options {
-  const size = oneOf("SIZE", env.SIZE ?? "full", ["full", "small"] as const);
+  const size = oneOf("SIZE", env.SIZE || "full", ["full", "small"] as const);
   const isSmall = size === "small";
   return {
     size,
     cases: listOf("CASES", env.CASES, caseNames),
     tools: listOf("TOOLS", env.TOOLS, toolNames),
-    runs: countOf("RUNS", env.RUNS ?? (isSmall ? "1" : "6")),
-    passes: countOf("PASSES", env.PASSES ?? (isSmall ? "1" : "3")),
-    lanes: countOf("LANES", env.LANES ?? "1"),
-    seed: countOf("SEED", env.SEED ?? "1"),
-    withMicro: oneOf("MICRO", env.MICRO ?? "yes", ["yes", "no"] as const) === "yes",
+    runs: countOf("RUNS", env.RUNS || (isSmall ? "1" : "6")),
+    passes: countOf("PASSES", env.PASSES || (isSmall ? "1" : "3")),
+    lanes: countOf("LANES", env.LANES || "1"),
+    seed: countOf("SEED", env.SEED || "1"),
+    withMicro: oneOf("MICRO", env.MICRO || "yes", ["yes", "no"] as const) === "yes",
+    results: env.RESULTS || undefined,
     profile: env.PROFILE || undefined,
   };
 }

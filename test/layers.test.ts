@@ -6,7 +6,7 @@ import { breaches, mayImport, type SourceFile } from "../tools/layers.ts";
 const root = join(import.meta.dirname, "..");
 
 function tree(): SourceFile[] {
-  return ["src", "test", "tools"].flatMap((folder) =>
+  return ["src", "test", "tools", "bench"].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
       .filter((file) => file.endsWith(".ts"))
       .map((file) => `${folder}/${file}`)

@@ -15,7 +15,9 @@ const root = join(import.meta.dirname, "..");
 const results = join(root, ".cache/test/jest.json");
 const jest = ["--disable-warning=ExperimentalWarning", "--experimental-vm-modules", "node_modules/jest/bin/jest.js"];
 // Jest takes them as regular expressions for whole paths, and the checkout may lie under any name.
-const quickPaths = ["/src/", "/tools/", "/test/[^/]*$"].map((path) => `^${root.replace(/[^\w/]/g, "\\$&")}${path}`);
+const quickPaths = ["/src/", "/tools/", "/bench/", "/test/[^/]*$"].map(
+  (path) => `^${root.replace(/[^\w/]/g, "\\$&")}${path}`,
+);
 
 const isForPeople = process.stdout.isTTY === true;
 const checks = [

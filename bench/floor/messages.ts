@@ -15,22 +15,28 @@ export interface FloorFile {
   readonly ranges: readonly Range[];
 }
 
+export interface TlsSecrets {
+  readonly cert: string;
+  readonly key: string;
+  readonly ca: string;
+}
+
 export interface FloorTask {
   readonly transport: "kernel" | "tls";
   readonly isHashing: boolean;
   readonly files: readonly FloorFile[];
-  /** Connections; with more than one, each side moves that many shares at once. Over TLS only. */
+  /** Connections; each in a thread of its own at either side, with a share of the segments. Over TLS only. */
   readonly lanes: number;
   /** Certificate and key of both sides, and whom they trust; over TLS. */
-  readonly tls: { readonly cert: string; readonly key: string; readonly ca: string } | undefined;
+  readonly tls: TlsSecrets | undefined;
 }
 
 export type FloorRequest =
-  | { readonly kind: "prepare"; readonly task: FloorTask; readonly port: number | undefined }
+  | { readonly kind: "prepare"; readonly task: FloorTask; readonly ports: readonly number[] }
   | { readonly kind: "go" };
 
 export type FloorReply =
-  | { readonly kind: "ready"; readonly port: number }
+  | { readonly kind: "ready"; readonly ports: readonly number[] }
   | { readonly kind: "done"; readonly bytesSent: number; readonly digests: readonly string[] }
   | { readonly kind: "failed"; readonly message: string };
 

@@ -7,18 +7,18 @@ export interface Outcome {
 }
 
 export interface Prepared {
-  /** Where the target listens. */
-  readonly port: number;
+  /** Where the target listens, by lane. */
+  readonly ports: readonly number[];
   go(): Promise<Outcome>;
 }
 
 /** Serves the parent's requests, one after the other. */
-export function serve(prepare: (task: FloorTask, port: number | undefined) => Promise<Prepared> | Prepared): void {
+export function serve(prepare: (task: FloorTask, ports: readonly number[]) => Promise<Prepared> | Prepared): void {
   let prepared: Prepared | undefined;
   const answer = async (request: FloorRequest): Promise<FloorReply> => {
     if (request.kind === "prepare") {
-      prepared = await prepare(request.task, request.port);
-      return { kind: "ready", port: prepared.port };
+      prepared = await prepare(request.task, request.ports);
+      return { kind: "ready", ports: prepared.ports };
     }
     if (prepared === undefined) throw new Error("nothing is prepared");
     return { kind: "done", ...(await prepared.go()) };

@@ -4,6 +4,7 @@ import { fdatasyncSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import { digestOfSegment } from "./digests.ts";
 import type { Piece } from "./messages.ts";
+import { threadReady } from "./threads.ts";
 
 export interface VerifierTask {
   readonly fds: readonly number[];
@@ -20,3 +21,4 @@ parentPort?.on("message", ({ fds, segment, index }: VerifierTask) => {
   for (const file of new Set(segment.map(({ file }) => file))) fdatasyncSync(fds[file] ?? -1);
   parentPort?.postMessage({ index, digest: digestOfSegment(fds, segment) } satisfies VerifierResult);
 });
+parentPort?.postMessage(threadReady);
