@@ -39,7 +39,6 @@ export const libraryOwners: Readonly<Record<string, string>> = {
   koffi: "native",
   "node:child_process": "storage",
   "node:sqlite": "engine",
-  "node:worker_threads": "transfer",
   pino: "base",
   "prom-client": "base",
   "reflect-metadata": "pki",

@@ -75,7 +75,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
         laneAddress: lanes.address,
       },
       storage,
-      lanes,
+      lanes: { tls: lanes },
       connect: (location) => connectTo(location, credentials, { clock, threads: threads.source }),
       seeds: config.seeds,
       connectMember(address, agentId) {
@@ -173,7 +173,7 @@ function connectTo(
   const close = async () => {
     for (const opened of [api, ...homes.values()]) await opened.close();
   };
-  return { api, at, lanes, close };
+  return { api, at, lanes: { tls: lanes }, close };
 }
 
 /** A bundle that cannot be read trusts nobody: that is how the location's state has to call it. */

@@ -42,6 +42,7 @@ test("everything can be said", () => {
   const config = read(`${least}
 listen: "[fd00::1]:1"
 laneListen: node-1:65535
+kernelLaneListen: node-1:7422
 seeds: [agents.example:7420, "[fd00::2]:7420"]
 backend: copy
 logLevel: debug
@@ -50,6 +51,7 @@ limits: { jobsMax: 2, window: 1Mi, lease: 1m30s, reserve: 0, retryDelay: 10ms, j
   expect(config).toMatchObject({
     listen: { host: "fd00::1", port: 1 },
     laneListen: { host: "node-1", port: 65535 },
+    kernelLaneListen: { host: "node-1", port: 7422 },
     seeds: ["agents.example:7420", "[fd00::2]:7420"],
     backend: "copy",
     logLevel: "debug",

@@ -19,6 +19,8 @@ export interface AgentConfig {
   readonly node: string;
   readonly listen: HostPort;
   readonly laneListen: HostPort;
+  /** For the `kernel` transport, which is served only where this is given. */
+  readonly kernelLaneListen?: HostPort;
   /** The host other agents reach this one at; the ports are those listened at. */
   readonly advertiseAddress: string;
   /** host:port of agents of the same cluster, from which the others are learnt. */
@@ -61,6 +63,7 @@ const allFields = {
   node: "the name of this node",
   listen: "host:port of the API, such as 0.0.0.0:7420",
   laneListen: "host:port for the data of migrations, such as 0.0.0.0:7421",
+  kernelLaneListen: "host:port for data over plain TCP, such as 10.0.0.1:7422; only on trusted networks",
   advertiseAddress: "the IP address or host name at which other agents reach this one",
   seeds: "a list of host:port of agents of this cluster, from which the others are learnt",
   dataDir: "the folder for volumes and state",
@@ -86,6 +89,7 @@ function readConfig(fields: Fields, reader: Reader, folder: string): AgentConfig
     node: field("node", nonEmpty),
     listen,
     laneListen: field("laneListen", hostPort, { host: "0.0.0.0", port: 7421 }),
+    ...(fields.kernelLaneListen != null && { kernelLaneListen: field("kernelLaneListen", hostPort) }),
     advertiseAddress: field("advertiseAddress", hostName, isWildcard(listen?.host ?? "") ? undefined : listen.host),
     seeds: field("seeds", listOf(hostPort), []).map(renderHostPort),
     dataDir: field("dataDir", path),

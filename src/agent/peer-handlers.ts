@@ -37,7 +37,7 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
     peerPutPlan: (request) => done(peerOf(request).putPlan(targetOf(request), request.body.header)),
     peerPutPlanPage: (request) => done(peerOf(request).putPlanPage(targetOf(request), request.body.page)),
     peerFreeze: async (request) => found(await peerOf(request).freeze(targetOf(request))),
-    peerLaneTicket: async (request) => found(await peerOf(request).laneTicket(targetOf(request), request.body.lane)),
+    peerLaneTicket: async (request) => found(await peerOf(request).laneTicket(targetOf(request), request.body.request)),
     peerStore: async (request) => found(await peerOf(request).store(targetOf(request), request.body.request)),
     peerCommit: async (request) => found(await peerOf(request).commit(targetOf(request), request.body.request)),
     peerAbort: (request) => done(peerOf(request).abort(targetOf(request), { discard: request.body.discard })),

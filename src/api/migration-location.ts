@@ -57,6 +57,16 @@ export interface MigrationLocationSpec {
   readonly suspend?: boolean;
   /** How much may be under way to this location at once. */
   readonly limits?: MigrationLocationSpecLimits;
+  /**
+   * How data travels. Kernel moves it from file to file within the kernel, over plain TCP: for trusted or already
+   * encrypted networks only, for it protects against accidents, not against attackers. TLS when not given.
+   */
+  readonly transport?: "TLS" | "Kernel";
+  /**
+   * How stored data is compared with what was sent. Media reads it back past the page cache, where the file system
+   * can; Memory reads it back through the page cache; None does not read it back. Media when not given.
+   */
+  readonly verification?: "Media" | "Memory" | "None";
   /** How many bytes per second may be sent to this location, all jobs together. Unlimited when not given. */
   readonly bandwidth?: MigrationLocationSpecBandwidth;
 }

@@ -73,6 +73,7 @@ function fields(job: JobView, colours: Colours): string {
           : `generation ${from.generation} of ${from.sourceTime}`,
     to: to === null ? null : `generation ${to.generation} of ${to.sourceTime}`,
     stored: `${renderBytes(job.bytesStored)} of ${renderBytes(job.bytesTotal)}, ${job.unitsStored} of ${job.unitsTotal} units`,
+    estimated: job.spec.dryRun === true && job.etaSeconds !== null ? `${job.etaSeconds.toFixed(1)} s` : null,
     punched: renderBytes(job.bytesPunched),
     sent: renderBytes(job.bytesSent),
     verified: job.verified,

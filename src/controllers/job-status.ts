@@ -177,7 +177,8 @@ export function endingOf(job: MigrationJob, view: JobView, isPastDeadline: boole
   switch (view.state) {
     case "Succeeded":
       if (job.spec.dryRun === true) {
-        const message = `${view.mode?.kind ?? "Nothing"} would send ${view.bytesTotal} bytes; nothing was transferred.`;
+        const time = view.etaSeconds === null ? "" : `, in about ${Math.ceil(view.etaSeconds)} s`;
+        const message = `${view.mode?.kind ?? "Nothing"} would send ${view.bytesTotal} bytes${time}; nothing was transferred.`;
         return { phase: "Succeeded", reason: reason.planned, message };
       }
       return { phase: "Succeeded", reason: reason.succeeded, message: "The point is complete at the location." };

@@ -44,9 +44,12 @@ interface Wish {
   readonly isPaused: boolean;
 }
 
+const transports = { TLS: "tls", Kernel: "kernel" } as const;
+const verifications = { Media: "media", Memory: "memory", None: "none" } as const;
+
 /** What the agents shall know of a location at `nowMs`. Throws `BadRequest`. */
 function agentSpec(
-  { clusterName, clusterUid, seeds, caBundle, limits, bandwidth }: MigrationLocationSpec,
+  { clusterName, clusterUid, seeds, caBundle, limits, bandwidth, ...how }: MigrationLocationSpec,
   nowMs: number,
 ): Wish {
   const { bytesPerSecond, untilMs } = bandwidth === undefined ? {} : bandwidthAt(bandwidth, nowMs);
@@ -56,7 +59,11 @@ function agentSpec(
     clusterName,
     seeds: [...seeds],
     caBundle,
-    ...present({ clusterUid, jobsMax: limits?.jobs, bytesPerSecondMax }),
+    ...present({
+      ...{ clusterUid, jobsMax: limits?.jobs, bytesPerSecondMax },
+      transport: how.transport && transports[how.transport],
+      verification: how.verification && verifications[how.verification],
+    }),
   };
   return { spec, untilMs, isPaused };
 }

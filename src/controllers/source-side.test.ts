@@ -517,6 +517,21 @@ test("progress is written at most every 30 seconds, and a new barrier at once", 
   expect(job(world, "one")?.status?.bytesSent).toBe(2);
 });
 
+test("agents are told how a location's data travels and is verified, in their own words", async () => {
+  const world = sourceWorld();
+  const spec = () => world.agent.locations.get("berlin")?.spec;
+  location(world, "berlin", {});
+  await world.run();
+  expect(spec()).not.toHaveProperty("transport");
+  expect(spec()).not.toHaveProperty("verification");
+  location(world, "berlin", { transport: "Kernel", verification: "Memory" });
+  await world.run();
+  expect(spec()).toMatchObject({ transport: "kernel", verification: "memory" });
+  location(world, "berlin", { transport: "TLS", verification: "None" });
+  await world.run();
+  expect(spec()).toMatchObject({ transport: "tls", verification: "none" });
+});
+
 test("bandwidth follows its windows", async () => {
   const world = sourceWorld();
   location(world, "berlin", { bandwidth: { limit: "10M", windows: [{ start: "01:00", end: "02:00", limit: "1M" }] } });

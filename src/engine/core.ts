@@ -19,6 +19,11 @@ export interface Core extends EngineOptions {
   readonly members: Members;
 }
 
+/** Closes the lanes of a migrated volume, on every transport; resolves when none of them writes any more. */
+export async function closeLanes({ lanes }: Core, uid: string): Promise<void> {
+  await Promise.all(Object.values(lanes).map((server) => server.closeLanes(uid)));
+}
+
 /** Milliseconds since the epoch as the API writes them. */
 export function timeText(ms: number): string {
   return new Date(ms).toISOString();

@@ -1,9 +1,11 @@
 // The target as decider: the commit that makes staging a point, and the ends of a term without one. The decision is one
 // conditional write; everything before it can be undone, everything after it is finished forward.
+
 import { LongshoreError } from "../domain/errors.ts";
+import { type Verification, weakestOf } from "../domain/verification.ts";
 import type { CommitRecord, CommitRequest, PeerTarget, PlanHeader } from "../wire/peer.ts";
 import type { Clones } from "./clones.ts";
-import { type Core, timeText } from "./core.ts";
+import { type Core, closeLanes, timeText } from "./core.ts";
 import { checkTerm } from "./leases.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
@@ -20,7 +22,7 @@ export interface SealedFile {
   readonly file: string;
   readonly inode: string | null;
   readonly fsUuid: string | null;
-  readonly verified: "media" | "memory";
+  readonly verified: Verification;
 }
 
 /** What is to be a point, and by whose decision. */
@@ -154,7 +156,7 @@ export class Decisions {
     const { plans } = this.parts;
     const staging = plans.require(row);
     const header = this.checkCommit(row, staging, request);
-    await this.core.lanes.closeLanes(row.uid);
+    await closeLanes(this.core, row.uid);
     const isShared = plans.sharesBaseFile(row.uid, header);
     return { header, point: isShared ? await this.baseFile(row, header) : await this.sealStaging(row, staging) };
   }
@@ -193,15 +195,15 @@ export class Decisions {
     const session = this.parts.staging.session(row);
     const identity = await this.core.storage.seal(row.uid, staging.toId);
     session.checkOpen();
-    const memory = this.core.journal.get(
-      "SELECT 1 AS one FROM storedUnits WHERE owner = ? AND verified = 'memory' LIMIT 1",
+    const found = this.core.journal.all<{ verified: Verification }>(
+      "SELECT DISTINCT verified FROM storedUnits WHERE owner = ?",
       row.uid,
     );
     return {
       file: staging.toId,
       inode: identity.inode,
       fsUuid: identity.fsUuid,
-      verified: memory === undefined ? "media" : "memory",
+      verified: weakestOf(found.map(({ verified }) => verified)) ?? "media",
     };
   }
 

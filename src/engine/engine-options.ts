@@ -8,7 +8,7 @@ import type { StorageBackend } from "../storage/backend.ts";
 import type { LaneDialer, LaneServer } from "../transfer/lane.ts";
 import type { MemberApi } from "../wire/member.ts";
 import type { PeerApi } from "../wire/peer.ts";
-import type { LocationSpec, Member } from "../wire/schemas.ts";
+import type { LocationSpec, Member, Transport } from "../wire/schemas.ts";
 import type { Journal } from "./journal.ts";
 
 /** A connection to the target cluster of one location. */
@@ -17,7 +17,7 @@ export interface PeerConnection {
   readonly api: PeerApi;
   /** One agent of it, such as the home of a copy; `Unreachable` when another one answers at its address. */
   at(member: Pick<Member, "agentId" | "address">): PeerApi;
-  readonly lanes: LaneDialer;
+  readonly lanes: Readonly<Partial<Record<Transport, LaneDialer>>>;
   close(): Promise<void>;
 }
 
@@ -63,9 +63,9 @@ export interface EngineLimits {
 export const defaultLimits: EngineLimits = {
   jobsMax: 8,
   jobsPerLocationMax: 4,
-  lanesPerJob: 1,
+  lanesPerJob: 2,
   unitBytes: unitBytesMax,
-  windowBytes: 64 << 20,
+  windowBytes: 256 << 20,
   leaseMs: 30_000,
   attemptsMax: 10,
   retryDelayMs: 500,
@@ -98,7 +98,8 @@ export interface EngineOptions {
   /** Opens the journal in {@link dataDir}. */
   readonly openJournal: (folder: string) => Journal;
   readonly storage: StorageBackend;
-  readonly lanes: LaneServer;
+  /** Those this agent serves. */
+  readonly lanes: Readonly<Partial<Record<Transport, LaneServer>>>;
   /** Opens a connection to a location's cluster; its calls throw what the network does, and `Untrusted`. */
   readonly connect: (location: LocationSpec) => PeerConnection;
   readonly clock: Clock;

@@ -1,6 +1,8 @@
 // Jobs as rows: what a migration to one location has durably reached. A group's job has a row of its own and one more for each
 // of its volumes on this node, its shares. How the API shows them is job-views.ts.
+
 import { LongshoreError } from "../domain/errors.ts";
+import type { Verification } from "../domain/verification.ts";
 import type { Barrier, JobSpec, JobState, JobVolume, Member, Mode, PointRef } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import type { Value } from "./journal.ts";
@@ -30,7 +32,7 @@ export interface JobRow {
   readonly bytesStored: number;
   readonly unitsTotal: number;
   readonly unitsStored: number;
-  readonly verified: "media" | "memory" | null;
+  readonly verified: Verification | null;
   readonly createdAt: number;
   readonly startedAt: number | null;
   readonly finishedAt: number | null;
@@ -49,7 +51,7 @@ export interface LiveProgress {
   bytesSent: number;
   bytesStored: number;
   unitsStored: number;
-  verified: "media" | "memory" | null;
+  verified: Verification | null;
   readonly startedMs: number;
   readonly bytesStoredAtStart: number;
   target: HeardTarget | null;

@@ -1,5 +1,7 @@
 // Jobs as the API shows them: how far each volume is, and the state machine as it stands, every agent that takes part with
 // what was heard of it last. Of a group's job every participant shows what it knows itself; the coordinator hears from all.
+import { estimatedSeconds, type PastTransfer } from "../domain/transfer-time.ts";
+import { weakestOf } from "../domain/verification.ts";
 import type { ShareReport, ShareSpec } from "../wire/member.ts";
 import type { GroupRef } from "../wire/peer.ts";
 import type {
@@ -7,6 +9,7 @@ import type {
   JobSpec,
   JobView,
   JobVolume,
+  LocationSpec,
   Member,
   Mode,
   ParticipantView,
@@ -34,6 +37,9 @@ export interface Hearsay {
 }
 
 const barriers: readonly Barrier[] = ["None", "Joined", "Frozen", "Stored", "Committed", "Released"];
+
+/** So many of the last transfers to a location tell how long the next one would take. */
+const pastTransfers = 8;
 
 export class JobViews {
   private readonly core: Core;
@@ -71,7 +77,7 @@ export class JobViews {
       unitsTotal: sums.unitsTotal,
       unitsStored: sums.unitsStored,
       bytesPerSecond: rate,
-      etaSeconds: rate === null || rate <= 0 ? null : bytesLeft / rate,
+      etaSeconds: spec.dryRun === true ? this.estimate(row) : rate === null || rate <= 0 ? null : bytesLeft / rate,
       verified: sums.verified,
       createdAt: timeText(row.createdAt),
       startedAt: row.startedAt === null ? null : timeText(row.startedAt),
@@ -82,6 +88,20 @@ export class JobViews {
       volumes,
       revision: row.revision,
     };
+  }
+
+  /** How long what was planned would take, by the last transfers there. */
+  private estimate({ location, bytesTotal, finishedAt }: JobRow): number | null {
+    if (finishedAt === null) return null;
+    const { journal } = this.core;
+    const past = journal.all<PastTransfer>(
+      `SELECT bytesStored AS bytes, finishedAt - startedAt AS durationMs FROM jobs WHERE location = ? AND state = 'Succeeded'
+       AND parent IS NULL AND startedAt IS NOT NULL AND bytesStored > 0 ORDER BY finishedAt DESC LIMIT ${pastTransfers}`,
+      location,
+    );
+    const row = journal.get<{ specJson: string }>("SELECT specJson FROM locations WHERE name = ?", location);
+    const spec = row && (JSON.parse(row.specJson) as LocationSpec);
+    return estimatedSeconds(bytesTotal, past, spec?.bytesPerSecondMax) ?? null;
   }
 
   /** The parts of a job: this node's from its rows, the others' as they were heard last. */
@@ -189,8 +209,7 @@ export function lowest(reached: readonly Barrier[]): Barrier {
 /** What all volumes of a job come to. */
 export function sumsOf(volumes: readonly JobVolume[]) {
   const sum = (of: (volume: JobVolume) => number) => volumes.reduce((total, volume) => total + of(volume), 0);
-  const verified = volumes.flatMap((volume) => volume.verified ?? []);
-  const weakest = verified.includes("memory") ? ("memory" as const) : verified[0];
+  const weakest = weakestOf(volumes.flatMap((volume) => volume.verified ?? []));
   return {
     bytesTotal: sum(({ bytesTotal }) => bytesTotal),
     bytesPunched: sum(({ bytesPunched }) => bytesPunched),

@@ -4,7 +4,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { PlanHeader } from "../wire/peer.ts";
 import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
-import { type Core, checkRevision, timeText } from "./core.ts";
+import { type Core, checkRevision, closeLanes, timeText } from "./core.ts";
 import { holdsOf, type PointRow, pointsOf, sweep } from "./points.ts";
 
 export interface MigratedRow {
@@ -200,7 +200,7 @@ export class MigratedVolumes {
   /** Goes on with what {@link remove} began. */
   async finishRemoval(row: MigratedRow): Promise<void> {
     const { core } = this;
-    await core.lanes.closeLanes(row.uid);
+    await closeLanes(core, row.uid);
     const staging = this.staging(row.uid);
     if (staging !== undefined) await core.storage.deletePoint(row.uid, staging.toId);
     await sweep(core, row.uid);

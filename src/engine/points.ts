@@ -1,7 +1,9 @@
 // Rows of sealed images, and the holds ledger: why a point may not be deleted yet. Taking a hold and marking a point
 // `deleting` are transactions on the same row, so a point is never deleted under somebody who was told it is kept.
+
 import { assert } from "../base/assert.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
+import type { Verification } from "../domain/verification.ts";
 import type { BasePoint, SealedPoint } from "../storage/backend.ts";
 import type { Hold, PointRef } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
@@ -22,7 +24,7 @@ export interface PointRow {
   readonly fsUuid: string | null;
   readonly stallMs: number;
   readonly released: number;
-  readonly verified: "media" | "memory" | null;
+  readonly verified: Verification | null;
   /** The group it was taken, or committed, with; `groupPoint` is shared by all that were. */
   readonly groupName: string | null;
   readonly groupPoint: string | null;

@@ -1,8 +1,10 @@
 // One volume's part of a job under one granted term: plan, freeze, stream, and at last the base moved. A job of a single
 // volume is one share; a participant in a group's job has one for each of its volumes.
+
 import { type Assignment, assignUnits } from "../domain/assign-units.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { indexesIn, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { weakestOf } from "../domain/verification.ts";
 import type { Claim, GroupRef, PeerApi, PeerTarget, PlanHeader, PrepareRequest, Report, Term } from "../wire/peer.ts";
 import type { Member, PointRef } from "../wire/schemas.ts";
 import { moveBase } from "./bases.ts";
@@ -243,12 +245,17 @@ export class Share {
     const { destination, signal } = this.options;
     const { connection, clusterUid, storers, home } = destination;
     const { rows, locations } = this.parts;
+    const { transport = "tls", verification = "media" } = locations.spec(row.location);
+    const dialer = connection.lanes[transport];
+    if (dialer === undefined) throw new LongshoreError("Unsupported", `this agent dials no ${transport} lanes`);
     const live = rows.start(this.name);
     const reader = await this.core.storage.openPoint(row.owner, sealedPoint(to));
     try {
       await sendUnits({
         api: connection.at(storers.find(({ agentId }) => agentId === storer) ?? home),
-        dialer: connection.lanes,
+        transport,
+        dialer,
+        verification,
         target: this.target,
         peerClusterUid: clusterUid,
         reader,
@@ -265,7 +272,7 @@ export class Share {
           stored: (count, bytes, verified) => {
             live.unitsStored += count;
             live.bytesStored += bytes;
-            live.verified = live.verified === "memory" ? "memory" : verified;
+            live.verified = weakestOf([verified, ...(live.verified === null ? [] : [live.verified])]) ?? verified;
             rows.progressed(this.name);
           },
         },

@@ -2,8 +2,17 @@
 // there. Everything here runs under the volume's lock and a checked term, but for the waiting for bytes.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { rangesOf, type Unit, unitDataBytes } from "../domain/plan.ts";
-import type { FreezeResult, LaneTicket, PeerTarget, PlanHeader, StoreRequest, StoreResult } from "../wire/peer.ts";
-import type { Core } from "./core.ts";
+import { weakestOf } from "../domain/verification.ts";
+import type {
+  FreezeResult,
+  LaneRequest,
+  LaneTicket,
+  PeerTarget,
+  PlanHeader,
+  StoreRequest,
+  StoreResult,
+} from "../wire/peer.ts";
+import { type Core, closeLanes } from "./core.ts";
 import { plannedBase, releaseOriginal } from "./lineage.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
@@ -49,10 +58,15 @@ export class StagingArea {
     return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
   }
 
-  laneTicket(row: MigratedRow, lane: number): LaneTicket {
+  /** Throws `Unsupported` for a transport that this agent does not serve. */
+  laneTicket(row: MigratedRow, { lane, transport }: LaneRequest): LaneTicket {
+    const server = this.core.lanes[transport];
+    if (server === undefined) {
+      throw new LongshoreError("Unsupported", `${this.core.node} serves no ${transport} lanes; see its configuration`);
+    }
     const binding = { owner: row.uid, epoch: row.epoch, lane, peerClusterUid: row.clusterUid };
-    const ticket = this.core.lanes.issue(binding, this.session(row).openLane(lane));
-    return { ticket, laneAddress: this.core.addresses.laneAddress };
+    const ticket = server.issue(binding, this.session(row).openLane(lane));
+    return { ticket, laneAddress: server.address };
   }
 
   /** Waits for the bytes outside the lock (they come through it from nobody), and settles under it. */
@@ -67,10 +81,10 @@ export class StagingArea {
       missing.map(({ index }) => index),
     );
     return this.terms.inTerm(caller, target, async (row) => {
-      const { good, damaged } = await session.settle(missing);
+      const { good, damaged } = await session.settle(missing, request.verification);
       this.recordStored(row, good);
       session.keep(good);
-      const verified = good.some((unit) => unit.verified === "memory") ? "memory" : "media";
+      const verified = weakestOf(good.map((unit) => unit.verified)) ?? request.verification;
       const done = request.units.map(({ index }) => index).filter((index) => !damaged.includes(index));
       return { stored: done, damaged, verified };
     });
@@ -86,7 +100,7 @@ export class StagingArea {
 
   /** Lanes closed, writes joined, image closed: nothing of the old term can write any more. */
   async endSession(uid: string): Promise<void> {
-    await this.core.lanes.closeLanes(uid);
+    await closeLanes(this.core, uid);
     const session = this.sessions.get(uid);
     this.sessions.delete(uid);
     await session?.close();
@@ -157,7 +171,7 @@ export class StagingArea {
 
   /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
   private async trustedSession(row: MigratedRow, staging: StagingRow, units: readonly Unit[]): Promise<StagingSession> {
-    const open = async () => new StagingSession(await this.openImage(row, staging), units, this.core.clock);
+    const open = async () => new StagingSession(await this.openImage(row, staging), units);
     const session = await open();
     try {
       if (this.trusted.has(trustKey(staging)) || (await this.isAsRecorded(row, session))) return session;
@@ -207,9 +221,10 @@ export class StagingArea {
     journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", row.uid));
   }
 
+  /** What was not read back then cannot be compared now. */
   private async isAsRecorded(row: MigratedRow, session: StagingSession): Promise<boolean> {
-    for (const { unit, digest } of this.storedUnits(row.uid)) {
-      if ((await session.digestOf(unit)).digest !== digest) return false;
+    for (const { unit, digest, verified } of this.storedUnits(row.uid)) {
+      if (verified === "none" || (await session.digestOf(unit, verified)).digest !== digest) return false;
     }
     return true;
   }

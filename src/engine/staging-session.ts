@@ -1,48 +1,48 @@
 // One open staging image at the target, while its term lasts: takes units off the lanes, and stores them durably, verified.
 // Nothing here decides; what it stores counts only once the caller has recorded it in the journal.
-import { createHash } from "node:crypto";
-import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Unit, unitDataBytes } from "../domain/plan.ts";
-import type { Staging } from "../storage/backend.ts";
-import type { Frame, LaneSink } from "../transfer/lane.ts";
-
-const readBackBytes = 1 << 20;
-/** A lane that brings nothing for this long, while a unit of it is waited for, is given up. */
-const laneIdleMs = 20_000;
-
-export type Verified = "media" | "memory";
+import type { Verification } from "../domain/verification.ts";
+import type { Digest, Extent, Staging } from "../storage/backend.ts";
+import type { LaneExtent, LaneSink } from "../transfer/lane.ts";
 
 export interface StoredUnit {
   readonly unit: number;
+  /** Empty for one that was not read back. */
   readonly digest: string;
-  readonly verified: Verified;
+  readonly verified: Verification;
+}
+
+/** What a unit must turn out to be; no digest where none is asked for. */
+export interface ExpectedUnit {
+  readonly index: number;
+  readonly digest?: string;
 }
 
 export class StagingSession {
   readonly units: readonly Unit[];
+  readonly fd: number;
   private readonly staging: Staging;
-  private readonly clock: Clock;
   private readonly intakes = new Map<number, LaneIntake>();
   /** Recorded as stored and verified: nothing may be written there any more. */
   private readonly kept = new Set<number>();
   private isOpen = true;
 
-  constructor(staging: Staging, units: readonly Unit[], clock: Clock) {
+  constructor(staging: Staging, units: readonly Unit[]) {
     this.staging = staging;
     this.units = units;
-    this.clock = clock;
+    this.fd = staging.fd;
   }
 
   /** The sink for a fresh lane of this number; what an earlier lane brought in part does not count. */
   openLane(lane: number): LaneSink {
     this.intakes.get(lane)?.fail(new LongshoreError("StreamTorn", `lane ${lane} was replaced by a newer one`));
-    const intake = new LaneIntake(this, this.staging, this.clock);
+    const intake = new LaneIntake(this, this.staging);
     this.intakes.set(lane, intake);
     return intake;
   }
 
-  /** These units are recorded as stored; frames of them are refused from now on. */
+  /** These units are recorded as stored; they are refused from now on. */
   keep(units: Iterable<{ readonly unit: number }>): void {
     for (const { unit } of units) this.kept.add(unit);
   }
@@ -58,9 +58,10 @@ export class StagingSession {
     for (const unit of units) await intake.complete(unit);
   }
 
-  /** Punches, syncs and reads back; answers which units hold what their digest says. */
+  /** Punches, syncs and reads back, as far as that is asked for; answers which units hold what their digest says. */
   async settle(
-    expected: readonly { index: number; digest: string }[],
+    expected: readonly ExpectedUnit[],
+    verification: Verification,
   ): Promise<{ good: StoredUnit[]; damaged: number[] }> {
     this.checkOpen();
     for (const { index } of expected) await this.punch(this.unit(index));
@@ -68,26 +69,19 @@ export class StagingSession {
     const good: StoredUnit[] = [];
     const damaged: number[] = [];
     for (const { index, digest } of expected) {
-      const found = await this.digestOf(index);
-      if (found.digest === digest) good.push({ unit: index, digest, verified: found.verified });
-      else damaged.push(index);
+      if (verification === "none") good.push({ unit: index, digest: "", verified: "none" });
+      else {
+        const found = await this.digestOf(index, verification);
+        if (found.digest === digest) good.push({ unit: index, digest, verified: found.verified });
+        else damaged.push(index);
+      }
     }
     return { good, damaged };
   }
 
   /** The digest of what the image holds now in a unit's data extents. */
-  async digestOf(index: number): Promise<{ digest: string; verified: Verified }> {
-    const hash = createHash("sha256");
-    let verified: Verified = "media";
-    for (const [offset, length, data] of this.unit(index)) {
-      if (data === 0) continue;
-      for (let at = 0; at < length; at += readBackBytes) {
-        const piece = new Uint8Array(Math.min(readBackBytes, length - at));
-        if ((await this.staging.readBack(offset + at, piece)) === "memory") verified = "memory";
-        hash.update(piece);
-      }
-    }
-    return { digest: hash.digest("hex"), verified };
+  digestOf(index: number, wanted: "media" | "memory"): Promise<Digest> {
+    return this.staging.digest(extentsOf(this.unit(index), 1), wanted);
   }
 
   unit(index: number): Unit {
@@ -110,53 +104,55 @@ export class StagingSession {
   }
 
   private async punch(unit: Unit): Promise<void> {
-    for (const [offset, length, data] of unit) if (data === 0) await this.staging.punch({ offset, length });
+    for (const hole of extentsOf(unit, 0)) await this.staging.punch(hole);
   }
 }
 
-/** Counts what one lane brought, unit by unit, so that a half-received unit is never taken for a whole one. */
+function extentsOf(unit: Unit, kind: 0 | 1): Extent[] {
+  return unit.flatMap(([offset, length, data]) => (data === kind ? [{ offset, length }] : []));
+}
+
+/** What one lane brought, unit by unit, so that a half-received unit is never taken for a whole one. */
 class LaneIntake implements LaneSink {
+  readonly fd: number;
   private readonly session: StagingSession;
   private readonly staging: Staging;
-  private readonly clock: Clock;
-  private readonly announced = new Map<number, number>();
-  private readonly written = new Map<number, number>();
+  private readonly underWay = new Set<number>();
+  private readonly whole = new Set<number>();
   private failure: Error | undefined;
   private wake = Promise.withResolvers<void>();
 
-  constructor(session: StagingSession, staging: Staging, clock: Clock) {
+  constructor(session: StagingSession, staging: Staging) {
     this.session = session;
     this.staging = staging;
-    this.clock = clock;
+    this.fd = session.fd;
   }
 
-  accept(frame: Frame): void {
+  begin(index: number): LaneExtent[] {
     this.checkUsable();
-    if (this.session.isKept(frame.unit)) throw new LongshoreError("BadRequest", `unit ${frame.unit} is stored already`);
-    const unit = this.session.unit(frame.unit);
-    const isPlanned = unit.some(
-      ([offset, length, data]) =>
-        data === 1 && frame.offset >= offset && frame.offset + frame.length <= offset + length,
-    );
-    const announced = (this.announced.get(frame.unit) ?? 0) + frame.length;
-    if (!isPlanned || announced > unitDataBytes(unit)) {
-      throw new LongshoreError(
-        "BadRequest",
-        `frame ${frame.offset}+${frame.length} is not in unit ${frame.unit}'s plan`,
-      );
-    }
-    this.announced.set(frame.unit, announced);
+    if (this.session.isKept(index)) throw new LongshoreError("BadRequest", `unit ${index} is stored already`);
+    if (this.underWay.has(index)) throw new LongshoreError("BadRequest", `unit ${index} is under way already`);
+    const extents = this.session.unit(index).flatMap(([offset, length, data]): LaneExtent[] => {
+      return data === 1 ? [[offset, length]] : [];
+    });
+    if (extents.length === 0) throw new LongshoreError("BadRequest", `unit ${index} has no data to be sent`);
+    this.underWay.add(index);
+    return extents;
   }
 
   async write(unit: number, offset: number, data: Uint8Array): Promise<void> {
     this.checkUsable();
+    if (!this.underWay.has(unit)) throw new LongshoreError("BadRequest", `unit ${unit} has not begun on this lane`);
     try {
       await this.staging.write(offset, data);
     } catch (error) {
       this.fail(error instanceof Error ? error : new Error(String(error)));
       throw error;
     }
-    this.written.set(unit, (this.written.get(unit) ?? 0) + data.length);
+  }
+
+  arrived(unit: number): void {
+    this.whole.add(unit);
     this.stir();
   }
 
@@ -170,31 +166,20 @@ class LaneIntake implements LaneSink {
     this.stir();
   }
 
-  /** Resolves when the unit is whole; a unit sent again afterwards is counted from nothing. */
-  async complete(unit: number): Promise<void> {
-    const expected = unitDataBytes(this.session.unit(unit));
-    while ((this.written.get(unit) ?? 0) < expected) {
+  /** Resolves when the unit is whole; it may be sent again afterwards. A lane that is idle for too long breaks by itself. */
+  async complete(index: number): Promise<void> {
+    if (unitDataBytes(this.session.unit(index)) === 0) return;
+    while (!this.whole.has(index)) {
       if (this.failure !== undefined) throw this.failure;
-      await this.next();
+      await this.wake.promise;
     }
-    this.announced.delete(unit);
-    this.written.delete(unit);
+    this.whole.delete(index);
+    this.underWay.delete(index);
   }
 
   private checkUsable(): void {
     this.session.checkOpen();
     if (this.failure !== undefined) throw this.failure;
-  }
-
-  private async next(): Promise<void> {
-    const idle = new AbortController();
-    const timeout = this.clock.sleep(laneIdleMs, idle.signal).then(
-      () => this.fail(new LongshoreError("StreamTorn", `nothing came for ${laneIdleMs} ms on the lane`)),
-      () => undefined,
-    );
-    await this.wake.promise;
-    idle.abort();
-    await timeout;
   }
 
   private stir(): void {

@@ -79,7 +79,7 @@ export class Target {
       putPlan: (target, header) => terms.inTerm(caller, target, (row) => this.putPlan(row, header)),
       putPlanPage: (target, page) => terms.inTerm(caller, target, async (row) => plans.putPage(row, page)),
       freeze: (target) => terms.inTerm(caller, target, (row) => staging.freeze(row)),
-      laneTicket: (target, lane) => terms.inTerm(caller, target, async (row) => staging.laneTicket(row, lane)),
+      laneTicket: (target, request) => terms.inTerm(caller, target, async (row) => staging.laneTicket(row, request)),
       store: (target, request) => staging.store(caller, target, request),
       commit: (target, request) => decisions.commit(caller, target, request),
       abort: (target, options) => this.settled(caller, target, () => decisions.abort(caller, target, options)),

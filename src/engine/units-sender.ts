@@ -1,28 +1,29 @@
-// The source's side of streaming: reads units off a sealed point, sends them over lanes, and has them stored.
-// What it remembers is only progress; what is stored is known to the target alone.
-import { createHash } from "node:crypto";
+// The source's side of streaming: has units sent over lanes, and has them stored.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Unit, unitDataBytes } from "../domain/plan.ts";
+import type { Verification } from "../domain/verification.ts";
 import type { PointReader } from "../storage/backend.ts";
-import type { Lane, LaneDialer } from "../transfer/lane.ts";
-import type { PeerApi, PeerTarget } from "../wire/peer.ts";
+import type { Lane, LaneDialer, LaneExtent } from "../transfer/lane.ts";
+import type { PeerApi, PeerTarget, StoreRequest } from "../wire/peer.ts";
+import type { Transport } from "../wire/schemas.ts";
 
-const frameBytes = 1 << 20;
-const batchBytesMax = 16 << 20;
+const batchBytesMax = 64 << 20;
 const batchUnitsMax = 512;
 /** A unit that arrives damaged this often points at something that sending again will not mend. */
 const unitTriesMax = 5;
 
 export interface Progress {
   /** Called as units become durable at the target. */
-  stored(units: number, bytes: number, verified: "media" | "memory"): void;
+  stored(units: number, bytes: number, verified: Verification): void;
   sent(bytes: number): void;
 }
 
 export interface SendOptions {
   /** The agent that stores the units. */
   readonly api: PeerApi;
+  readonly transport: Transport;
   readonly dialer: LaneDialer;
+  readonly verification: Verification;
   readonly target: PeerTarget;
   readonly peerClusterUid: string;
   readonly reader: PointReader;
@@ -54,48 +55,60 @@ export async function sendUnits(options: SendOptions): Promise<void> {
 
 async function runLane(options: SendOptions, queue: UnitQueue, number: number): Promise<void> {
   if (queue.isEmpty()) return;
-  const { ticket, laneAddress } = await options.api.laneTicket(options.target, number);
-  const lane = await options.dialer.open(
-    { address: laneAddress, ticket, peerClusterUid: options.peerClusterUid },
-    options.signal,
-  );
-  const breakLane = () => lane.destroy(asError(options.signal.reason));
-  options.signal.addEventListener("abort", breakLane, { once: true });
-  // A lane gathers small frames and counts them when they leave, so what is told is always the difference to last time.
-  let told = 0;
-  const tellSent = () => {
-    options.progress.sent(lane.bytesSent - told);
-    told = lane.bytesSent;
-  };
-  const on: OpenLane = { lane, number, tellSent, tornAt: undefined };
+  const on = new OpenLane(await openLane(options, number), number, options.progress);
   try {
     await drain(options, queue, on);
-    await lane.close();
+    await on.lane.close();
   } catch (error) {
-    lane.destroy(asError(error));
+    // Nothing of this lane reads from the point any more when this is over: the caller closes it.
+    await on.lane.destroy(asError(error));
     throw await whyTorn(options, on, error);
   } finally {
-    tellSent();
-    options.signal.removeEventListener("abort", breakLane);
+    on.tellSent();
   }
 }
 
-interface OpenLane {
+async function openLane(options: SendOptions, lane: number): Promise<Lane> {
+  const { api, target, transport, reader, peerClusterUid, pace, signal } = options;
+  const { ticket, laneAddress } = await api.laneTicket(target, { lane, transport });
+  return options.dialer.open(
+    {
+      ...{ address: laneAddress, ticket, peerClusterUid, source: reader, pace: { take: pace } },
+      hasDigests: options.verification !== "none",
+    },
+    signal,
+  );
+}
+
+class OpenLane {
   readonly lane: Lane;
   readonly number: number;
-  readonly tellSent: () => void;
-  /** The unit whose frames were leaving when the lane tore. */
+  /** The unit that was leaving when the lane tore. */
   tornAt: number | undefined;
+  private readonly progress: Progress;
+  private told = 0;
+
+  constructor(lane: Lane, number: number, progress: Progress) {
+    this.lane = lane;
+    this.number = number;
+    this.progress = progress;
+  }
+
+  /** A lane counts bytes when they leave, so what is told is always the difference to last time. */
+  tellSent(): void {
+    const { bytesSent } = this.lane;
+    this.progress.sent(bytesSent - this.told);
+    this.told = bytesSent;
+  }
 }
 
 const networkCodes: readonly (string | undefined)[] = ["StreamTorn", "Unreachable", "Timeout"];
-const noDigest = "0".repeat(64);
 
 /** Why a lane tore is known to who tore it. If that was the target, to ask it for the unit in question tells: a full disk. */
-async function whyTorn({ api, target, signal }: SendOptions, on: OpenLane, torn: unknown): Promise<unknown> {
+async function whyTorn({ api, target, verification, signal }: SendOptions, on: OpenLane, torn: unknown) {
   if (codeOf(torn) !== "StreamTorn" || on.tornAt === undefined || signal.aborted) return torn;
   try {
-    await api.store(target, { lane: on.number, units: [{ index: on.tornAt, digest: noDigest }] });
+    await api.store(target, { lane: on.number, verification, units: [{ index: on.tornAt }] });
     return torn;
   } catch (reason) {
     return networkCodes.includes(codeOf(reason)) ? torn : reason;
@@ -112,9 +125,9 @@ async function drain(options: SendOptions, queue: UnitQueue, on: OpenLane): Prom
       if (queue.isEmpty()) return;
       continue;
     }
-    const digests = await Promise.race([sendBatch(options, on, batch), failureOf(storing)]);
+    const sent = await Promise.race([sendBatch(options, on, batch), failureOf(storing)]);
     await storing;
-    storing = storeBatch(options, queue, on.number, digests);
+    storing = storeBatch(options, queue, on.number, sent);
     // Its failure is thrown where it is awaited; until then it must not count as unhandled.
     storing.catch(() => undefined);
   }
@@ -126,44 +139,40 @@ function failureOf(work: Promise<void>): Promise<never> {
   });
 }
 
-async function sendBatch(options: SendOptions, on: OpenLane, batch: readonly number[]) {
-  const digests: { index: number; digest: string }[] = [];
-  for (const index of batch) {
+/** Units without data have nothing to send; their digest is that of nothing. */
+async function sendBatch(
+  { units }: SendOptions,
+  on: OpenLane,
+  batch: readonly number[],
+): Promise<StoreRequest["units"]> {
+  const sending = batch.map(async (index) => {
+    const extents = dataExtentsOf(units[index] ?? []);
     try {
-      digests.push({ index, digest: await sendUnit(options, on.lane, index) });
+      const digest = extents.length === 0 ? digestOfNothing : await on.lane.send({ index, extents });
+      return { index, ...(digest !== undefined && { digest }) };
     } catch (error) {
-      on.tornAt = index;
+      on.tornAt ??= index;
       throw error;
+    } finally {
+      on.tellSent();
     }
-    on.tellSent();
-  }
-  return digests;
+  });
+  return Promise.all(sending);
 }
 
-async function sendUnit({ reader, units, pace, signal }: SendOptions, lane: Lane, index: number): Promise<string> {
-  const hash = createHash("sha256");
-  for (const [offset, length, data] of units[index] ?? []) {
-    if (data === 0) continue;
-    for (let at = 0; at < length; at += frameBytes) {
-      signal.throwIfAborted();
-      // A fresh buffer for each frame: the lane may keep the last one until it has left.
-      const payload = Buffer.allocUnsafe(Math.min(frameBytes, length - at));
-      await reader.read(offset + at, payload);
-      hash.update(payload);
-      await pace(payload.length, signal);
-      await lane.send({ unit: index, offset: offset + at, length: payload.length }, payload);
-    }
-  }
-  return hash.digest("hex");
+const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+function dataExtentsOf(unit: Unit): LaneExtent[] {
+  return unit.flatMap(([offset, length, data]): LaneExtent[] => (data === 1 ? [[offset, length]] : []));
 }
 
 async function storeBatch(
-  { api, target, units, progress }: SendOptions,
+  { api, target, units, verification, progress }: SendOptions,
   queue: UnitQueue,
   lane: number,
-  digests: readonly { index: number; digest: string }[],
+  sent: StoreRequest["units"],
 ): Promise<void> {
-  const result = await api.store(target, { lane, units: [...digests] });
+  const result = await api.store(target, { lane, verification, units: sent });
   const bytes = result.stored.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
   progress.stored(result.stored.length, bytes, result.verified);
   queue.again(result.damaged);

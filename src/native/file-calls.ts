@@ -31,28 +31,33 @@ export async function fiemap(
   fd: number,
   { offset, length, extentsMax = extentsPerCallMax }: { offset: number; length: number; extentsMax?: number },
 ): Promise<ReportedExtent[]> {
-  const buffer = Buffer.alloc(fiemapHeadBytes + fiemapExtentBytes * extentsMax);
+  // Not of Node's pool of small buffers, whose parts begin anywhere: it is read as words below.
+  const buffer = Buffer.from(new ArrayBuffer(fiemapHeadBytes + fiemapExtentBytes * extentsMax));
   buffer.writeBigUInt64LE(BigInt(offset), 0);
   buffer.writeBigUInt64LE(BigInt(length), 8);
   buffer.writeUInt32LE(0x1, 16); // FIEMAP_FLAG_SYNC
   buffer.writeUInt32LE(extentsMax, 24);
   await inPool("ioctl FIEMAP", ioctlPointer, [fd, 0xc020660b, buffer]);
   const mapped = buffer.readUInt32LE(20);
-  return Array.from({ length: mapped }, (_, index) =>
-    decodeExtent(buffer, fiemapHeadBytes + fiemapExtentBytes * index),
-  );
+  const words = new Uint32Array(buffer.buffer, buffer.byteOffset, buffer.length / 4);
+  const extents = new Array<ReportedExtent>(mapped);
+  for (let index = 0; index < mapped; index++) {
+    extents[index] = decodeExtent(words, (fiemapHeadBytes + fiemapExtentBytes * index) / 4);
+  }
+  return extents;
 }
 
-function decodeExtent(buffer: Buffer, at: number): ReportedExtent {
-  const physical = buffer.readBigUInt64LE(at + 8);
+/** In halves of 32 bits, lower one first: a tenth of the time that BigInts take. */
+function decodeExtent(words: Uint32Array, at: number): ReportedExtent {
+  const physical = wholeAt(words, at + 2);
   // A place that a JavaScript number cannot hold exactly could be taken for its neighbour: then it counts as unknown.
-  const isExact = physical <= BigInt(Number.MAX_SAFE_INTEGER);
-  return {
-    logical: Number(buffer.readBigUInt64LE(at)),
-    physical: Number(physical),
-    length: Number(buffer.readBigUInt64LE(at + 16)),
-    flags: buffer.readUInt32LE(at + 40) | (isExact ? 0 : extentFlags.unknown),
-  };
+  const isExact = physical <= Number.MAX_SAFE_INTEGER;
+  const flags = (words[at + 10] as number) | (isExact ? 0 : extentFlags.unknown);
+  return { logical: wholeAt(words, at), physical, length: wholeAt(words, at + 4), flags };
+}
+
+function wholeAt(words: Uint32Array, at: number): number {
+  return (words[at] as number) + (words[at + 1] as number) * 2 ** 32;
 }
 
 // ---- Sharing, holes, and data -------------------------------------------------------------------------------------
@@ -236,11 +241,10 @@ export function releaseLease(fd: number): void {
 /** Flags to open a file for reads that bypass the page cache. */
 export const openDirectFlags = fsConstants.O_RDONLY | fsConstants.O_DIRECT;
 
-/** A buffer whose memory begins on a multiple of 4096, as direct reads need it. */
-export function alignedBuffer(length: number): Buffer {
+/** Memory that threads can share, for reads past the page cache: the part of `length` bytes from `start` begins on a multiple of 4096. */
+export function alignedShared(length: number): { readonly buffer: SharedArrayBuffer; readonly start: number } {
   const alignment = 4096;
-  const buffer = Buffer.allocUnsafeSlow(length + alignment);
-  const past = Number(koffi.address(buffer) % BigInt(alignment));
-  const start = past === 0 ? 0 : alignment - past;
-  return buffer.subarray(start, start + length);
+  const buffer = new SharedArrayBuffer(length + alignment);
+  const past = Number(koffi.address(new Uint8Array(buffer)) % BigInt(alignment));
+  return { buffer, start: past === 0 ? 0 : alignment - past };
 }

@@ -5,11 +5,12 @@ import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { alignedBuffer, dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
-import { blockBytes, type Extent, type Staging } from "./backend.ts";
+import { dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
+import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts";
+import { type Digester, openDigester } from "./digester.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
-import { readWhole, requireWithin, writeWhole } from "./positioned-io.ts";
+import { requireWithin, writeWhole } from "./positioned-io.ts";
 
 const chunkBytesMax = 1024 * 1024;
 
@@ -25,6 +26,7 @@ export interface StagingRegister {
 
 export function stagingRegister(): StagingRegister {
   const openImages = new Set<OpenStaging>();
+  const digester = openDigester();
   return {
     async open(path, name, { sizeBytes, isSealed }) {
       const direct = await openDirect(path);
@@ -32,13 +34,16 @@ export function stagingRegister(): StagingRegister {
         await direct?.close();
         throw error;
       });
-      const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct }, () => openImages.delete(staging));
+      const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct, digester }, () =>
+        openImages.delete(staging),
+      );
       openImages.add(staging);
       return staging;
     },
     async closeAll(path) {
       const chosen = [...openImages].filter((staging) => path === undefined || staging.path === path);
       await Promise.all(chosen.map((staging) => staging.close()));
+      if (path === undefined) await digester.close();
     },
   };
 }
@@ -55,6 +60,7 @@ interface StagingFacts {
   readonly image: fs.FileHandle;
   /** For reads past the page cache; absent where the file system has no such thing. */
   readonly direct: fs.FileHandle | undefined;
+  readonly digester: Digester;
 }
 
 function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
@@ -75,6 +81,7 @@ function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
   return {
     path: facts.path,
     sizeBytes,
+    fd: image.fd,
     write: (offset, data) =>
       run("write to", async () => {
         requireWritable(facts);
@@ -89,10 +96,10 @@ function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
         if (extent.length > 0) await punchOrZero(image, extent);
       }),
     sync: () => run("sync", () => image.sync()),
-    readBack: (offset, into) =>
+    digest: (extents, wanted) =>
       run("read back", async () => {
-        requireWithin(name, { offset, length: into.length }, sizeBytes);
-        return readPastCache(facts, offset, into);
+        for (const extent of extents) requireWithin(name, extent, sizeBytes);
+        return digestOf(facts, extents, wanted);
       }),
     close() {
       closing ??= Promise.allSettled(running).then(async () => {
@@ -127,34 +134,28 @@ async function punchOrZero(image: fs.FileHandle, { offset, length }: Extent): Pr
   }
 }
 
-async function readPastCache(
-  { image, direct }: StagingFacts,
-  offset: number,
-  into: Uint8Array,
-): Promise<"media" | "memory"> {
-  const isDone = direct && (await unlessErrno(["EINVAL"], () => readDirect(direct, offset, into)));
-  if (isDone) return "media";
-  await readWhole(image, offset, into);
-  return "memory";
+async function digestOf(
+  { image, direct, digester }: StagingFacts,
+  extents: readonly Extent[],
+  wanted: "media" | "memory",
+): Promise<Digest> {
+  const aligned = extents.every(({ offset, length }) => offset % blockBytes === 0 && length % blockBytes === 0);
+  if (wanted === "media" && direct !== undefined && aligned) {
+    const digest = await unlessErrno(["EINVAL"], () => digestPastCache(direct.fd, extents, digester));
+    if (digest !== undefined) return { digest, verified: "media" };
+  }
+  return { digest: await digester.digest(image.fd, extents), verified: "memory" };
+}
+
+function digestPastCache(fd: number, extents: readonly Extent[], digester: Digester): Promise<string> {
+  const start = extents[0]?.offset ?? 0;
+  const last = extents.at(-1) ?? { offset: 0, length: 0 };
+  // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
+  dropCache(fd, start, last.offset + last.length - start);
+  return digester.digest(fd, extents);
 }
 
 async function openDirect(path: string): Promise<fs.FileHandle | undefined> {
   if (memoryFileSystems.has((await fs.statfs(path)).type)) return undefined;
   return unlessErrno(["EINVAL", "EOPNOTSUPP"], () => fs.open(path, openDirectFlags | constants.O_NOFOLLOW));
-}
-
-async function readDirect(handle: fs.FileHandle, offset: number, into: Uint8Array): Promise<true> {
-  const start = offset - (offset % blockBytes);
-  const end = Math.ceil((offset + into.length) / blockBytes) * blockBytes;
-  // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
-  dropCache(handle.fd, start, end - start);
-  const buffer = alignedBuffer(Math.min(chunkBytesMax, end - start));
-  for (let at = start; at < end; at += buffer.length) {
-    const chunk = buffer.subarray(0, Math.min(buffer.length, end - at));
-    await readWhole(handle, at, chunk);
-    const from = Math.max(offset, at);
-    const to = Math.min(offset + into.length, at + chunk.length);
-    into.set(chunk.subarray(from - at, to - at), from - offset);
-  }
-  return true;
 }

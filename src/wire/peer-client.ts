@@ -60,9 +60,9 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     },
     freeze: async (target) =>
       present(await http.call(routes.peerFreeze, { ...about(target), body: { term: target.term } }), seedNames),
-    laneTicket: async (target, lane) =>
+    laneTicket: async (target, request) =>
       present(
-        await http.call(routes.peerLaneTicket, { ...about(target), body: { term: target.term, lane } }),
+        await http.call(routes.peerLaneTicket, { ...about(target), body: { term: target.term, request } }),
         seedNames,
       ),
     store: async (target, request) =>

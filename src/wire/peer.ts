@@ -14,7 +14,9 @@ import {
   PointRef,
   SizeBytes,
   Time,
+  Transport,
   Uid,
+  Verification,
 } from "./schemas.ts";
 
 const strict = { additionalProperties: false } as const;
@@ -139,14 +141,16 @@ export type PlanPage = Static<typeof PlanPage>;
 
 export const StoreRequest = Type.Object({
   lane: Index,
-  units: Type.Array(Type.Object({ index: Index, digest: Digest }), { minItems: 1, maxItems: 1024 }),
+  /** How the units are to be compared with their digests; `none` has no digests. */
+  verification: Verification,
+  units: Type.Array(Type.Object({ index: Index, digest: Type.Optional(Digest) }), { minItems: 1, maxItems: 1024 }),
 });
 export type StoreRequest = Static<typeof StoreRequest>;
 
 export const StoreResult = Type.Object({
   stored: Type.Array(Index),
   damaged: Type.Array(Index, { description: "Arrived or read back with another digest; send them again" }),
-  verified: Type.Union([Type.Literal("media"), Type.Literal("memory")]),
+  verified: Verification,
 });
 export type StoreResult = Static<typeof StoreResult>;
 
@@ -156,6 +160,9 @@ export const CommitRequest = Type.Object({
   planDigest: Digest,
 });
 export type CommitRequest = Static<typeof CommitRequest>;
+
+export const LaneRequest = Type.Object({ lane: Index, transport: Transport });
+export type LaneRequest = Static<typeof LaneRequest>;
 
 export const LaneTicket = Type.Object({
   ticket: Type.String({ pattern: "^[0-9a-f]{64}$" }),
@@ -334,7 +341,7 @@ export interface PeerApi extends PeerGroupApi {
   putPlanPage(target: PeerTarget, page: PlanPage): Promise<void>;
   /** Closes the newest point for new clones, makes or opens staging, applies punches; answers what is stored already. */
   freeze(target: PeerTarget): Promise<FreezeResult>;
-  laneTicket(target: PeerTarget, lane: number): Promise<LaneTicket>;
+  laneTicket(target: PeerTarget, request: LaneRequest): Promise<LaneTicket>;
   /** Waits for the units' bytes, syncs, reads back, compares, and records those that match. */
   store(target: PeerTarget, request: StoreRequest): Promise<StoreResult>;
   /** The decision: one conditional write. `PlanMismatch` unless base, to and plan are those of the row and all is stored. */

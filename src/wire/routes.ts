@@ -579,7 +579,7 @@ export const peerRoutes = {
     group: "peer",
     summary: "A ticket for one lane",
     params: volumeOf,
-    body: underTerm({ lane: Type.Integer({ minimum: 0, maximum: 2 ** 31 }) }),
+    body: underTerm({ request: peer.LaneRequest }),
     response: peer.LaneTicket,
   },
   peerStore: {

@@ -169,6 +169,22 @@ export type GroupSnapshotView = Static<typeof GroupSnapshotView>;
 
 // ---- locations (source side) ---------------------------------------------------------------------------------------
 
+export const Transport = Type.Union([
+  Type.Literal("tls", { description: "Mutual TLS 1.3; the default" }),
+  Type.Literal("kernel", {
+    description:
+      "Plain TCP, from file to file within the kernel, for trusted or already encrypted networks. It protects against accidents, not against attackers",
+  }),
+]);
+export type Transport = Static<typeof Transport>;
+
+export const Verification = Type.Union([
+  Type.Literal("media", { description: "Read back past the page cache, where the file system can; the default" }),
+  Type.Literal("memory", { description: "Read back through the page cache" }),
+  Type.Literal("none", { description: "Not read back" }),
+]);
+export type Verification = Static<typeof Verification>;
+
 export const LocationSpec = Type.Object(
   {
     clusterName: Type.String({ minLength: 1, maxLength: 63 }),
@@ -177,6 +193,8 @@ export const LocationSpec = Type.Object(
     caBundle: CaBundle,
     jobsMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, description: "Jobs at once to this location" })),
     bytesPerSecondMax: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 52, description: "All jobs together" })),
+    transport: Type.Optional(Transport),
+    verification: Type.Optional(Verification),
   },
   strict,
 );
@@ -307,7 +325,7 @@ export const JobVolume = Type.Object({
   bytesStored: Bytes,
   unitsTotal: Count,
   unitsStored: Count,
-  verified: nullable(Type.Union([Type.Literal("media"), Type.Literal("memory")])),
+  verified: nullable(Verification),
   targetAgent: nullable(Type.Unsafe<string>({ ...Uid, description: "Home of its copy, once it is known" })),
   targetBarrier: nullable(Type.Unsafe<Barrier>({ ...Barrier, description: "What that home reported last" })),
 });
@@ -330,8 +348,12 @@ export const JobView = Type.Object({
   unitsTotal: Count,
   unitsStored: Count,
   bytesPerSecond: nullable(Type.Number()),
-  etaSeconds: nullable(Type.Number()),
-  verified: nullable(Type.Union([Type.Literal("media"), Type.Literal("memory")])),
+  etaSeconds: nullable(
+    Type.Number({
+      description: "Until all is stored; of a plan (dryRun), what the transfer would take, by the last ones there",
+    }),
+  ),
+  verified: nullable(Verification),
   createdAt: Time,
   startedAt: nullable(Time),
   finishedAt: nullable(Time),
@@ -375,7 +397,7 @@ export const MigratedPoint = Type.Object({
   committedAt: Time,
   sizeBytes: Bytes,
   state: Type.Union([Type.Literal("sealed"), Type.Literal("lost"), Type.Literal("deleting")]),
-  verified: Type.Union([Type.Literal("media"), Type.Literal("memory")]),
+  verified: Verification,
   groupPoint: Type.Optional(
     Type.Unsafe<string>({ ...PointId, description: "Committed together with others: the id all of them share" }),
   ),

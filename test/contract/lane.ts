@@ -566,6 +566,7 @@ function breaks({ world, ticketFor, dial, openLane, openRaw, expectAlive }: Surr
     const sink = new MemorySink([good]);
     const lane = await openLane(at, sink, { lane: 7 });
     await lane.send(good);
+    await sink.until(() => sink.arrivals.length === 1);
     await lane.send(solid(3, block, block)).catch(() => {});
     await expect(lane.close()).rejects.toEqual(torn);
     expect(await sink.brokenBy).toMatchObject({ code: "BadRequest", message: "no unit 3 in the plan" });

@@ -19,6 +19,7 @@ import {
 import { openJournal } from "../../src/engine/journal.ts";
 import type { StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
+import type { LaneDialer } from "../../src/transfer/lane.ts";
 import type { MemberApi } from "../../src/wire/member.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
 import type { LocationSpec } from "../../src/wire/schemas.ts";
@@ -158,7 +159,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
       version: "test",
       addresses: { address: `${agent.host}:1`, laneAddress: `${agent.host}:2` },
       storage: agent.storage,
-      lanes: agent.lanes,
+      lanes: { tls: agent.lanes },
       connect: (location) => connect(net, agent, location),
       // The first agent of a cluster is found under its name by those that come later.
       seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.host ?? name}:1`],
@@ -180,7 +181,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
     uid,
     host: name,
     folder,
-    lanes: new FakeLanes(),
+    lanes: new FakeLanes(`${name}:2`),
     onCall: () => undefined,
     onReply: () => undefined,
     onMemberCall: () => undefined,
@@ -306,16 +307,17 @@ function connect(net: Net, from: Cluster, location: LocationSpec): PeerConnectio
       },
     });
   const seeds = location.seeds.map(hostOf);
+  const lanes: LaneDialer = {
+    open(to) {
+      const agent = anyOf([hostOf(to.address)])();
+      if (!reachable(agent)) throw new LongshoreError("Unreachable", `${agent.name} does not answer`);
+      return agent.lanes.open(to);
+    },
+  };
   return {
     api: peer(seeds),
     at: ({ address, agentId }) => peer([hostOf(address)], agentId),
-    lanes: {
-      open(to) {
-        const agent = anyOf([hostOf(to.address)])();
-        if (!reachable(agent)) throw new LongshoreError("Unreachable", `${agent.name} does not answer`);
-        return agent.lanes.open(to);
-      },
-    },
+    lanes: { tls: lanes, kernel: lanes },
     close: async () => undefined,
   };
 }

@@ -1,27 +1,48 @@
-// Lanes without a network: a ticket leads straight to its sink. Faults are injected per frame by the test.
+// Lanes without a network: a ticket leads straight to its sink. Faults are injected per piece by the test.
+import { createHash } from "node:crypto";
 import { LongshoreError } from "../../src/domain/errors.ts";
-import type { Frame, Lane, LaneBinding, LaneDialer, LaneServer, LaneSink } from "../../src/transfer/lane.ts";
+import type {
+  Lane,
+  LaneBinding,
+  LaneDialer,
+  LaneServer,
+  LaneSink,
+  LaneTarget,
+  LaneUnit,
+} from "../../src/transfer/lane.ts";
 
-const frameHeaderBytes = 16;
+const unitHeaderBytes = 16;
+const pieceBytesMax = 1 << 20;
+
+/** A part of a unit's payload, and where it belongs. */
+export interface Piece {
+  readonly unit: number;
+  readonly offset: number;
+  readonly length: number;
+}
 
 export interface LaneFaults {
   /** May throw (the lane tears) or change the payload (it arrives damaged). */
-  onFrame?: (frame: Frame, payload: Uint8Array) => Uint8Array | Promise<Uint8Array>;
+  onPiece?: (piece: Piece, payload: Uint8Array) => Uint8Array | Promise<Uint8Array>;
 }
 
 interface OpenLane {
   readonly binding: LaneBinding;
   /** Closes it on purpose: the sink is not told. */
   readonly shut: () => void;
-  readonly inFlight: Set<Promise<void>>;
+  readonly inFlight: Set<Promise<unknown>>;
 }
 
 export class FakeLanes implements LaneServer, LaneDialer {
-  readonly address = "fake.lanes:1";
+  readonly address: string;
   readonly faults: LaneFaults = {};
   private readonly tickets = new Map<string, { binding: LaneBinding; sink: LaneSink }>();
   private readonly open_ = new Set<OpenLane>();
   private issued = 0;
+
+  constructor(address: string) {
+    this.address = address;
+  }
 
   /** Lanes that neither side has closed. */
   get openLanes(): number {
@@ -48,50 +69,71 @@ export class FakeLanes implements LaneServer, LaneDialer {
     for (const { binding } of this.open_) await this.closeLanes(binding.owner);
   }
 
-  async open({ ticket }: { ticket: string }): Promise<Lane> {
-    const bound = this.tickets.get(ticket);
-    this.tickets.delete(ticket);
+  async open(to: Pick<LaneTarget, "ticket" | "source" | "hasDigests">): Promise<Lane> {
+    const bound = this.tickets.get(to.ticket);
+    this.tickets.delete(to.ticket);
     if (bound === undefined) throw new LongshoreError("TicketRefused", "the ticket is not known");
     const { binding, sink } = bound;
     let failure: Error | undefined;
     let bytesSent = 0;
-    const inFlight = new Set<Promise<void>>();
+    const inFlight = new Set<Promise<unknown>>();
     const end = (reason: Error) => {
       failure ??= new LongshoreError("StreamTorn", reason.message);
       this.open_.delete(entry);
     };
-    const destroy = (reason: Error) => {
+    const destroy = async (reason: Error) => {
       if (failure === undefined) sink.broken?.(reason);
       end(reason);
     };
     const entry: OpenLane = { binding, inFlight, shut: () => end(new Error("closed by the target")) };
     this.open_.add(entry);
-    const deliver = async (frame: Frame, payload: Uint8Array) => {
-      const arriving = (await this.faults.onFrame?.(frame, payload)) ?? payload;
-      if (failure !== undefined) throw failure;
-      sink.accept(frame);
-      await sink.write(frame.unit, frame.offset, arriving);
+    const deliver = async ({ index, extents }: LaneUnit) => {
+      const hash = createHash("sha256");
+      sink.begin(index);
+      for (const piece of piecesOf(index, extents)) {
+        const payload = new Uint8Array(piece.length);
+        await to.source.read(piece.offset, payload);
+        hash.update(payload);
+        const arriving = (await this.faults.onPiece?.(piece, payload)) ?? payload;
+        if (failure !== undefined) throw failure;
+        bytesSent += piece.length;
+        await sink.write(index, piece.offset, arriving);
+      }
+      sink.arrived(index);
+      return to.hasDigests ? hash.digest("hex") : undefined;
     };
+    let tail: Promise<unknown> = Promise.resolve();
     return {
       get bytesSent() {
         return bytesSent;
       },
-      async send(frame, payload) {
-        if (failure !== undefined) throw failure;
-        bytesSent += frameHeaderBytes + payload.length;
-        const delivery = deliver(frame, payload);
-        inFlight.add(delivery);
+      async send(unit) {
+        const turn = tail.then(() => {
+          if (failure !== undefined) throw failure;
+          bytesSent += unitHeaderBytes;
+          return deliver(unit);
+        });
+        tail = turn.catch(() => undefined);
+        inFlight.add(turn);
         try {
-          await delivery;
+          return await turn;
         } catch (error) {
-          destroy(error instanceof Error ? error : new Error(String(error)));
+          await destroy(error instanceof Error ? error : new Error(String(error)));
           throw new LongshoreError("StreamTorn", "the lane tore", { cause: error });
         } finally {
-          inFlight.delete(delivery);
+          inFlight.delete(turn);
         }
       },
       close: async () => void this.open_.delete(entry),
       destroy,
     };
+  }
+}
+
+function* piecesOf(unit: number, extents: LaneUnit["extents"]): Generator<Piece> {
+  for (const [start, length] of extents) {
+    for (let done = 0; done < length; done += pieceBytesMax) {
+      yield { unit, offset: start + done, length: Math.min(pieceBytesMax, length - done) };
+    }
   }
 }

@@ -14,6 +14,7 @@ import type {
   GroupTarget,
   Hello,
   Homes,
+  LaneRequest,
   LaneTicket,
   LocateRequest,
   PeerApi,
@@ -100,7 +101,7 @@ export class FakePeer implements PeerApi {
     return { stored: [...this.#under(target).stored].map((index): [number, number] => [index, index]) };
   }
 
-  async laneTicket(target: PeerTarget, lane: number): Promise<LaneTicket> {
+  async laneTicket(target: PeerTarget, { lane }: LaneRequest): Promise<LaneTicket> {
     this.#under(target);
     return { ticket: lane.toString(16).padStart(64, "0"), laneAddress: "127.0.0.1:7421" };
   }

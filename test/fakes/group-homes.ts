@@ -207,15 +207,18 @@ export class GroupJob {
     const { stored } = await this.call("freeze", part.home, () => this.peerOf(index).freeze(target));
     const missing = units.map((_, unit) => unit).filter((unit) => !stored.some(([a, b]) => unit >= a && unit <= b));
     if (missing.length === 0) return;
-    const { ticket } = await this.call("laneTicket", part.home, () => this.peerOf(index).laneTicket(target, 0));
-    const lane = await part.home.lanes.open({ address: "", ticket, peerClusterUid: sourceUid } as never);
-    for (const unit of missing) {
-      for (const [offset, length] of units[unit] ?? []) {
-        await lane.send({ unit, offset, length }, bytes.subarray(offset, offset + length));
-      }
+    const { ticket } = await this.call("laneTicket", part.home, () =>
+      this.peerOf(index).laneTicket(target, { lane: 0, transport: "tls" }),
+    );
+    const read = async (offset: number, into: Uint8Array) => into.set(bytes.subarray(offset, offset + into.length));
+    const lane = await part.home.lanes.open({ ticket, source: { fd: -1, read }, hasDigests: true });
+    for (const index of missing) {
+      await lane.send({ index, extents: (units[index] ?? []).map(([offset, length]) => [offset, length] as const) });
     }
     const sent = missing.map((unit) => ({ index: unit, digest: digestOf(units[unit] ?? [], bytes) }));
-    await this.call("store", part.home, () => this.peerOf(index).store(target, { lane: 0, units: sent }));
+    await this.call("store", part.home, () =>
+      this.peerOf(index).store(target, { lane: 0, verification: "media", units: sent }),
+    );
     await lane.close();
   }
 

@@ -223,8 +223,12 @@ describe("the client of another cluster", () => {
     await peer.putPlan(target, header);
     await peer.putPlanPage(target, { first: 0, units: [[[0, 4096, 1]]] });
     expect(await peer.freeze(target)).toEqual({ stored: [] });
-    expect((await peer.laneTicket(target, 3)).ticket).toMatch(/3$/);
-    const stored = await peer.store(target, { lane: 3, units: [{ index: 0, digest: "a".repeat(64) }] });
+    expect((await peer.laneTicket(target, { lane: 3, transport: "tls" })).ticket).toMatch(/3$/);
+    const stored = await peer.store(target, {
+      lane: 3,
+      verification: "media",
+      units: [{ index: 0, digest: "a".repeat(64) }],
+    });
     expect(stored).toEqual({ stored: [0], damaged: [], verified: "memory" });
     const record = await peer.commit(target, { baseId: null, toId: header.to.pointId, planDigest: header.planDigest });
     expect(record).toMatchObject({ job: "job-1", epoch: term.epoch });

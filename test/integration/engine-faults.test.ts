@@ -83,14 +83,14 @@ async function runWith(
   return { wasHit: count >= n, resent };
 }
 
-/** Notes every frame of a unit that the target had told us is stored. */
+/** Notes every piece of a unit that the target had told us is stored. */
 function watchStoredUnits(): string[] {
   const { target } = world;
   const resent: string[] = [];
   const stored = new Set<string>();
   let plan = "";
-  target.lanes.faults.onFrame = (frame, payload) => {
-    if (stored.has(`${plan} ${frame.unit}`)) resent.push(`unit ${frame.unit}`);
+  target.lanes.faults.onPiece = (piece, payload) => {
+    if (stored.has(`${plan} ${piece.unit}`)) resent.push(`unit ${piece.unit}`);
     return payload;
   };
   target.onReply = (method, args, result) => {
@@ -113,7 +113,7 @@ function quiet(): void {
     cluster.onCall = () => undefined;
     cluster.onReply = () => undefined;
     cluster.onStorage = () => undefined;
-    delete cluster.lanes.faults.onFrame;
+    delete cluster.lanes.faults.onPiece;
   }
 }
 

@@ -568,7 +568,7 @@ describe("a vote that a later term meets", () => {
     const next = job.again();
     await next.run("stored");
     // What is sealed is not opened for writing again.
-    expect(await codeFrom(next.peerOf(0).laneTicket(next.target(0), 0))).toBe("StreamTorn");
+    expect(await codeFrom(next.peerOf(0).laneTicket(next.target(0), { lane: 0, transport: "tls" }))).toBe("StreamTorn");
     expect((await next.report(0))?.prepared).toEqual({ groupPoint: job.groupPoint, epoch: job.term.epoch });
     for (const index of [0, 1]) await next.prepare(index);
     expect((await next.report(0))?.prepared).toEqual({ groupPoint: job.groupPoint, epoch: next.term.epoch });

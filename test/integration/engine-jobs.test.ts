@@ -49,10 +49,10 @@ async function allIsWell(volume = "data"): Promise<void> {
 }
 
 /** Frames by unit that reach the target. */
-function countFrames(): Map<number, number> {
+function countPieces(): Map<number, number> {
   const counts = new Map<number, number>();
-  world.target.lanes.faults.onFrame = (frame, payload) => {
-    counts.set(frame.unit, (counts.get(frame.unit) ?? 0) + 1);
+  world.target.lanes.faults.onPiece = (piece, payload) => {
+    counts.set(piece.unit, (counts.get(piece.unit) ?? 0) + 1);
     return payload;
   };
   return counts;
@@ -93,10 +93,10 @@ describe("a job", () => {
     }
     expect((await api().getJob(job)).state).toBe("Suspended");
     heal();
-    const frames = countFrames();
+    const pieces = countPieces();
     await api().putJob(job, spec);
     expect((await ended(world.source, job)).state).toBe("Succeeded");
-    expect([...frames.keys()].sort()).toEqual([1, 2]);
+    expect([...pieces.keys()].sort()).toEqual([1, 2]);
     await allIsWell();
   });
 
@@ -185,6 +185,7 @@ describe("a job", () => {
       mode: { kind: "Allocated", reason: "FirstCopy" },
       bytesTotal: 3 * unitBytes,
       bytesSent: 0,
+      etaSeconds: null,
     });
     expect(await copyOf(world, "data")).toBeUndefined();
     await migrate(world, "data", "s2");
@@ -197,7 +198,8 @@ describe("a job", () => {
       await api().putJob(`plan-${name}`, { ...spec, snapshot: name, dryRun: true });
       expect((await ended(world.source, `plan-${name}`)).state).toBe("Succeeded");
     }
-    expect(await api().getJob("plan-s3")).toMatchObject({ mode: { kind: "Delta" } });
+    // By what the one transfer there was has taken.
+    expect(await api().getJob("plan-s3")).toMatchObject({ mode: { kind: "Delta" }, etaSeconds: expect.any(Number) });
     expect(await requireCopy(world, "data")).toEqual(before);
     await allIsWell();
   });
@@ -382,6 +384,8 @@ describe("what a job needs", () => {
   });
 
   test("is a consent: a job without one fails, and with it the next one goes on; what was stored stays", async () => {
+    await world.clusters.close();
+    await open({ limits: { lanesPerJob: 1 } });
     let isWithdrawn = false;
     world.target.onReply = async (method) => {
       if (method !== "store" || isWithdrawn) return;
@@ -392,9 +396,9 @@ describe("what a job needs", () => {
     heal();
     await consent();
     const again = await start(world, "data", "s1", { name: "again" });
-    const frames = countFrames();
+    const pieces = countPieces();
     expect((await ended(world.source, again)).state).toBe("Succeeded");
-    expect([...frames.keys()].sort()).toEqual([1, 2]);
+    expect([...pieces.keys()].sort()).toEqual([1, 2]);
     await allIsWell();
   });
 

@@ -1,5 +1,5 @@
 // What vanishes, is damaged, or does not fit: files taken away behind our back, payload damaged on the wire or on the
-// disk, connections torn at any frame, and disks that are full for a while.
+// disk, connections torn at any piece, and disks that are full for a while.
 import { open, readdir, rename, rm, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
@@ -85,10 +85,10 @@ describe("a file that vanishes", () => {
   test("the snapshot while it is being sent: the job goes on with the file it has open", async () => {
     const { pointId } = await snapshot(world, "data", "s1");
     const file = await fileOf(world.source, pointId);
-    let frames = 0;
-    world.target.lanes.faults.onFrame = async (_, payload) => {
-      frames += 1;
-      if (frames === 2) await unlink(file);
+    let pieces = 0;
+    world.target.lanes.faults.onPiece = async (_, payload) => {
+      pieces += 1;
+      if (pieces === 2) await unlink(file);
       return payload;
     };
     expect((await ended(world.source, await start(world, "data", "s1"))).state).toBe("Succeeded");
@@ -178,16 +178,16 @@ describe("a file that vanishes", () => {
 });
 
 describe("a connection", () => {
-  test("torn at any frame is opened again, and the job goes on", async () => {
+  test("torn at any piece is opened again, and the job goes on", async () => {
     for (let n = 1; ; n++) {
-      let frames = 0;
-      world.target.lanes.faults.onFrame = (_, payload) => {
-        frames += 1;
-        if (frames === n) throw new LongshoreError("StreamTorn", "torn");
+      let pieces = 0;
+      world.target.lanes.faults.onPiece = (_, payload) => {
+        pieces += 1;
+        if (pieces === n) throw new LongshoreError("StreamTorn", "torn");
         return payload;
       };
       expect((await increment(`s${n}`)).state).toBe("Succeeded");
-      if (frames < n) {
+      if (pieces < n) {
         expect(n).toBeGreaterThan(3);
         break;
       }
@@ -204,10 +204,10 @@ describe("payload that is damaged", () => {
   };
 
   test("on the wire is sent again", async () => {
-    let frames = 0;
-    world.target.lanes.faults.onFrame = (_, payload) => {
-      frames += 1;
-      return frames === 2 || frames === 3 ? damaged(payload) : payload;
+    let pieces = 0;
+    world.target.lanes.faults.onPiece = (_, payload) => {
+      pieces += 1;
+      return pieces === 2 || pieces === 3 ? damaged(payload) : payload;
     };
     const job = await migrate(world, "data", "s1");
     expect(job).toMatchObject({ state: "Succeeded", attempts: 0, bytesTotal: 3 * unitBytes });
@@ -217,16 +217,16 @@ describe("payload that is damaged", () => {
 
   test("time and again ends the job with the reason, after a bounded number of tries", async () => {
     await migrate(world, "data", "s1");
-    let frames = 0;
-    world.target.lanes.faults.onFrame = (frame, payload) => {
-      if (frame.offset !== 0) return payload;
-      frames += 1;
+    let pieces = 0;
+    world.target.lanes.faults.onPiece = (piece, payload) => {
+      if (piece.offset !== 0) return payload;
+      pieces += 1;
       return damaged(payload);
     };
     expect(await increment("s2")).toMatchObject({ state: "Failed", error: { code: "ChecksumMismatch" } });
-    expect(frames).toBeLessThanOrEqual(5 * 5);
+    expect(pieces).toBeLessThanOrEqual(5 * 5);
     expect((await requireCopy(world, "data")).state).toBe("Available");
-    delete world.target.lanes.faults.onFrame;
+    delete world.target.lanes.faults.onPiece;
     expect((await increment("s3")).state).toBe("Succeeded");
     await allIsWell();
   });

@@ -131,8 +131,8 @@ describe("a coordinator that falls silent", () => {
       putPlan: peer().putPlan(target, headerOf(toId)),
       putPlanPage: peer().putPlanPage(target, { first: 0, units: [[[0, 4096, 1]]] }),
       freeze: peer().freeze(target),
-      laneTicket: peer().laneTicket(target, 0),
-      store: peer().store(target, { lane: 0, units: [{ index: 0, digest: "0".repeat(64) }] }),
+      laneTicket: peer().laneTicket(target, { lane: 0, transport: "tls" }),
+      store: peer().store(target, { lane: 0, verification: "media", units: [{ index: 0, digest: "0".repeat(64) }] }),
       commit: peer().commit(target, { baseId: null, toId, planDigest: "0".repeat(64) }),
       abort: peer().abort(target, { discard: true }),
       release: peer().release(target),
@@ -175,15 +175,16 @@ describe("a coordinator that falls silent", () => {
   test("writes nothing any more through a lane of a term that ended", async () => {
     const { target } = await frozen();
     await peer().freeze(target);
-    const { ticket } = await peer().laneTicket(target, 0);
-    const lane = await world.target.lanes.open({ ticket });
-    const unused = await peer().laneTicket(target, 1);
+    const { ticket } = await peer().laneTicket(target, { lane: 0, transport: "tls" });
+    const source = { fd: -1, read: async () => undefined };
+    const lane = await world.target.lanes.open({ ticket, source, hasDigests: true });
+    const unused = await peer().laneTicket(target, { lane: 1, transport: "tls" });
     await pass(2 * leaseMs);
     await until(async () => (await requireCopyByHand()).state === "Available");
-    await expect(lane.send({ unit: 0, offset: 0, length: 4096 }, Buffer.alloc(4096))).rejects.toEqual(
-      code("StreamTorn"),
+    await expect(lane.send({ index: 0, extents: [[0, 4096]] })).rejects.toEqual(code("StreamTorn"));
+    await expect(world.target.lanes.open({ ticket: unused.ticket, source, hasDigests: true })).rejects.toEqual(
+      code("TicketRefused"),
     );
-    await expect(world.target.lanes.open({ ticket: unused.ticket })).rejects.toEqual(code("TicketRefused"));
   });
 
   test("that asks to abort or release twice gets the same answer twice", async () => {

@@ -112,8 +112,8 @@ export const canaries: readonly Canary[] = [
     edits: [
       {
         file: "engine/decisions.ts",
-        search: "await this.core.lanes.closeLanes(row.uid);",
-        replacement: `await this.core.lanes.closeLanes(row.uid);
+        search: "await closeLanes(this.core, row.uid);",
+        replacement: `await closeLanes(this.core, row.uid);
         this.core.journal.transaction(() => this.parts.terms.thaw(row.uid));`,
       },
     ],
@@ -191,7 +191,7 @@ export const canaries: readonly Canary[] = [
     edits: [
       {
         file: "engine/staging-area.ts",
-        search: "await this.core.lanes.closeLanes(uid);",
+        search: "await closeLanes(this.core, uid);",
         replacement: "",
       },
       { file: "engine/staging-area.ts", search: "await session?.close();", replacement: "" },

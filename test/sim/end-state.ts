@@ -44,7 +44,8 @@ const leftoverQueries: Readonly<Record<string, string>> = {
   "the hold of a clone": "SELECT holder AS what FROM holds WHERE reason = 'clone'",
   "the hold of a user": "SELECT holder AS what FROM holds WHERE reason = 'user'",
   "a base hold of no base": `SELECT holder || ' ' || pointId AS what FROM holds WHERE reason = 'base' AND NOT EXISTS
-    (SELECT 1 FROM bases WHERE bases.owner = holds.owner AND bases.pointId = holds.pointId AND location = holder)`,
+    (SELECT 1 FROM bases WHERE bases.owner = holds.owner AND bases.pointId = holds.pointId AND location = holder)
+    AND holder NOT LIKE 'lineage/%'`,
   "a frozen volume": "SELECT name AS what FROM migrated WHERE frozenSince IS NOT NULL",
   "a term": "SELECT name AS what FROM migrated WHERE isTermLive = 1",
   "the term of a group": "SELECT name AS what FROM groups WHERE isTermLive = 1",
@@ -65,9 +66,22 @@ export function leftovers(world: World): string[] {
         const row = host.journal.read.get<{ what: string }>(sql);
         return row === undefined ? [] : [`${host.name} is left with ${what}: ${row.what}`];
       }),
+      ...lineageHolds(host),
       ...strayFiles(host),
     ])
     .concat(halfDecided(world), disagreements(world));
+}
+
+/** The point that a clone was made of is held until the clone has arrived where its original is; one without image never does. */
+function lineageHolds(host: Host): string[] {
+  const sql = `SELECT holder, pointId, volumes.uid FROM holds LEFT JOIN volumes ON holder = 'lineage/' || volumes.name
+    WHERE reason = 'base' AND holder LIKE 'lineage/%'`;
+  const isAlive = (uid: string | null) =>
+    uid === null || host.disk.image({ volume: uid, point: undefined }) !== undefined;
+  return host.journal.read
+    .all<{ holder: string; pointId: string; uid: string | null }>(sql)
+    .filter(({ uid }) => !host.wasRestored || isAlive(uid))
+    .map(({ holder, pointId }) => `${host.name} is left with a base hold of no base: ${holder} ${pointId}`);
 }
 
 /** Group points that some of their members got and others did not. A node put back may have forgotten what it had decided. */

@@ -21,7 +21,8 @@ export class Dead extends Error {
   override readonly name = "Dead";
 }
 
-const never = new Promise<never>(() => undefined);
+/** A new one for each that waits: one for all would keep whatever waits for it, for as long as the process lives. */
+const never = () => new Promise<never>(() => undefined);
 
 export const simLimits: EngineLimits = {
   ...defaultLimits,
@@ -196,7 +197,7 @@ export class Process implements Owner {
       connectMember: (address, agentId) => world.network.connectMember(this, address, agentId),
       openJournal: () => this.journal(),
       storage: this.storage(),
-      lanes: this.lanes,
+      lanes: { tls: this.lanes },
       connect: (location) => world.network.connect(this, location),
       clock: this.clock,
       dice: this.dice,
@@ -269,14 +270,14 @@ export class Process implements Owner {
 
   private async diskStep<T>(step: DiskStep, apply: () => T): Promise<T> {
     const { world } = this;
-    if (this.isDead) return never;
+    if (this.isDead) return never();
     const isChange = step.cutShort.length > 0;
     let isCrash = false;
     if (isChange) {
       try {
         isCrash = this.effect(step.name);
       } catch (error) {
-        if (error instanceof Dead) return never;
+        if (error instanceof Dead) return never();
         throw error;
       }
     }
@@ -286,12 +287,12 @@ export class Process implements Owner {
       await world.timeline.pause(delayMs, this);
       this.cuttable.delete(step);
     }
-    if (this.isDead) return never;
+    if (this.isDead) return never();
     world.invariants.onDisk(this, step);
     const result = apply();
     if (isCrash) {
       this.host.crash(`after ${step.name}`);
-      return never;
+      return never();
     }
     return result;
   }

@@ -53,11 +53,13 @@ interface CloneRow {
 /** What was seen of one node so far; forgotten when it is put back to an older image. */
 interface Seen {
   readonly sealed: Set<string>;
+  /** Points whose files were found to be missing at some time: such a one may be a base, is not held then, and may go. */
+  readonly lost: Set<string>;
   readonly clones: Map<string, string>;
   readonly newest: Map<string, { position: number; pointId: string }>;
   readonly frozen: Map<string, { epoch: number; newest: string | undefined }>;
   /** By owner. */
-  readonly votes: Map<string, { groupPoint: string; toId: string }>;
+  readonly votes: Map<string, { groupPoint: string; toId: string; epoch: number }>;
 }
 
 interface Term {
@@ -97,8 +99,11 @@ function isFresh(held: Term, { term, isTakenOver }: Asked): boolean {
   return isTakenOver && term.epoch > held.epoch;
 }
 
+const noVotes: ReadonlyMap<string, number> = new Map();
+
 const emptySeen = (): Seen => ({
   sealed: new Set(),
+  lost: new Set(),
   clones: new Map(),
   newest: new Map(),
   frozen: new Map(),
@@ -130,7 +135,10 @@ export class Invariants {
   restored(host: Host): void {
     this.seen.set(host, emptySeen());
     const rows = host.journal.read.all<PointRow>("SELECT * FROM points WHERE state IN ('sealed','lost')");
-    for (const row of rows) this.of(host).sealed.add(`${row.owner} ${row.pointId}`);
+    for (const row of rows) {
+      this.of(host).sealed.add(`${row.owner} ${row.pointId}`);
+      if (row.state === "lost") this.of(host).lost.add(`${row.owner} ${row.pointId}`);
+    }
     for (const row of host.journal.read.all<CloneRow>("SELECT * FROM clones")) {
       this.of(host).clones.set(row.name, row.state);
     }
@@ -140,10 +148,10 @@ export class Invariants {
   committed({ host }: Process, tables: ReadonlySet<string>): void {
     if (tables.has("groupCommits")) this.learnDecisions(host);
     if (tables.has("points")) this.checkPoints(host);
-    if (tables.has("votes") || tables.has("migrated")) this.checkVotes(host);
+    const endedVotes = tables.has("votes") || tables.has("migrated") ? this.checkVotes(host) : noVotes;
     if (tables.has("points") || tables.has("holds")) this.checkHolds(host);
     if (tables.has("points")) this.checkNewest(host);
-    if (tables.has("points") || tables.has("migrated")) this.checkThawed(host);
+    if (tables.has("points") || tables.has("migrated")) this.checkThawed(host, endedVotes);
     // A job is taken, and ends, together with its hold.
     if (tables.has("bases") || tables.has("holds")) this.checkSource(host);
     if (tables.has("clones")) this.checkClones(host);
@@ -195,13 +203,14 @@ export class Invariants {
   // ---- I1 and I3: points -------------------------------------------------------------------------------------------
 
   private checkPoints(host: Host): void {
-    const { sealed } = this.of(host);
+    const { sealed, lost } = this.of(host);
     const rows = host.journal.read.all<PointRow>(
       "SELECT owner, pointId, name, state, file, inode, position, released, groupName, groupPoint FROM points",
     );
     for (const row of rows) {
       const key = `${row.owner} ${row.pointId}`;
       if (row.state === "deleting" || row.state === "creating") sealed.delete(key);
+      if (row.state === "lost") lost.add(key);
       if (row.state !== "sealed" || sealed.has(key)) continue;
       sealed.add(key);
       if (row.name !== null) this.learn(host, row);
@@ -303,8 +312,11 @@ export class Invariants {
     for (const { uid, position, pointId } of rows) seen.set(uid, { position, pointId });
   }
 
-  /** Under one term a volume that was frozen is thawed by its commit, or by the end of the term. */
-  private checkThawed(host: Host): void {
+  /**
+   * Under one term a volume that was frozen is thawed by its commit, or by the end of the term; or by the end of a vote that
+   * is older than the term, for nothing is planned, nor frozen, under a term before such a vote has ended.
+   */
+  private checkThawed(host: Host, endedVotes: ReadonlyMap<string, number>): void {
     const { frozen, newest } = this.of(host);
     const rows = host.journal.read.all<MigratedRow>("SELECT uid, name, frozenSince, epoch, isTermLive FROM migrated");
     for (const row of rows) {
@@ -314,7 +326,8 @@ export class Invariants {
       if (row.frozenSince !== null || before === undefined) continue;
       frozen.delete(row.uid);
       const isSameTerm = row.isTermLive === 1 && row.epoch === before.epoch;
-      if (isSameTerm && now === before.newest) {
+      const isOlderVote = (endedVotes.get(row.uid) ?? row.epoch) < row.epoch;
+      if (isSameTerm && !isOlderVote && now === before.newest) {
         this.breach("I2", host, `${row.name} was thawed in the middle of its term, and nothing was committed`);
       }
     }
@@ -344,24 +357,30 @@ export class Invariants {
     }
   }
 
-  /** Whoever has voted stays as it is, frozen, until it knows what was decided, and then does that. */
-  private checkVotes(host: Host): void {
+  /**
+   * Whoever has voted stays as it is, frozen, until it knows what was decided, and then does that. Answers the epochs of the
+   * votes that have ended, by their owners.
+   */
+  private checkVotes(host: Host): ReadonlyMap<string, number> {
     const { votes } = this.of(host);
+    const ended = new Map<string, number>();
     const rows = host.journal.read.all<{
       owner: string;
       groupPoint: string;
+      epoch: number;
       requestJson: string;
       name: string;
       frozenSince: number | null;
     }>("SELECT votes.*, migrated.name, frozenSince FROM votes JOIN migrated ON uid = owner");
-    for (const { owner, groupPoint, requestJson, name, frozenSince } of rows) {
+    for (const { owner, groupPoint, epoch, requestJson, name, frozenSince } of rows) {
       const { toId } = JSON.parse(requestJson) as { toId: string };
-      votes.set(owner, { groupPoint, toId });
+      votes.set(owner, { groupPoint, toId, epoch });
       if (frozenSince === null) this.breach("G", host, `${name} was thawed with a vote for ${groupPoint}`);
     }
-    for (const [owner, { groupPoint, toId }] of votes) {
+    for (const [owner, { groupPoint, toId, epoch }] of votes) {
       if (rows.some((row) => row.owner === owner)) continue;
       votes.delete(owner);
+      ended.set(owner, epoch);
       if (!this.decisions.has(`${host.cluster.uid} ${groupPoint}`)) continue;
       const row = host.journal.read.get("SELECT 1 AS one FROM points WHERE owner = ? AND pointId = ?", owner, toId);
       const isForgotten = this.world.clusterOf(host.cluster.uid)?.hosts.some(({ wasRestored }) => wasRestored) === true;
@@ -369,6 +388,7 @@ export class Invariants {
         this.breach("G", host, `the vote of ${owner} for ${groupPoint} ended without its point, and it was decided`);
       }
     }
+    return ended;
   }
 
   // ---- I4: holds and bases -----------------------------------------------------------------------------------------
@@ -401,7 +421,7 @@ export class Invariants {
        FROM bases LEFT JOIN points ON points.owner = bases.owner AND points.pointId = bases.pointId`,
     );
     for (const { owner, location, clusterUid, pointId, held, state } of bases) {
-      if (held === 0 && state !== "lost") {
+      if (held === 0 && !this.of(host).lost.has(`${owner} ${pointId}`)) {
         this.breach("I4", host, `the base ${pointId} of ${owner} for ${location} is ${state ?? "gone"} and not held`);
       }
       if (!this.commits.has(`${clusterUid} ${owner} ${pointId}`)) {

@@ -111,11 +111,8 @@ function draw(chance: Chance): Step & { title: string } {
       side.staging.get(key)?.write(block * blockBytes + 100, content.subarray(0, 600)),
     "staging.punch": async (side) => side.staging.get(key)?.punch({ offset: block * blockBytes, length: blockBytes }),
     "staging.sync": async (side) => side.staging.get(key)?.sync(),
-    "staging.readBack": async (side) => {
-      const into = Buffer.alloc(blockBytes);
-      await side.staging.get(key)?.readBack(block * blockBytes, into);
-      return into.toString("latin1");
-    },
+    "staging.digest": async (side) =>
+      (await side.staging.get(key)?.digest([{ offset: block * blockBytes, length: blockBytes }], "memory"))?.digest,
     seal: async (side) => {
       const identity = await side.backend.seal(volume, point);
       side.sealed.set(key, { point, identity });

@@ -1,5 +1,6 @@
 // A storage backend in memory, as one process has it open on a disk (memory-disk.ts). What it promises is that of
 // src/storage/backend.ts; what it adds are the doors through which a test lets time pass, fail and crash.
+import { createHash } from "node:crypto";
 import { assert } from "../../src/base/assert.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import {
@@ -7,6 +8,8 @@ import {
   blockBytes,
   type ChangedExtent,
   type Changes,
+  type Digest,
+  type Extent,
   type FoundImage,
   type FrozenVolume,
   type SealedIdentity,
@@ -374,6 +377,7 @@ class MemoryStorage {
 
 class OpenStaging implements Staging {
   readonly sizeBytes: number;
+  readonly fd = -1;
   private readonly disk: MemoryDisk;
   private readonly doors: StorageDoors;
   private readonly at: Place;
@@ -421,11 +425,16 @@ class OpenStaging implements Staging {
     return this.run("sync", () => this.image.unsynced.clear());
   }
 
-  async readBack(offset: number, into: Uint8Array): Promise<"media" | "memory"> {
+  async digest(extents: readonly Extent[], _wanted: "media" | "memory"): Promise<Digest> {
     assert(this.closing === undefined, `staging ${this.at.point} was closed; it cannot be read back`);
-    checkRange("staging", { offset, length: into.length }, this.sizeBytes);
-    readBlocks(this.image, offset, into);
-    return "memory";
+    const hash = createHash("sha256");
+    for (const { offset, length } of extents) {
+      checkRange("staging", { offset, length }, this.sizeBytes);
+      const into = Buffer.alloc(length);
+      readBlocks(this.image, offset, into);
+      hash.update(into);
+    }
+    return { digest: hash.digest("hex"), verified: "memory" };
   }
 
   close(): Promise<void> {

@@ -32,7 +32,8 @@ type Outcome = { readonly value: string | undefined } | { readonly code: ErrorCo
 
 /** Calls that wait for something else than a disk are given longer. */
 const patientMethods = new Set(["order", "store", "putGroupSnapshot"]);
-const never = new Promise<never>(() => undefined);
+/** A new one for each that waits: one for all would keep whatever waits for it, for as long as the process lives. */
+const never = () => new Promise<never>(() => undefined);
 
 /** How many calls under a term are remembered, for an echo of them. */
 const pastMax = 40;
@@ -74,7 +75,7 @@ export class SimNetwork {
     return {
       api: anyOf(location.seeds.map((seed) => send(() => this.world.hostAt(seed)))),
       at,
-      lanes: process.lanes.dialer(),
+      lanes: { tls: process.lanes.dialer(), kernel: process.lanes.dialer() },
       close: async () => undefined,
     };
   }
@@ -93,13 +94,13 @@ export class SimNetwork {
   }
 
   private async call(caller: Caller, to: Host | undefined, request: Request): Promise<unknown> {
-    if (caller.owner.isDead) return never;
+    if (caller.owner.isDead) return never();
     const { world } = this;
     const { timeline, faults, chance } = world;
     try {
       caller.effect(`call ${request.kind}.${request.method}`);
     } catch (error) {
-      if (error instanceof Dead) return never;
+      if (error instanceof Dead) return never();
       throw error;
     }
     const sent = JSON.stringify(request.args);

@@ -34,17 +34,29 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   });
 }
 
+/** A process runs so many seeds and is replaced: what crashed processes were waiting for stays in its memory. */
+const seedsOfOneProcess = 1_000;
+
 /** Throws when a worker ends without having said what it found. */
 export async function runSeeds(options: RunOptions): Promise<RunResult> {
-  const done = new Array<number>(options.workers).fill(0);
-  const parts = await Promise.all(
-    done.map((_, index) =>
-      runWorker(options, options.first + index, (seeds) => {
-        done[index] = seeds;
-        options.progress?.done(done.reduce((total, each) => total + each, 0));
-      }),
-    ),
-  );
+  const { first, count, workers, stopAfter, progress } = options;
+  const done = new Array<number>(workers).fill(0);
+  const lane = async (index: number): Promise<RunResult[]> => {
+    const results: RunResult[] = [];
+    const step = seedsOfOneProcess * workers;
+    for (let from = first + index; from < first + count; from += step) {
+      const before = done[index] ?? 0;
+      const told = (seeds: number) => {
+        done[index] = before + seeds;
+        progress?.done(done.reduce((total, each) => total + each, 0));
+      };
+      const last = Math.min(first + count, from + step) - 1;
+      results.push(await runWorker(options, { from, last }, told));
+      if (results.reduce((total, { failed }) => total + failed.length, 0) >= stopAfter) break;
+    }
+    return results;
+  };
+  const parts = (await Promise.all(done.map((_, index) => lane(index)))).flat();
   const sum = (of: (part: RunResult) => number) => parts.reduce((total, part) => total + of(part), 0);
   return {
     failed: parts.flatMap(({ failed }) => failed).sort((left, right) => left.seed - right.seed),
@@ -56,11 +68,10 @@ export async function runSeeds(options: RunOptions): Promise<RunResult> {
 }
 
 async function runWorker(
-  { first, count, workers, stopAfter, canary, progress }: RunOptions,
-  from: number,
-  done: (seeds: number) => void,
+  { workers, stopAfter, canary, progress }: RunOptions,
+  { from, last }: { from: number; last: number },
+  told: (seeds: number) => void,
 ): Promise<RunResult> {
-  const last = first + count - 1;
   const hooks = canary === undefined ? [] : ["--import", join(import.meta.dirname, "canary-hooks.ts")];
   const worker = fork(
     join(import.meta.dirname, "sim-worker.ts"),
@@ -75,7 +86,7 @@ async function runWorker(
   let sums: Extract<WorkerMessage, { kind: "done" }> | undefined;
   worker.on("message", (message: WorkerMessage) => {
     if (message.kind === "done") sums = message;
-    else if (message.kind === "progress") done(message.seeds);
+    else if (message.kind === "progress") told(message.seeds);
     else {
       failed.push(message.result);
       progress?.failed(message.result);
@@ -84,5 +95,6 @@ async function runWorker(
   const [status] = (await once(worker, "exit")) as [number | null];
   running.delete(worker);
   if (sums === undefined || status !== 0) throw new Error(`a worker of the simulator ended with ${status}`);
+  told(sums.seeds);
   return { ...sums, failed };
 }

@@ -13,6 +13,8 @@ interface Event {
   order: number;
   readonly owner: Owner | undefined;
   run: (() => void) | undefined;
+  /** Called instead of `run` when it never will be: its owner is dead, or the world is over. */
+  readonly dropped: (() => void) | undefined;
 }
 
 /** Takes the event back; one that has run or was taken back already is left alone. */
@@ -26,8 +28,8 @@ export class Timeline {
   private readonly heap: Event[] = [];
 
   /** Runs `run` after `delayMs`; events of one moment run in the order of asking. */
-  after(delayMs: number, owner: Owner | undefined, run: () => void): Cancel {
-    const event: Event = { atMs: this.nowMs + Math.max(0, delayMs), order: this.order++, owner, run };
+  after(delayMs: number, owner: Owner | undefined, run: () => void, dropped?: () => void): Cancel {
+    const event: Event = { atMs: this.nowMs + Math.max(0, delayMs), order: this.order++, owner, run, dropped };
     this.push(event);
     return () => {
       event.run = undefined;
@@ -45,7 +47,10 @@ export class Timeline {
     for (let next = this.heap[0]; next !== undefined && next.atMs <= untilMs && !isOver(); next = this.heap[0]) {
       this.pop();
       const { owner, run } = next;
-      if (run === undefined || owner?.isDead === true) continue;
+      if (run === undefined || owner?.isDead === true) {
+        next.dropped?.();
+        continue;
+      }
       if (owner !== undefined && owner.suspendedUntilMs > next.atMs) {
         next.atMs = owner.suspendedUntilMs;
         this.push(next);
@@ -57,6 +62,12 @@ export class Timeline {
       await settled();
     }
     if (!isOver()) this.nowMs = Math.max(this.nowMs, untilMs);
+  }
+
+  /** Nothing happens any more. */
+  close(): void {
+    for (const { dropped } of this.heap) dropped?.();
+    this.heap.length = 0;
   }
 
   private push(event: Event): void {
@@ -113,10 +124,13 @@ export function simClock(timeline: Timeline, owner: Owner, wall: { readonly skew
           cancel();
           reject(signal?.reason);
         };
-        const cancel = timeline.after(durationMs, owner, () => {
-          signal?.removeEventListener("abort", abort);
+        const unlisten = () => signal?.removeEventListener("abort", abort);
+        const wake = () => {
+          unlisten();
           resolve();
-        });
+        };
+        // A signal made of others is kept, with all that listens to it, for as long as somebody does.
+        const cancel = timeline.after(durationMs, owner, wake, unlisten);
         signal?.addEventListener("abort", abort, { once: true });
       }),
   };

@@ -99,6 +99,7 @@ export class World {
   }
 
   close(): void {
+    this.timeline.close();
     for (const host of this.allHosts) {
       if (host.process !== undefined) host.process.isDead = true;
       host.journal.close();

@@ -1,0 +1,103 @@
+// Work that would hold the event loop for long, done in threads: one request at a time in each, answered in any order.
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+
+/** What a thread's program answers to each request, in the order it got them. */
+export type WorkerAnswer<Answer> =
+  | { readonly kind: "done"; readonly answer: Answer }
+  | {
+      readonly kind: "failed";
+      readonly error: { readonly message: string; readonly code?: string; readonly errno?: number };
+    };
+
+export interface WorkerPool<Request, Answer> {
+  /**
+   * Runs one request in a thread, or waits for one. Rejects with an error of the message, `code` and `errno` that the program
+   * answered, or with why its thread ended.
+   */
+  run(request: Request): Promise<Answer>;
+  /** Ends the threads; requests that run are waited for. */
+  close(): Promise<void>;
+}
+
+/** Threads are started when there is work for them, `sizeMax` at most; idle ones do not keep the process alive. */
+export function openWorkerPool<Request, Answer>(program: URL, sizeMax: number): WorkerPool<Request, Answer> {
+  return new Threads(program, sizeMax);
+}
+
+interface Task<Request, Answer> {
+  readonly request: Request;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
+  readonly #program: URL;
+  readonly #sizeMax: number;
+  readonly #waiting: Task<Request, Answer>[] = [];
+  readonly #idle: Worker[] = [];
+  readonly #busy = new Map<Worker, Task<Request, Answer>>();
+  readonly #running = new Set<Promise<unknown>>();
+
+  constructor(program: URL, sizeMax: number) {
+    this.#program = program;
+    this.#sizeMax = sizeMax;
+  }
+
+  run(request: Request): Promise<Answer> {
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+    this.#waiting.push({ request, resolve, reject });
+    this.#running.add(promise);
+    const forget = () => this.#running.delete(promise);
+    promise.then(forget, forget);
+    this.#next();
+    return promise;
+  }
+
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#running);
+    await Promise.all(this.#idle.splice(0).map((worker) => worker.terminate()));
+  }
+
+  #next(): void {
+    while (this.#waiting.length > 0) {
+      const worker = this.#idle.pop() ?? (this.#busy.size < this.#sizeMax ? this.#start() : undefined);
+      const task = worker && this.#waiting.shift();
+      if (worker === undefined || task === undefined) return;
+      this.#busy.set(worker, task);
+      worker.ref();
+      worker.postMessage(task.request);
+    }
+  }
+
+  #start(): Worker {
+    // The program must not take the flags of whoever started this process, such as those of a test runner.
+    const worker = new Worker(this.#program, { execArgv: [] });
+    worker.on("message", (answer: WorkerAnswer<Answer>) => this.#answered(worker, answer));
+    let failure: Error | undefined;
+    worker.on("error", (error) => {
+      failure = error instanceof Error ? error : new Error(String(error));
+    });
+    void once(worker, "exit").then(() => this.#ended(worker, failure));
+    return worker;
+  }
+
+  #answered(worker: Worker, answer: WorkerAnswer<Answer>): void {
+    const task = this.#busy.get(worker);
+    this.#busy.delete(worker);
+    this.#idle.push(worker);
+    worker.unref();
+    if (answer.kind === "done") task?.resolve(answer.answer);
+    else task?.reject(Object.assign(new Error(answer.error.message), answer.error));
+    this.#next();
+  }
+
+  #ended(worker: Worker, failure: Error | undefined): void {
+    const task = this.#busy.get(worker);
+    this.#busy.delete(worker);
+    const at = this.#idle.indexOf(worker);
+    if (at >= 0) this.#idle.splice(at, 1);
+    task?.reject(new Error(`a thread of ${this.#program.pathname} ended`, { cause: failure }));
+    this.#next();
+  }
+}
