@@ -2,7 +2,6 @@
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { LongshoreError } from "../domain/errors.ts";
-import { adoptSocket } from "./adopted-socket.ts";
 import { renderAddress } from "./tls-peer.ts";
 
 export interface LaneListenerOptions {
@@ -11,8 +10,8 @@ export interface LaneListenerOptions {
   /** What peers dial when it is not the host listened on. */
   readonly advertiseHost?: string | undefined;
   readonly connectionsMax: number;
-  /** Gets the descriptor of each connection, on which nothing was read yet, for its own. */
-  connect(socketFd: number, remoteAddress: string | undefined): Connection;
+  /** Gets each connection, paused, with nothing read yet. */
+  connect(socket: Socket): Connection;
   /** A connection could not be accepted. */
   onError(error: LongshoreError): void;
 }
@@ -57,12 +56,9 @@ export class LaneListener {
 
   #onConnection(socket: Socket): void {
     socket.on("error", () => {});
-    const { remoteAddress } = socket;
     if (this.#connections.size >= this.#options.connectionsMax) return void socket.destroy();
     try {
-      const fd = adoptSocket(socket);
-      if (fd === undefined) return;
-      const connection = this.#options.connect(fd, remoteAddress);
+      const connection = this.#options.connect(socket);
       this.#connections.add(connection);
       void connection.closed.then(() => this.#connections.delete(connection));
     } catch (error) {

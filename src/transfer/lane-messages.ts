@@ -21,6 +21,8 @@ export function flatExtents(extents: readonly LaneExtent[]): FlatExtents {
 export type ToSource =
   /** The other side is who was meant: show the ticket. */
   | { readonly kind: "proceed" }
+  /** This connection is open, and its ticket accepted. */
+  | { readonly kind: "connected"; readonly socketFd: number }
   | { readonly kind: "send"; readonly unit: number; readonly payloadBytes: number; readonly extents: FlatExtents }
   /** So much more may be sent. */
   | { readonly kind: "credit"; readonly bytes: number }
@@ -59,8 +61,11 @@ export type ToTarget =
   | { readonly kind: "proceed" }
   /** Answer this status, and hang up. */
   | { readonly kind: "refuse"; readonly status: Uint8Array }
-  /** The ticket is good: write to this file, or, when it is negative, hand the payload over. */
-  | { readonly kind: "accept"; readonly fd: number }
+  /**
+   * The ticket is good: write to this file, or, when it is negative, hand the payload over. With the connection that waits for
+   * the answer, where the thread does not have it already.
+   */
+  | { readonly kind: "accept"; readonly fd: number; readonly socketFd?: number }
   /** Where a unit that was asked about belongs; in the order of the questions. */
   | { readonly kind: "extents"; readonly extents: FlatExtents }
   /** The sink knows of all that arrived: the sender may be told that all was taken. */

@@ -24,6 +24,14 @@ export async function readPreamble(stream: Duplex, deadline: Deadline): Promise<
   }
 }
 
+/** Answers with this status, and closes. */
+export function hangUpWith(stream: Duplex, status: Uint8Array, deadline: Deadline): void {
+  stream.end(status);
+  // What comes in meanwhile is thrown away; unread, it would reset the connection before the answer is read.
+  stream.resume();
+  void destroyAfter(stream, deadline);
+}
+
 /** Destroys the stream when it is not closed in time, unless the signal aborts before. */
 export async function destroyAfter(stream: Duplex, deadline: Deadline, signal?: AbortSignal): Promise<void> {
   const over = new AbortController();
@@ -61,6 +69,7 @@ function readAtLeast(stream: Duplex, bytes: number): Promise<Buffer> {
     stream.on("data", onData);
     stream.on("end", onTorn);
     stream.on("close", onTorn);
+    stream.resume();
     // A stream that ended while nobody read it says so only once.
     if (stream.readableEnded || stream.destroyed) onTorn();
   });

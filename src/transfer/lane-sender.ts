@@ -1,19 +1,18 @@
 // The source's end of an open lane on its thread, for transports that are streams: reads units off the source's file straight into
 // the chunks that are sent, and hashes them there. The chunks are few: they are the lane's whole memory.
 import { createHash, type Hash } from "node:crypto";
-import { readSync } from "node:fs";
 import type { Duplex } from "node:stream";
 import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
-import { type FromSource, renderError, type SourceEnded, type ToSource } from "./lane-messages.ts";
+import type { FromSource, ToSource } from "./lane-messages.ts";
 import type { LaneSignals } from "./lane-signals.ts";
+import { SourceCredit } from "./source-credit.ts";
+import { endedBy, readWhole } from "./source-file.ts";
 
 const chunkBytes = 256 * 1024;
 /** Chunks of a lane that are being filled or written; with their size, its window. */
 const chunksMax = 8;
 /** After so many bytes the thread looks at what else there is, such as messages and other lanes. */
 const turnBytes = 1024 * 1024;
-/** More is asked for when less than this may still be sent, so that a grant is here when it is needed. */
-const creditLow = 128 * 1024;
 
 export interface SenderOptions {
   /** Negative where the source is no file: then the main thread reads. */
@@ -32,9 +31,6 @@ interface Chunk {
   filled: number;
 }
 
-/** Why the source cannot be read; the connection is not to blame. */
-class SourceError extends Error {}
-
 export class LaneSender {
   readonly #stream: Duplex;
   readonly #options: SenderOptions;
@@ -47,10 +43,7 @@ export class LaneSender {
   #hash: Hash | undefined;
   /** From here on the payload in the chunk being filled is not hashed yet. */
   #hashFrom = 0;
-  #credit = 0;
-  /** Bytes of the queue that were not granted yet. */
-  #ungranted = 0;
-  #isAsking = false;
+  readonly #credit: SourceCredit;
   #bytesThisTurn = 0;
   #read: Uint8Array | undefined;
   #isClosing = false;
@@ -66,6 +59,7 @@ export class LaneSender {
   constructor(stream: Duplex, options: SenderOptions) {
     this.#stream = stream;
     this.#options = options;
+    this.#credit = new SourceCredit(options.isPaced, (bytes) => options.post({ kind: "credit", bytes }));
     stream.on("data", (chunk: Buffer) => this.#onData(chunk));
     stream.on("end", () => this.#onEnd());
     stream.on("error", (error) => this.destroy(error));
@@ -83,14 +77,9 @@ export class LaneSender {
   take(message: ToSource): void {
     if (message.kind === "send") {
       this.#queue.push(message);
-      this.#ungranted += unitHeaderBytes + message.payloadBytes;
-      if (this.#options.isPaced) this.#askCredit();
-    } else if (message.kind === "credit") {
-      this.#credit += message.bytes;
-      this.#ungranted -= message.bytes;
-      this.#isAsking = false;
-      this.#askCredit();
-    } else if (message.kind === "bytes") this.#read = message.data;
+      this.#credit.want(unitHeaderBytes + message.payloadBytes);
+    } else if (message.kind === "credit") this.#credit.grant(message.bytes);
+    else if (message.kind === "bytes") this.#read = message.data;
     else if (message.kind === "close") this.#isClosing = true;
     else if (message.kind === "destroy") this.destroy(new Error("it was destroyed"));
     this.#wake?.();
@@ -160,15 +149,14 @@ export class LaneSender {
     fill: (chunk: Chunk, length: number, done: number) => void | Promise<void>,
   ): Promise<void> {
     for (let done = 0; done < bytes; ) {
-      if (this.#options.isPaced && this.#credit === 0) await this.#awaitCredit();
+      if (this.#credit.isUsedUp) await this.#awaitCredit();
       const chunk = this.#filling ?? (await this.#nextChunk());
-      const room = Math.min(bytes - done, chunk.buffer.length - chunk.filled);
-      const length = this.#options.isPaced ? Math.min(room, this.#credit) : room;
+      const length = this.#credit.part(Math.min(bytes - done, chunk.buffer.length - chunk.filled));
       const filling = fill(chunk, length, done);
       if (filling !== undefined) await filling;
       chunk.filled += length;
       done += length;
-      if (this.#options.isPaced) this.#spend(length);
+      this.#credit.spend(length);
       if (chunk.filled === chunk.buffer.length) this.#writeOut();
       if (this.#bytesThisTurn >= turnBytes) await this.#turn();
     }
@@ -178,11 +166,7 @@ export class LaneSender {
     if (this.#options.fd < 0) return this.#readByMessage(chunk, offset, length);
     // The main thread closes the file when this thread has said that it ended; until then it is ours to read.
     if (this.#options.signals.isStopped) throw new Error("it was destroyed");
-    try {
-      readWhole(this.#options.fd, chunk.buffer.subarray(chunk.filled, chunk.filled + length), offset);
-    } catch (error) {
-      throw new SourceError("cannot read the source", { cause: error });
-    }
+    readWhole(this.#options.fd, chunk.buffer.subarray(chunk.filled, chunk.filled + length), offset);
   }
 
   async #readByMessage(chunk: Chunk, offset: number, length: number): Promise<void> {
@@ -195,19 +179,7 @@ export class LaneSender {
   async #awaitCredit(): Promise<void> {
     // What was let through goes out, or a low rate would be sent in bursts of a whole chunk.
     this.#writeOut();
-    this.#askCredit();
-    await this.#until(() => this.#credit > 0);
-  }
-
-  #askCredit(): void {
-    if (this.#isAsking || this.#ungranted === 0 || this.#credit > creditLow) return;
-    this.#isAsking = true;
-    this.#options.post({ kind: "credit", bytes: this.#ungranted });
-  }
-
-  #spend(bytes: number): void {
-    this.#credit -= bytes;
-    this.#askCredit();
+    await this.#until(() => !this.#credit.isUsedUp);
   }
 
   async #nextChunk(): Promise<Chunk> {
@@ -291,23 +263,6 @@ export class LaneSender {
   /** Whether the target said, after the end, that all was taken. */
   #isTakenWhole(): boolean {
     return this.#hasEnded && this.#stream.readableEnded && parseStatus(this.#answer)?.kind === "accepted";
-  }
-}
-
-function endedBy(error: unknown): SourceEnded {
-  if (error === undefined) return { kind: "ended", isTaken: true };
-  if (error instanceof SourceError) {
-    return { kind: "ended", isTaken: false, error: renderError(error.cause), blame: "source" };
-  }
-  return { kind: "ended", isTaken: false, error: renderError(error) };
-}
-
-/** Fills `into` from `offset` of the file. */
-function readWhole(fd: number, into: Buffer, offset: number): void {
-  for (let done = 0; done < into.length; ) {
-    const read = readSync(fd, into, done, into.length - done, offset + done);
-    if (read === 0) throw new Error(`the file ends at ${offset + done}, before ${offset + into.length}`);
-    done += read;
   }
 }
 

@@ -1,9 +1,9 @@
 // The threads that lanes run on, so that a lane costs the main thread next to nothing, and several use several cores. They are
-// reused, for starting one takes some ten milliseconds; those that idle end after a while.
+// reused, for starting one takes a tenth of a second and more; those that idle end after a while.
 import { join } from "node:path";
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
-import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
+import { LongshoreError } from "../domain/errors.ts";
 import type { ThreadJob } from "./lane-thread.ts";
 
 export interface LaneThreadsOptions {
@@ -20,7 +20,7 @@ export interface LaneThreadsLimits {
   readonly idleMs: number;
 }
 
-const defaultLimits: LaneThreadsLimits = { threadsMax: 32, idleMs: 30_000 };
+const defaultLimits: LaneThreadsLimits = { threadsMax: 32, idleMs: 60_000 };
 
 /** What runs on a thread, until it is released. */
 export interface ThreadLease {
@@ -77,9 +77,9 @@ export class LaneThreads {
     return this.#threads.size;
   }
 
-  /** Starts the job on a thread. Rejects with the signal's reason. */
+  /** Starts the job on a thread. Rejects with the signal's reason, and with `Unreachable` when all threads were ended. */
   async run(job: ThreadJob, options: LeaseOptions): Promise<ThreadLease> {
-    assert(!this.#isClosed, "a lane after its threads were ended");
+    if (this.#isClosed) throw new LongshoreError("Unreachable", "the lanes' threads are ended");
     options.signal.throwIfAborted();
     const task = { ...options, job };
     const thread = this.#choose(options.isBlocking);
@@ -143,7 +143,11 @@ export class LaneThreads {
   }
 
   #startThread(): Thread {
-    const worker = new Worker(join(import.meta.dirname, "lane-thread.ts"), { name: "lane" });
+    const worker = new Worker(join(import.meta.dirname, "lane-thread.ts"), {
+      name: "lane",
+      // Descriptors come and go between threads here.
+      trackUnmanagedFds: false,
+    });
     const thread: Thread = { worker, tasks: new Map(), idle: undefined };
     this.#threads.add(thread);
     worker.on("error", (error: Error) => this.#options.onCrash?.(error));

@@ -16,6 +16,8 @@ export interface SourceLaneOptions {
   readonly clock: Clock;
   /** Breaks the lane. */
   readonly signal: AbortSignal;
+  /** Gets a thread that blocks out of its wait; called when the lane breaks. */
+  interrupt?(): void;
 }
 
 /** What is let through at once: little where the rate is low, so that it moves often enough, and follows a change of it. */
@@ -103,6 +105,7 @@ export class SourceLane implements Lane {
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     this.#options.signals.stop();
     this.#post({ kind: "destroy" });
+    this.#options.interrupt?.();
     if (unreadable !== undefined) this.#sending.shift()?.reject(unreadable);
     for (const { reject } of this.#sending.splice(0)) reject(torn);
   }

@@ -4,6 +4,7 @@ import type { Clock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Lane, LaneDialer, LaneTarget } from "./lane.ts";
 import { isTicket, preambleBytes } from "./lane-codec.ts";
+import { type LaneDialerLimits, laneDialerLimits, lateness, openingError } from "./lane-dialling.ts";
 import { parseError } from "./lane-failure.ts";
 import type { FromSource, SourceEnded, ToSource } from "./lane-messages.ts";
 import { LaneSignals } from "./lane-signals.ts";
@@ -20,28 +21,19 @@ export interface TlsLaneDialerOptions {
   readonly clock: Clock;
   /** Where its lanes run; several dialers share them. */
   readonly threads: LaneThreads;
-  readonly limits?: Partial<TlsLaneDialerLimits>;
+  readonly limits?: Partial<LaneDialerLimits>;
 }
-
-export interface TlsLaneDialerLimits {
-  /** From dialling to the target's answer to the ticket. */
-  readonly openingMs: number;
-  /** A lane breaks when what was sent does not move for so long. */
-  readonly idleMs: number;
-}
-
-const defaultLimits: TlsLaneDialerLimits = { openingMs: 10_000, idleMs: 120_000 };
 
 /**
  * `open` throws `Unreachable`, `Untrusted` (the one who answers is not of the cluster meant), `TicketRefused`,
  * `Unauthenticated` (the target does not know us), `BadRequest`, or the signal's reason. Afterwards the signal breaks the lane.
  */
 export function tlsLaneDialer(options: TlsLaneDialerOptions): LaneDialer {
-  const limits = { ...defaultLimits, ...options.limits };
+  const limits = { ...laneDialerLimits, ...options.limits };
   return { open: (to, signal) => openLane(to, signal, { ...options, limits }) };
 }
 
-type Settings = TlsLaneDialerOptions & { readonly limits: TlsLaneDialerLimits };
+type Settings = TlsLaneDialerOptions & { readonly limits: LaneDialerLimits };
 
 async function openLane(to: LaneTarget, signal: AbortSignal, settings: Settings): Promise<Lane> {
   signal.throwIfAborted();
@@ -87,14 +79,6 @@ function jobFor(to: LaneTarget, signals: LaneSignals, { credentials, trust, limi
     idleMs: limits.idleMs,
     signals: signals.buffer,
   };
-}
-
-/** Aborts when the time for the opening is over, unless it was opened, or failed, before. */
-function lateness({ clock, limits }: Settings, opened: AbortSignal): AbortSignal {
-  const late = new AbortController();
-  const abort = () => late.abort(new LongshoreError("Unreachable", `lane: no answer within ${limits.openingMs} ms`));
-  clock.sleep(limits.openingMs, opened).then(abort, () => {});
-  return late.signal;
 }
 
 interface Opening {
@@ -150,11 +134,4 @@ function assertPeer(chain: readonly Uint8Array[], to: LaneTarget, authorize: Aut
   if (peer?.clusterUid === to.peerClusterUid) return;
   const who = peer === undefined ? "no agent known here" : `of cluster ${peer.clusterUid}`;
   throw new LongshoreError("Untrusted", `the one who answers is ${who}, not of cluster ${to.peerClusterUid}`);
-}
-
-function openingError({ address }: LaneTarget, error: unknown): LongshoreError {
-  if (error instanceof LongshoreError) {
-    return new LongshoreError(error.code, `lane to ${address}: ${error.message}`, { cause: error.cause });
-  }
-  return new LongshoreError("Unreachable", `lane to ${address}`, { cause: error });
 }

@@ -1,84 +1,43 @@
 // The target's side of tls lanes on the main thread: takes connections, gives each to a thread, and decides who may open a lane.
 import { X509Certificate } from "node:crypto";
 import { closeSync } from "node:fs";
-import type { Clock } from "../base/clock.ts";
-import type { Dice } from "../base/dice.ts";
+import type { Socket } from "node:net";
 import { LongshoreError } from "../domain/errors.ts";
+import { adoptSocket } from "./adopted-socket.ts";
 import type { LaneServer } from "./lane.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
 import { parseError } from "./lane-failure.ts";
 import { type Connection, LaneListener } from "./lane-listener.ts";
 import type { FromTarget, ToTarget } from "./lane-messages.ts";
 import { LaneRegistry } from "./lane-registry.ts";
+import { type LaneServerLimits, type LaneServerOptions, laneServerLimits, serve } from "./lane-serving.ts";
 import { LaneSignals } from "./lane-signals.ts";
-import type { LaneThreads, ThreadLease } from "./lane-threads.ts";
+import type { ThreadLease } from "./lane-threads.ts";
 import type { TargetLane } from "./target-lane.ts";
 import type { Authorize, LaneCredentials } from "./tls-peer.ts";
 import type { TlsTargetJob } from "./tls-target-thread.ts";
 
-export interface TlsLaneServerOptions {
+export interface TlsLaneServerOptions extends LaneServerOptions {
   readonly credentials: LaneCredentials;
   /** PEM texts of the CAs whose clusters may connect; asked for at every connection. None means nobody. */
   trust(): readonly string[];
   readonly authorize: Authorize;
-  /** Port 0 takes a free one. */
-  readonly listen: { readonly host: string; readonly port: number };
-  /** What peers dial when it is not the host listened on. */
-  readonly advertiseHost?: string;
-  /** A lane broke; called once for a lane, never for one that was closed by {@link LaneServer.closeLanes}. */
-  onLaneError(owner: string, lane: number, error: Error): void;
-  /** A connection was turned away before it became a lane; for the log. */
-  onRefusal?(error: LongshoreError, remoteAddress: string | undefined): void;
-  readonly clock: Clock;
-  readonly dice: Dice;
-  /** Where its connections run; not those of the dialers. */
-  readonly threads: LaneThreads;
-  readonly limits?: Partial<TlsLaneServerLimits>;
 }
-
-export interface TlsLaneServerLimits {
-  /** Payload of one lane that is held or being written; reading pauses above it. */
-  readonly windowBytesMax: number;
-  /** Writes of one lane the sink has to do at once, where there is no file for the thread to write to. */
-  readonly writesInFlightMax: number;
-  /** From the connection to the end of the TLS handshake, and again to a whole preamble. */
-  readonly openingMs: number;
-  /** A lane that neither moves nor writes for so long is closed. */
-  readonly idleMs: number;
-  readonly connectionsMax: number;
-}
-
-const defaultLimits: TlsLaneServerLimits = {
-  windowBytesMax: 4 * 1024 * 1024,
-  writesInFlightMax: 64,
-  openingMs: 10_000,
-  idleMs: 120_000,
-  connectionsMax: 1024,
-};
 
 /** Resolves when the port is open. */
-export async function openTlsLaneServer(options: TlsLaneServerOptions): Promise<LaneServer> {
-  const limits = { ...defaultLimits, ...options.limits };
+export function openTlsLaneServer(options: TlsLaneServerOptions): Promise<LaneServer> {
+  const limits = { ...laneServerLimits, ...options.limits };
   const registry = new LaneRegistry({ ...options, ...limits });
   const settings = { ...options, limits, registry };
   const listener = new LaneListener({
     ...{ listen: options.listen, advertiseHost: options.advertiseHost, connectionsMax: limits.connectionsMax },
-    connect: (socketFd, remoteAddress) => new TlsConnection(socketFd, remoteAddress, settings),
+    connect: (socket) => new TlsConnection(socket, settings),
     onError: (error) => options.onRefusal?.(error, undefined),
   });
-  await listener.listen();
-  return {
-    address: listener.address,
-    issue: (binding, sink) => registry.issue(binding, sink),
-    closeLanes: (owner) => registry.closeLanes(owner),
-    async close() {
-      const lanes = registry.closeAll();
-      await Promise.all([lanes, listener.close()]);
-    },
-  };
+  return serve(listener, registry);
 }
 
-type Settings = TlsLaneServerOptions & { readonly limits: TlsLaneServerLimits; readonly registry: LaneRegistry };
+type Settings = TlsLaneServerOptions & { readonly limits: LaneServerLimits; readonly registry: LaneRegistry };
 
 /** One connection, on a thread of its own or one it shares. */
 class TlsConnection implements Connection {
@@ -92,10 +51,12 @@ class TlsConnection implements Connection {
   #clusterUid: string | undefined;
   #lane: TargetLane | undefined;
 
-  constructor(socketFd: number, remoteAddress: string | undefined, settings: Settings) {
+  constructor(socket: Socket, settings: Settings) {
     this.#settings = settings;
-    this.#remoteAddress = remoteAddress;
-    void this.#start(socketFd);
+    this.#remoteAddress = socket.remoteAddress;
+    const socketFd = adoptSocket(socket);
+    if (socketFd === undefined) this.#closed.resolve();
+    else void this.#start(socketFd);
   }
 
   stop(): void {
@@ -109,7 +70,9 @@ class TlsConnection implements Connection {
       this.#lease = await this.#settings.threads.run(this.#job(socketFd), options);
     } catch (error) {
       closeSync(socketFd);
-      this.#report(new LongshoreError("Unauthenticated", "lane: our certificates cannot be used", { cause: error }));
+      if (!this.#stopped.signal.aborted) {
+        this.#report(new LongshoreError("Unauthenticated", "lane: our certificates cannot be used", { cause: error }));
+      }
       return this.#closed.resolve();
     }
     this.#lease.port.on("message", (message: FromTarget) => this.#take(message));

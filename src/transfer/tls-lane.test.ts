@@ -67,7 +67,7 @@ laneContract("mutual TLS 1.3", async ({ clock, serverLimits }: LaneWorldOptions)
   const sockets: TLSSocket[] = [];
   return {
     server,
-    dialer: dialer(),
+    dialer: dialer({ limits: { openingMs: 60_000 } }),
     sourceUid: source.clusterUid,
     targetUid: target.clusterUid,
     hasProof: true,

@@ -8,7 +8,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import { whenIdle } from "./idle-socket.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
 import { type FromTarget, renderError, type ToTarget } from "./lane-messages.ts";
-import { destroyAfter, readPreamble } from "./lane-opening.ts";
+import { hangUpWith, readPreamble } from "./lane-opening.ts";
 import { LaneReceiver } from "./lane-receiver.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import { keepAliveMs, peerChain, type TlsMaterial, tlsSettings } from "./tls-peer.ts";
@@ -43,11 +43,17 @@ class TlsTarget {
     this.#plain = new Socket({ fd: job.socketFd, readable: true, writable: true, allowHalfOpen: true });
     // An 'error' without a listener would end the thread; the 'close' after it is what is acted on.
     this.#plain.on("error", () => {});
-    this.#plain.on("close", () => this.#post({ kind: "closed" }));
+    this.#plain.on("close", () => this.#onClose());
     this.#plain.setNoDelay(true);
     this.#plain.setKeepAlive(true, keepAliveMs);
     port.on("message", (message: ToTarget) => this.#take(message));
     this.#shakeHands();
+  }
+
+  /** After the last word the main thread may close the staging file, so nothing may be written from here on. */
+  #onClose(): void {
+    this.#receiver?.fail(new LongshoreError("StreamTorn", "lane: it was closed within the stream"));
+    this.#post({ kind: "closed" });
   }
 
   #post(message: FromTarget): void {
@@ -141,10 +147,7 @@ class TlsTarget {
   }
 
   #hangUp(socket: TLSSocket, status: Uint8Array): void {
-    socket.end(status);
-    // What comes in meanwhile is thrown away; unread, it would reset the connection before the answer is read.
-    socket.resume();
-    void destroyAfter(socket, this.#deadline());
+    hangUpWith(socket, status, this.#deadline());
   }
 
   #deadline() {

@@ -101,7 +101,8 @@ export class MessageWriter implements UnitWriter {
   }
 }
 
-function writeWhole(fd: number, data: Buffer, offset: number): void {
+/** Writes all of `data` at `offset`, at once. */
+export function writeWhole(fd: number, data: Buffer, offset: number): void {
   for (let done = 0; done < data.length; ) {
     done += writeSync(fd, data, done, data.length - done, offset + done);
   }

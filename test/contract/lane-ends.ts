@@ -51,6 +51,16 @@ export function imageOf(sizeBytes: number, units: readonly LaneUnit[]): Buffer {
   return image;
 }
 
+/** How many bytes of the image are neither as wanted nor untouched. */
+export function strayBytes(image: Buffer, wanted: Buffer): number {
+  let stray = 0;
+  for (let offset = 0; offset < image.length; offset += block) {
+    if (image.compare(wanted, offset, offset + block, offset, offset + block) === 0) continue;
+    for (let at = offset; at < offset + block; at++) if (image[at] !== wanted[at] && image[at] !== 0) stray++;
+  }
+  return stray;
+}
+
 export const memorySource: LaneSource = {
   fd: -1,
   read: async (offset, into) => into.set(sourceBytes(offset, into.length)),
@@ -160,19 +170,13 @@ export class MemorySink extends PlannedSink {
   }
 }
 
-let files = 0;
-
-/** An image in a file, which is closed, and gone, by {@link FileSink.close}. */
+/** An image in a file that is there already. */
 export class FileSink extends PlannedSink {
   readonly fd: number;
 
-  constructor(units: readonly LaneUnit[], where: { folder: string; sizeBytes: number; isReadOnly?: boolean }) {
+  constructor(units: readonly LaneUnit[], { path, flags = "r+" }: { readonly path: string; readonly flags?: string }) {
     super(units);
-    const path = join(where.folder, `sink-${files++}`);
-    fs.writeFileSync(path, "");
-    fs.truncateSync(path, where.sizeBytes);
-    this.fd = fs.openSync(path, where.isReadOnly ? "r" : "r+");
-    fs.unlinkSync(path);
+    this.fd = fs.openSync(path, flags);
   }
 
   override get image(): Buffer {

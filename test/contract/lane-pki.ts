@@ -28,7 +28,7 @@ export async function testCluster(clusterUid: string): Promise<TestCluster> {
 }
 
 /** Believes a certificate that names a cluster only from that cluster's own CA. */
-export function authorizeBy(clusters: readonly TestCluster[]): Authorize {
+export function authorizeBy(clusters: readonly Pick<TestCluster, "clusterUid" | "ca">[]): Authorize {
   return (chain) => {
     const claimed = chain[0] && identityOf(chain[0]);
     const cluster = clusters.find(({ clusterUid }) => clusterUid === claimed?.clusterUid);

@@ -1,6 +1,8 @@
 // What every transport of lanes keeps to, whatever carries the bytes: integrity, tickets, bounded memory, and a sink into which
 // nothing is written that it did not answer for, nor anything after its lanes were closed.
 import { once } from "node:events";
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { crc32 } from "node:zlib";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "@jest/globals";
@@ -35,6 +37,7 @@ import {
   MemorySink,
   memorySource,
   payloadOf,
+  strayBytes,
   unit,
 } from "./lane-ends.ts";
 
@@ -109,17 +112,6 @@ const anyUnits = (blockMax: number) =>
 /** Resolves when the stream is closed, by an error or not. */
 const closed = (stream: Duplex) => new Promise<void>((resolve) => stream.once("close", resolve));
 
-/** How many blocks of the image are neither as wanted nor untouched. */
-const strayBlocks = (image: Buffer, wanted: Buffer) => {
-  const zeros = Buffer.alloc(block);
-  let stray = 0;
-  for (let offset = 0; offset < image.length; offset += block) {
-    const written = image.subarray(offset, offset + block);
-    if (!written.equals(wanted.subarray(offset, offset + block)) && !written.equals(zeros)) stray++;
-  }
-  return stray;
-};
-
 const sizeOf = (units: readonly LaneUnit[]) =>
   Math.max(0, ...units.flatMap(({ extents }) => extents.map(([offset, length]) => offset + length)));
 /** A unit of one extent, which is all of its payload. */
@@ -156,7 +148,8 @@ export function laneContract(transport: string, openWorld: (options: LaneWorldOp
     for (const world of worlds.splice(0)) await world.stop();
   });
   const world = async ({ clock, serverLimits }: Partial<LaneWorldOptions> = {}) => {
-    const limits = { windowBytesMax, ...serverLimits };
+    // Threads that start all at once take their time on a busy machine.
+    const limits = { windowBytesMax, openingMs: 60_000, ...serverLimits };
     const opened = await openWorld({ clock: clock ?? systemClock, serverLimits: limits });
     worlds.push(opened);
     return opened;
@@ -341,8 +334,16 @@ function fromFileToFile({ world, openLane, expectAlive }: Surroundings): void {
   afterEach(() => {
     for (const end of ends.splice(0)) end.close();
   });
+  let files = 0;
+  /** A file of zeros that nobody has used. */
+  const freshFile = (sizeBytes: number) => {
+    const path = join(folder.path, `sink-${files++}`);
+    writeFileSync(path, "");
+    truncateSync(path, sizeBytes);
+    return path;
+  };
   const sinkFor = (units: readonly LaneUnit[], sizeBytes = sizeOf(units)) => {
-    const sink = new FileSink(units, { folder: folder.path, sizeBytes });
+    const sink = new FileSink(units, { path: freshFile(sizeBytes) });
     ends.push(sink);
     return sink;
   };
@@ -448,12 +449,29 @@ function fromFileToFile({ world, openLane, expectAlive }: Surroundings): void {
     ["small extents", unit(0, [0, block], [mebibyte + 1, block])],
   ])("breaks when a unit of %s cannot be written, and says why on the side of the target", async (_what, sent) => {
     const at = await world();
-    const sink = new FileSink([sent], { folder: folder.path, sizeBytes: sizeOf([sent]), isReadOnly: true });
+    const path = join(folder.path, "read-only");
+    writeFileSync(path, "");
+    const sink = new FileSink([sent], { path, flags: "r" });
     ends.push(sink);
     const lane = await openLane(at, sink, {}, { source: sourceOf(2 * mebibyte) });
     await lane.send(sent).catch(() => {});
     await expect(lane.close()).rejects.toEqual(torn);
     expect(await sink.brokenBy).toMatchObject({ cause: { code: "EBADF" } });
+    expect(sink.arrivals).toEqual([]);
+    await expectAlive(at);
+  });
+
+  test.each([
+    ["one extent", solid(0, 2 * mebibyte)],
+    ["small extents", unit(0, [0, block], [mebibyte + 1, block])],
+  ])("breaks when there is no room for a unit of %s, and says so on the side of the target", async (_what, sent) => {
+    const at = await world();
+    const sink = new FileSink([sent], { path: "/dev/full" });
+    ends.push(sink);
+    const lane = await openLane(at, sink, {}, { source: sourceOf(2 * mebibyte) });
+    await lane.send(sent).catch(() => {});
+    await expect(lane.close()).rejects.toEqual(torn);
+    expect(await sink.brokenBy).toMatchObject({ code: "DiskFull", cause: { code: "ENOSPC" } });
     expect(sink.arrivals).toEqual([]);
     await expectAlive(at);
   });
@@ -464,7 +482,7 @@ function fromFileToFile({ world, openLane, expectAlive }: Surroundings): void {
       const units = Array.from({ length: 4 }, (_, index) =>
         solid(index, unitPayloadBytesMax, index * unitPayloadBytesMax),
       );
-      const sink = new FileSink(units, { folder: folder.path, sizeBytes: sizeOf(units) });
+      const sink = new FileSink(units, { path: freshFile(sizeOf(units)) });
       const source = fileSource(folder.path, 64 * mebibyte);
       const lane = await openLane(at, sink, {}, { source });
       const sending = Promise.allSettled(units.map((sent) => lane.send(sent)));
@@ -476,7 +494,7 @@ function fromFileToFile({ world, openLane, expectAlive }: Surroundings): void {
       source.close();
       const zeros = sinkFor([], 64 * mebibyte);
       await closing;
-      expect(strayBlocks(sink.image, imageOf(sizeOf(units), units))).toBe(0);
+      expect(strayBytes(sink.image, imageOf(sizeOf(units), units))).toBe(0);
       sink.close();
       const successor = sinkFor([], block);
       await expectAlive(at);
