@@ -1,7 +1,7 @@
 // Measures one backend on one image in pieces, in a process of its own so that its memory is seen: `node
 // bench/micro-program.ts FOLDER EXTENTS`, with a folder on a file system that can share extents. Prints JSON.
 import { open } from "node:fs/promises";
-import { fiemap } from "../src/storage/native.ts";
+import { fiemap } from "../src/native/file-calls.ts";
 import { openBackend } from "../src/storage/open.ts";
 import { blockBytes } from "./cases.ts";
 import { resetPeak, residentMiB } from "./process-memory.ts";

@@ -13,6 +13,8 @@ import { type Engine, openEngine } from "../engine/engine.ts";
 import type { EngineOptions, PeerConnection } from "../engine/engine-options.ts";
 import { openJournal } from "../engine/journal.ts";
 import { openBackend } from "../storage/open.ts";
+import { kernelLaneDialer } from "../transfer/kernel-lane-dialer.ts";
+import { openKernelLaneServer } from "../transfer/kernel-lane-server.ts";
 import type { LaneServer } from "../transfer/lane.ts";
 import { LaneThreads } from "../transfer/lane-threads.ts";
 import { tlsLaneDialer } from "../transfer/tls-lane-dialer.ts";
@@ -60,8 +62,11 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
     const late: { engine?: Engine; server?: AgentServer } = {};
     const threads = laneThreads(surroundings);
     closers.push(() => threads.close());
-    const lanes = await openLanes(config, { ...surroundings, threads: threads.target }, credentials, () => late.engine);
-    closers.push(() => lanes.close());
+    const served = { ...surroundings, threads: threads.target };
+    const tls = await openTlsLanes(config, served, credentials, () => late.engine);
+    closers.push(() => tls.close());
+    const kernel = await openKernelLanes(config, served, () => late.engine);
+    closers.push(() => kernel?.close());
     const advertised = () => withHost(late.server?.address ?? renderHostPort(config.listen), config.advertiseAddress);
     const engine = await openEngine({
       dataDir: config.dataDir,
@@ -72,10 +77,10 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
         get address() {
           return advertised();
         },
-        laneAddress: lanes.address,
+        laneAddress: tls.address,
       },
       storage,
-      lanes: { tls: lanes },
+      lanes: { tls, ...(kernel && { kernel }) },
       connect: (location) => connectTo(location, credentials, { clock, threads: threads.source }),
       seeds: config.seeds,
       connectMember(address, agentId) {
@@ -91,7 +96,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
     late.server = await openServer(config, surroundings, credentials, engine);
     closers.push(() => late.server?.close());
     const { clusterUid } = credentials.identity;
-    return { address: advertised(), laneAddress: lanes.address, clusterUid, backend: storage.kind, close: closeAll };
+    return { address: advertised(), laneAddress: tls.address, clusterUid, backend: storage.kind, close: closeAll };
   } catch (error) {
     await closeAll();
     throw error;
@@ -115,13 +120,16 @@ function laneThreads({ clock, log }: AgentSurroundings) {
   return { source, target, close };
 }
 
+type LaneSurroundings = AgentSurroundings & { readonly threads: LaneThreads };
+
 /** The lanes are open before the engine, which is given them; a lane can fail only once the engine issued its ticket. */
-async function openLanes(
+async function openTlsLanes(
   config: AgentConfig,
-  { clock, dice, log, threads }: AgentSurroundings & { readonly threads: LaneThreads },
+  surroundings: LaneSurroundings,
   credentials: Credentials,
   engineOf: () => Engine | undefined,
 ): Promise<LaneServer> {
+  const { clock } = surroundings;
   const sources = () => engineOf()?.consents() ?? [];
   const where = renderHostPort(config.laneListen);
   return listening(`laneListen ${where}`, () =>
@@ -135,14 +143,36 @@ async function openLanes(
         return caller.kind === "foreign" && caller.role === "agent" ? { clusterUid: caller.clusterUid } : undefined;
       },
       listen: config.laneListen,
-      advertiseHost: config.advertiseAddress,
-      onLaneError: (owner, lane, error) => engineOf()?.laneFailed(owner, lane, error),
-      onRefusal: (error, remoteAddress) => log.info({ err: error, remoteAddress }, "lane refused"),
-      clock,
-      dice,
-      threads,
+      ...laneReports(config, surroundings, engineOf),
     }),
   );
+}
+
+/** Only where the configuration asks for them: who reaches them needs a ticket, and no certificate. */
+async function openKernelLanes(
+  config: AgentConfig,
+  surroundings: LaneSurroundings,
+  engineOf: () => Engine | undefined,
+): Promise<LaneServer | undefined> {
+  const { kernelLaneListen: listen } = config;
+  if (listen === undefined) return undefined;
+  return listening(`kernelLaneListen ${renderHostPort(listen)}`, () =>
+    openKernelLaneServer({ listen, ...laneReports(config, surroundings, engineOf) }),
+  );
+}
+
+function laneReports(
+  { advertiseAddress }: AgentConfig,
+  { clock, dice, log, threads }: LaneSurroundings,
+  engineOf: () => Engine | undefined,
+) {
+  return {
+    advertiseHost: advertiseAddress,
+    onLaneError: (owner: string, lane: number, error: Error) => engineOf()?.laneFailed(owner, lane, error),
+    onRefusal: (error: LongshoreError, remoteAddress: string | undefined) =>
+      log.info({ err: error, remoteAddress }, "lane refused"),
+    ...{ clock, dice, threads },
+  };
 }
 
 /** What a job needs to reach the cluster of a location: control and lanes, both under the location's bundle alone. */
@@ -163,7 +193,7 @@ function connectTo(
     homes.set(key, home);
     return home;
   };
-  const lanes = tlsLaneDialer({
+  const tls = tlsLaneDialer({
     credentials,
     trust: () => [caBundle],
     authorize: (chain) => agentOf(chain, bundle, clock.nowMs()),
@@ -173,7 +203,7 @@ function connectTo(
   const close = async () => {
     for (const opened of [api, ...homes.values()]) await opened.close();
   };
-  return { api, at, lanes: { tls: lanes }, close };
+  return { api, at, lanes: { tls, kernel: kernelLaneDialer({ clock, threads }) }, close };
 }
 
 /** A bundle that cannot be read trusts nobody: that is how the location's state has to call it. */

@@ -17,7 +17,7 @@ export interface PeerConnection {
   readonly api: PeerApi;
   /** One agent of it, such as the home of a copy; `Unreachable` when another one answers at its address. */
   at(member: Pick<Member, "agentId" | "address">): PeerApi;
-  readonly lanes: Readonly<Partial<Record<Transport, LaneDialer>>>;
+  readonly lanes: Readonly<Record<Transport, LaneDialer>>;
   close(): Promise<void>;
 }
 

@@ -250,15 +250,13 @@ export class Share {
     const { connection, clusterUid, storers, home } = destination;
     const { rows, locations } = this.parts;
     const { transport = "tls", verification = "media" } = locations.spec(row.location);
-    const dialer = connection.lanes[transport];
-    if (dialer === undefined) throw new LongshoreError("Unsupported", `this agent dials no ${transport} lanes`);
     const live = rows.start(this.name);
     const reader = await this.core.storage.openPoint(row.owner, sealedPoint(to));
     try {
       await sendUnits({
         api: connection.at(storers.find(({ agentId }) => agentId === storer) ?? home),
         transport,
-        dialer,
+        dialer: connection.lanes[transport],
         verification,
         target: this.target,
         peerClusterUid: clusterUid,

@@ -9,6 +9,7 @@ import type { Transport } from "../wire/schemas.ts";
 
 const batchBytesMax = 64 << 20;
 const batchUnitsMax = 512;
+const laneBytesMin = 8 << 20;
 /** A unit that arrives damaged this often points at something that sending again will not mend. */
 const unitTriesMax = 5;
 
@@ -40,10 +41,11 @@ export interface SendOptions {
 
 /** Sends every missing unit. Resolves when all are stored and verified; throws the first error of any lane. */
 export async function sendUnits(options: SendOptions): Promise<void> {
-  const queue = new UnitQueue(options.units, options.missing, options.windowBytes / (2 * options.lanes));
+  const count = lanesFor(options);
+  const queue = new UnitQueue(options.units, options.missing, options.windowBytes / (2 * count));
   const stop = new AbortController();
   const signal = AbortSignal.any([options.signal, stop.signal]);
-  const lanes = Array.from({ length: options.lanes }, (_, lane) => runLane({ ...options, signal }, queue, lane));
+  const lanes = Array.from({ length: count }, (_, lane) => runLane({ ...options, signal }, queue, lane));
   try {
     await Promise.all(lanes);
   } catch (error) {
@@ -51,6 +53,12 @@ export async function sendUnits(options: SendOptions): Promise<void> {
     await Promise.allSettled(lanes);
     throw error;
   }
+}
+
+/** A lane is a connection and a thread at either side: few bytes do not pay for a second one. */
+function lanesFor({ units, missing, lanes }: SendOptions): number {
+  const bytes = missing.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
+  return Math.max(1, Math.min(lanes, Math.ceil(bytes / laneBytesMin)));
 }
 
 async function runLane(options: SendOptions, queue: UnitQueue, number: number): Promise<void> {

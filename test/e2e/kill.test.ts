@@ -1,17 +1,21 @@
 // Agents that are killed, at any moment and on either side: the job goes on from the last unit that was stored durably.
 import { setTimeout as sleep } from "node:timers/promises";
-import { expect } from "@jest/globals";
+import { describe, expect } from "@jest/globals";
 import { seededDice } from "../../src/base/dice.ts";
 import type { JobView } from "../../src/wire/schemas.ts";
 import { readJournal } from "./dead-journal.ts";
-import { onEachBackend } from "./on-each-backend.ts";
-import { kill, mebibyte, type Pair, type Side, windowBytes } from "./pair.ts";
+import { onEachBackend, type PairTest } from "./on-each-backend.ts";
+import { type Backend, kill, mebibyte, type Pair, type Side, windowBytes } from "./pair.ts";
 import { TrackedVolume } from "./tracked-volume.ts";
 
 /** Frame headers, and the openings of lanes. */
 const overhead = 1.02;
 
-onEachBackend((test, backend) => {
+for (const transport of ["tls", "kernel"] as const) {
+  describe(`over ${transport} lanes`, () => onEachBackend(kills, () => ({ transport })));
+}
+
+function kills(test: PairTest, backend: Backend): void {
   for (const victim of ["source", "target"] as const) {
     test(`a first copy whose ${victim} is killed midway goes on from the last durable unit`, async (pair) => {
       const volume = await TrackedVolume.make(pair, `first-${victim}`);
@@ -81,7 +85,7 @@ onEachBackend((test, backend) => {
       await volume.checkSettled();
     }
   });
-});
+}
 
 /** Kills agents in the middle of a job, and sees that after their start the job sends what is missing, and no more. */
 async function survive(pair: Pair, volume: TrackedVolume, snapshot: string, dying: readonly Side[]): Promise<JobView> {

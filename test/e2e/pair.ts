@@ -6,7 +6,7 @@ import { createReadStream } from "node:fs";
 import { glob, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import type { MigratedVolumeView } from "../../src/wire/schemas.ts";
+import type { MigratedVolumeView, Transport } from "../../src/wire/schemas.ts";
 import { type LoopFs, type LoopFsOptions, mountLoop } from "../fakes/loop-fs.ts";
 import { temporaryFolder } from "../fakes/temporary-folder.ts";
 import { eventually, type Process } from "./process.ts";
@@ -33,6 +33,8 @@ export type Backend = "reflink" | "copy";
 export interface PairOptions {
   /** Added to the limits of both agents. */
   readonly limits?: Readonly<Record<string, string | number>>;
+  /** How data travels; `tls` unless given. */
+  readonly transport?: Transport;
   /** Has both agents keep their data on disks of their own, which with `reflink` they always do. */
   readonly disk?: LoopFsOptions;
 }
@@ -97,6 +99,7 @@ async function openSide(
     folder,
     backend,
     ...dataDir,
+    ...(options.transport && { transport: options.transport }),
     limits: { ...limits, ...options.limits },
   });
   closers.push(async () => {

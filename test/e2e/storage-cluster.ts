@@ -9,7 +9,7 @@ import { initAuthority, issueInto } from "../../src/pki/folder.ts";
 import type { AgentApi } from "../../src/wire/agent-api.ts";
 import { openAgentClient } from "../../src/wire/agent-client.ts";
 import { openCredentials } from "../../src/wire/credentials.ts";
-import type { LocationSpec, SourceSpec } from "../../src/wire/schemas.ts";
+import type { LocationSpec, SourceSpec, Transport } from "../../src/wire/schemas.ts";
 import { freePort } from "./free-port.ts";
 import { eventually, type Process, startLongshore } from "./process.ts";
 
@@ -19,6 +19,8 @@ export interface StorageClusterOptions {
   readonly folder: string;
   readonly dataDir?: string;
   readonly backend: "reflink" | "copy";
+  /** How data travels to it; `tls` unless given. */
+  readonly transport?: Transport;
   /** As in the agent's configuration file. */
   readonly limits?: Readonly<Record<string, string | number>>;
 }
@@ -45,7 +47,7 @@ export interface StorageCluster {
 }
 
 export async function startStorageCluster(options: StorageClusterOptions): Promise<StorageCluster> {
-  const { name, folder } = options;
+  const { name, folder, transport = "tls" } = options;
   const dataDir = options.dataDir ?? join(folder, "data");
   const pki = join(folder, "pki");
   await mkdir(dataDir, { recursive: true });
@@ -56,9 +58,9 @@ export async function startStorageCluster(options: StorageClusterOptions): Promi
   }
   const caBundle = await readFile(join(pki, "ca.crt"), "utf8");
   const port = await freePort();
-  const lanePort = await freePort();
+  const [lanePort, kernelLanePort] = [await freePort(), await freePort()];
   const config = join(folder, "agent.yaml");
-  await writeFile(config, stringify(agentConfig({ ...options, dataDir, pki, port, lanePort })));
+  await writeFile(config, stringify(agentConfig({ ...options, dataDir, pki, port, lanePort, kernelLanePort })));
   const address = `127.0.0.1:${port}`;
   const credentials = await openCredentials({
     certFile: join(pki, "operator.crt"),
@@ -87,7 +89,7 @@ export async function startStorageCluster(options: StorageClusterOptions): Promi
         return api.describe();
       });
     },
-    asLocation: () => ({ clusterName: name, clusterUid: uid, seeds: [address], caBundle }),
+    asLocation: () => ({ clusterName: name, clusterUid: uid, seeds: [address], caBundle, transport }),
     asSource: () => ({ clusterName: name, clusterUid: uid, caBundle }),
     pointFile: (ownerUid, point) => join(dataDir, "volumes", ownerUid, "points", `${point}.img`),
     async stop() {
@@ -145,16 +147,18 @@ interface ConfigFacts extends StorageClusterOptions {
   readonly pki: string;
   readonly port: number;
   readonly lanePort: number;
+  readonly kernelLanePort?: number;
 }
 
 function agentConfig(facts: ConfigFacts) {
-  const { name, node = `${name}-1`, seeds = [], dataDir, backend, pki, port, lanePort, limits } = facts;
+  const { name, node = `${name}-1`, seeds = [], dataDir, backend, pki, port, lanePort, kernelLanePort, limits } = facts;
   return {
     clusterName: name,
     node,
     seeds,
     listen: `127.0.0.1:${port}`,
     laneListen: `127.0.0.1:${lanePort}`,
+    ...(kernelLanePort !== undefined && { kernelLaneListen: `127.0.0.1:${kernelLanePort}` }),
     dataDir,
     backend,
     tls: { certFile: join(pki, "agent.crt"), keyFile: join(pki, "agent.key"), caFile: join(pki, "ca.crt") },
