@@ -47,7 +47,7 @@ export interface StorageCluster {
 }
 
 export async function startStorageCluster(options: StorageClusterOptions): Promise<StorageCluster> {
-  const { name, folder, transport = "tls" } = options;
+  const { name, folder, transport } = options;
   const dataDir = options.dataDir ?? join(folder, "data");
   const pki = join(folder, "pki");
   await mkdir(dataDir, { recursive: true });
@@ -89,7 +89,10 @@ export async function startStorageCluster(options: StorageClusterOptions): Promi
         return api.describe();
       });
     },
-    asLocation: () => ({ clusterName: name, clusterUid: uid, seeds: [address], caBundle, transport }),
+    asLocation: () => ({
+      ...{ clusterName: name, clusterUid: uid, seeds: [address], caBundle },
+      ...(transport && { transport }),
+    }),
     asSource: () => ({ clusterName: name, clusterUid: uid, caBundle }),
     pointFile: (ownerUid, point) => join(dataDir, "volumes", ownerUid, "points", `${point}.img`),
     async stop() {
