@@ -81,7 +81,8 @@ onEachBackend(
 async function secondConfig(folder: string, side: Side): Promise<string> {
   const config = parse(await readFile(join(folder, side.name, "agent.yaml"), "utf8"));
   const file = join(folder, `${side.name}-second.yaml`);
-  const ports = { listen: `127.0.0.1:${await freePort()}`, laneListen: `127.0.0.1:${await freePort()}` };
+  const address = async () => `127.0.0.1:${await freePort()}`;
+  const ports = { listen: await address(), laneListen: await address(), kernelLaneListen: await address() };
   await writeFile(file, stringify({ ...config, ...ports }));
   return file;
 }
