@@ -16,6 +16,14 @@ import {
 import { StoppedError, sliceMs } from "./blocking-port.ts";
 import type { LaneSignals } from "./lane-signals.ts";
 
+/** From this length on bytes are moved by the kernel alone; fewer cost more calls than gathering them does. */
+export const directBytesMin = 64 * 1024;
+
+/** Whether the kernel cannot move bytes between this file and a socket or pipe by itself: then they are copied. */
+export function isUnsupported(error: unknown): boolean {
+  return ["EINVAL", "ENOSYS", "EOPNOTSUPP"].includes(errnoOf(error) ?? "");
+}
+
 export class BlockingSocket {
   readonly #fd: number;
   readonly #idleMs: number;

@@ -13,11 +13,10 @@ import { adoptSocket } from "./adopted-socket.ts";
 import type { KernelTargetJob } from "./kernel-target-thread.ts";
 import type { LaneServer } from "./lane.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
-import { type Connection, LaneListener } from "./lane-listener.ts";
+import type { Connection } from "./lane-listener.ts";
 import type { FromTarget, ToTarget } from "./lane-messages.ts";
 import { hangUpWith, readPreamble } from "./lane-opening.ts";
-import { LaneRegistry } from "./lane-registry.ts";
-import { type LaneServerLimits, type LaneServerOptions, laneServerLimits, serve } from "./lane-serving.ts";
+import { type LaneServerOptions, type LaneServing, serve } from "./lane-serving.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import type { ThreadLease } from "./lane-threads.ts";
 import type { TargetLane } from "./target-lane.ts";
@@ -25,18 +24,10 @@ import { keepAliveMs } from "./tls-peer.ts";
 
 /** Resolves when the port is open. */
 export function openKernelLaneServer(options: LaneServerOptions): Promise<LaneServer> {
-  const limits = { ...laneServerLimits, ...options.limits };
-  const registry = new LaneRegistry({ ...options, ...limits });
-  const settings = { ...options, limits, registry };
-  const listener = new LaneListener({
-    ...{ listen: options.listen, advertiseHost: options.advertiseHost, connectionsMax: limits.connectionsMax },
-    connect: (socket) => new KernelConnection(socket, settings),
-    onError: (error) => options.onRefusal?.(error, undefined),
-  });
-  return serve(listener, registry);
+  return serve(options, (socket, settings) => new KernelConnection(socket, settings));
 }
 
-type Settings = LaneServerOptions & { readonly limits: LaneServerLimits; readonly registry: LaneRegistry };
+type Settings = LaneServing<LaneServerOptions>;
 
 class KernelConnection implements Connection {
   readonly #settings: Settings;

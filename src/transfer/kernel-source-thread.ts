@@ -4,7 +4,7 @@ import { createHash, type Hash } from "node:crypto";
 import type { MessagePort } from "node:worker_threads";
 import { errnoOf } from "../base/system-error.ts";
 import { BlockingPort, sliceMs } from "./blocking-port.ts";
-import { BlockingSocket } from "./blocking-socket.ts";
+import { BlockingSocket, directBytesMin, isUnsupported } from "./blocking-socket.ts";
 import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
 import type { FromSource, ToSource } from "./lane-messages.ts";
 import { LaneSignals } from "./lane-signals.ts";
@@ -20,8 +20,6 @@ export interface KernelSourceJob {
   readonly signals: SharedArrayBuffer;
 }
 
-/** From this length on an extent is sent by the kernel alone. */
-const directBytesMin = 64 * 1024;
 const gatherBytes = 256 * 1024;
 /** So much of a file is sent at once: what is hashed before it stays in the processor's cache. */
 const pieceBytes = 256 * 1024;
@@ -199,9 +197,8 @@ class KernelSource {
       if (sent === 0) throw endOfFile(range.offset, range.offset + range.length);
       return sent;
     } catch (error) {
-      const errno = errnoOf(error);
-      if (errno === undefined) throw error;
-      if (!unsupportedErrnos.includes(errno)) throw new SourceError(error);
+      if (errnoOf(error) === undefined) throw error;
+      if (!isUnsupported(error)) throw new SourceError(error);
       this.#isDirect = false;
       return 0;
     }
@@ -243,5 +240,3 @@ class KernelSource {
     if (parseStatus(answer)?.kind !== "accepted") throw new Error("the connection was closed");
   }
 }
-
-const unsupportedErrnos = ["EINVAL", "ENOSYS", "EOPNOTSUPP"];

@@ -3,11 +3,10 @@
 // thread before any of it is taken, and nothing is written outside that.
 import { closeSync, readSync } from "node:fs";
 import type { MessagePort } from "node:worker_threads";
-import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { openPipe, type Pipe, spliceOut } from "../native/socket-calls.ts";
 import { BlockingPort } from "./blocking-port.ts";
-import { BlockingSocket } from "./blocking-socket.ts";
+import { BlockingSocket, directBytesMin, isUnsupported } from "./blocking-socket.ts";
 import { parseUnitHeader, renderStatus, type UnitHeader, unitHeaderBytes } from "./lane-codec.ts";
 import { type FlatExtents, type FromTarget, renderError, type ToTarget } from "./lane-messages.ts";
 import { LaneSignals } from "./lane-signals.ts";
@@ -21,8 +20,6 @@ export interface KernelTargetJob {
   readonly signals: SharedArrayBuffer;
 }
 
-/** From this length on what is left of an extent is moved by the kernel alone. */
-const directBytesMin = 64 * 1024;
 const bufferBytes = 256 * 1024;
 const pipeBytes = 1024 * 1024;
 
@@ -166,7 +163,7 @@ class KernelTarget {
     try {
       return spliceOut(pipe, this.#options.fd, place) ?? 0;
     } catch (error) {
-      if (!unsupportedErrnos.includes(errnoOf(error) ?? "")) throw error;
+      if (!isUnsupported(error)) throw error;
       this.#isDirect = false;
       return 0;
     }
@@ -218,8 +215,6 @@ class KernelTarget {
     return received;
   }
 }
-
-const unsupportedErrnos = ["EINVAL", "ENOSYS", "EOPNOTSUPP"];
 
 function cutShort(): LongshoreError {
   return new LongshoreError("StreamTorn", "lane: it was cut short");

@@ -1,10 +1,12 @@
 // What serving lanes has in common, whatever carries them: the limits, what is told of, and the server made of its parts.
+
+import type { Socket } from "node:net";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { LongshoreError } from "../domain/errors.ts";
 import type { LaneServer } from "./lane.ts";
-import type { LaneListener } from "./lane-listener.ts";
-import type { LaneRegistry } from "./lane-registry.ts";
+import { type Connection, LaneListener } from "./lane-listener.ts";
+import { LaneRegistry } from "./lane-registry.ts";
 import type { LaneThreads } from "./lane-threads.ts";
 
 export interface LaneServerOptions {
@@ -43,8 +45,25 @@ export const laneServerLimits: LaneServerLimits = {
   connectionsMax: 1024,
 };
 
-/** Opens the port. */
-export async function serve(listener: LaneListener, registry: LaneRegistry): Promise<LaneServer> {
+/** The options of a transport, whole, with what its connections share. */
+export type LaneServing<Options extends LaneServerOptions> = Options & {
+  readonly limits: LaneServerLimits;
+  readonly registry: LaneRegistry;
+};
+
+/** Opens the port; `connect` gets each connection, paused, with nothing read yet. */
+export async function serve<Options extends LaneServerOptions>(
+  options: Options,
+  connect: (socket: Socket, serving: LaneServing<Options>) => Connection,
+): Promise<LaneServer> {
+  const limits = { ...laneServerLimits, ...options.limits };
+  const registry = new LaneRegistry({ ...options, ...limits });
+  const serving = { ...options, limits, registry };
+  const listener = new LaneListener({
+    ...{ listen: options.listen, advertiseHost: options.advertiseHost, connectionsMax: limits.connectionsMax },
+    connect: (socket) => connect(socket, serving),
+    onError: (error) => options.onRefusal?.(error, undefined),
+  });
   await listener.listen();
   return {
     address: listener.address,

@@ -7,10 +7,9 @@ import { adoptSocket } from "./adopted-socket.ts";
 import type { LaneServer } from "./lane.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
 import { parseError } from "./lane-failure.ts";
-import { type Connection, LaneListener } from "./lane-listener.ts";
+import type { Connection } from "./lane-listener.ts";
 import type { FromTarget, ToTarget } from "./lane-messages.ts";
-import { LaneRegistry } from "./lane-registry.ts";
-import { type LaneServerLimits, type LaneServerOptions, laneServerLimits, serve } from "./lane-serving.ts";
+import { type LaneServerOptions, type LaneServing, serve } from "./lane-serving.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import type { ThreadLease } from "./lane-threads.ts";
 import type { TargetLane } from "./target-lane.ts";
@@ -26,18 +25,10 @@ export interface TlsLaneServerOptions extends LaneServerOptions {
 
 /** Resolves when the port is open. */
 export function openTlsLaneServer(options: TlsLaneServerOptions): Promise<LaneServer> {
-  const limits = { ...laneServerLimits, ...options.limits };
-  const registry = new LaneRegistry({ ...options, ...limits });
-  const settings = { ...options, limits, registry };
-  const listener = new LaneListener({
-    ...{ listen: options.listen, advertiseHost: options.advertiseHost, connectionsMax: limits.connectionsMax },
-    connect: (socket) => new TlsConnection(socket, settings),
-    onError: (error) => options.onRefusal?.(error, undefined),
-  });
-  return serve(listener, registry);
+  return serve(options, (socket, settings) => new TlsConnection(socket, settings));
 }
 
-type Settings = TlsLaneServerOptions & { readonly limits: LaneServerLimits; readonly registry: LaneRegistry };
+type Settings = LaneServing<TlsLaneServerOptions>;
 
 /** One connection, on a thread of its own or one it shares. */
 class TlsConnection implements Connection {
