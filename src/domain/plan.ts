@@ -107,6 +107,11 @@ function cutIntoUnits(extents: readonly PlannedExtent[], limits: UnitLimits): Un
   return units;
 }
 
+/** The places of a unit's bytes that travel, ascending. */
+export function dataExtentsOf(unit: Unit): (readonly [offset: number, length: number])[] {
+  return unit.flatMap(([offset, length, data]) => (data === 1 ? [[offset, length] as const] : []));
+}
+
 /** The bytes of a unit that travel: its data extents. */
 export function unitDataBytes(unit: Unit): number {
   return bytesOf(unit, 1);

@@ -9,7 +9,6 @@ import type {
   JobSpec,
   JobView,
   JobVolume,
-  LocationSpec,
   Member,
   Mode,
   ParticipantView,
@@ -18,6 +17,7 @@ import type {
 } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
 import { isGroup, type JobChange, type JobRow, type JobRows } from "./job-rows.ts";
+import type { Locations } from "./locations.ts";
 
 /** What a participant was heard to say last. */
 export interface Heard {
@@ -44,11 +44,13 @@ const pastTransfers = 8;
 export class JobViews {
   private readonly core: Core;
   private readonly rows: JobRows;
+  private readonly locations: Locations;
   private readonly hearsay = new Map<string, Hearsay>();
 
-  constructor(core: Core, rows: JobRows) {
+  constructor(core: Core, parts: { rows: JobRows; locations: Locations }) {
     this.core = core;
-    this.rows = rows;
+    this.rows = parts.rows;
+    this.locations = parts.locations;
   }
 
   view(row: JobRow): JobView {
@@ -93,15 +95,12 @@ export class JobViews {
   /** How long what was planned would take, by the last transfers there. */
   private estimate({ location, bytesTotal, finishedAt }: JobRow): number | null {
     if (finishedAt === null) return null;
-    const { journal } = this.core;
-    const past = journal.all<PastTransfer>(
+    const past = this.core.journal.all<PastTransfer>(
       `SELECT bytesStored AS bytes, finishedAt - startedAt AS durationMs FROM jobs WHERE location = ? AND state = 'Succeeded'
        AND parent IS NULL AND startedAt IS NOT NULL AND bytesStored > 0 ORDER BY finishedAt DESC LIMIT ${pastTransfers}`,
       location,
     );
-    const row = journal.get<{ specJson: string }>("SELECT specJson FROM locations WHERE name = ?", location);
-    const spec = row && (JSON.parse(row.specJson) as LocationSpec);
-    return estimatedSeconds(bytesTotal, past, spec?.bytesPerSecondMax) ?? null;
+    return estimatedSeconds(bytesTotal, past, this.locations.limits(location).bytesPerSecondMax) ?? null;
   }
 
   /** The parts of a job: this node's from its rows, the others' as they were heard last. */

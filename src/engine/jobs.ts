@@ -45,9 +45,9 @@ export class Jobs {
     const { jobsMax, jobsPerLocationMax } = core.limits;
     this.slots = new JobSlots({
       node: jobsMax,
-      location: (name) => parts.locations.jobsMax(name) ?? jobsPerLocationMax,
+      location: (name) => parts.locations.limits(name).jobsMax ?? jobsPerLocationMax,
     });
-    this.views = new JobViews(core, this.rows);
+    this.views = new JobViews(core, { rows: this.rows, locations: parts.locations });
     this.end = jobEnds(core, { rows: this.rows, ...parts });
     const shared = { rows: this.rows, views: this.views, slots: this.slots, end: this.end, ...parts };
     this.participants = new Participants(core, {

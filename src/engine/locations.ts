@@ -56,10 +56,10 @@ export class Locations {
     return JSON.parse(this.row(name).specJson);
   }
 
-  /** The location's own limit of jobs at once, if it has one. */
-  jobsMax(name: string): number | undefined {
+  /** The location's own limits, as far as it has any, and is there. */
+  limits(name: string): Pick<LocationSpec, "jobsMax" | "bytesPerSecondMax"> {
     const row = this.find(name);
-    return row === undefined ? undefined : (JSON.parse(row.specJson) as LocationSpec).jobsMax;
+    return row === undefined ? {} : (JSON.parse(row.specJson) as LocationSpec);
   }
 
   /** See AgentApi.putLocation. */

@@ -274,7 +274,7 @@ export class Share {
           stored: (count, bytes, verified) => {
             live.unitsStored += count;
             live.bytesStored += bytes;
-            live.verified = weakestOf([verified, ...(live.verified === null ? [] : [live.verified])]) ?? verified;
+            live.verified = weakestOf([verified, live.verified ?? verified]) ?? verified;
             rows.progressed(this.name);
           },
         },

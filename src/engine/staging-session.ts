@@ -1,9 +1,9 @@
 // One open staging image at the target, while its term lasts: takes units off the lanes, and stores them durably, verified.
 // Nothing here decides; what it stores counts only once the caller has recorded it in the journal.
 import { LongshoreError } from "../domain/errors.ts";
-import { type Unit, unitDataBytes } from "../domain/plan.ts";
+import { dataExtentsOf, type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { Verification } from "../domain/verification.ts";
-import type { Digest, Extent, Staging } from "../storage/backend.ts";
+import type { Digest, Staging } from "../storage/backend.ts";
 import type { LaneExtent, LaneSink } from "../transfer/lane.ts";
 
 export interface StoredUnit {
@@ -81,7 +81,8 @@ export class StagingSession {
 
   /** The digest of what the image holds now in a unit's data extents. */
   digestOf(index: number, wanted: "media" | "memory"): Promise<Digest> {
-    return this.staging.digest(extentsOf(this.unit(index), 1), wanted);
+    const extents = dataExtentsOf(this.unit(index)).map(([offset, length]) => ({ offset, length }));
+    return this.staging.digest(extents, wanted);
   }
 
   unit(index: number): Unit {
@@ -104,12 +105,8 @@ export class StagingSession {
   }
 
   private async punch(unit: Unit): Promise<void> {
-    for (const hole of extentsOf(unit, 0)) await this.staging.punch(hole);
+    for (const [offset, length, data] of unit) if (data === 0) await this.staging.punch({ offset, length });
   }
-}
-
-function extentsOf(unit: Unit, kind: 0 | 1): Extent[] {
-  return unit.flatMap(([offset, length, data]) => (data === kind ? [{ offset, length }] : []));
 }
 
 /** What one lane brought, unit by unit, so that a half-received unit is never taken for a whole one. */
@@ -132,9 +129,7 @@ class LaneIntake implements LaneSink {
     this.checkUsable();
     if (this.session.isKept(index)) throw new LongshoreError("BadRequest", `unit ${index} is stored already`);
     if (this.underWay.has(index)) throw new LongshoreError("BadRequest", `unit ${index} is under way already`);
-    const extents = this.session.unit(index).flatMap(([offset, length, data]): LaneExtent[] => {
-      return data === 1 ? [[offset, length]] : [];
-    });
+    const extents = dataExtentsOf(this.session.unit(index));
     if (extents.length === 0) throw new LongshoreError("BadRequest", `unit ${index} has no data to be sent`);
     this.underWay.add(index);
     return extents;

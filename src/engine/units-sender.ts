@@ -1,9 +1,9 @@
 // The source's side of streaming: has units sent over lanes, and has them stored.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import { type Unit, unitDataBytes } from "../domain/plan.ts";
+import { dataExtentsOf, type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { Verification } from "../domain/verification.ts";
 import type { PointReader } from "../storage/backend.ts";
-import type { Lane, LaneDialer, LaneExtent } from "../transfer/lane.ts";
+import type { Lane, LaneDialer } from "../transfer/lane.ts";
 import type { PeerApi, PeerTarget, StoreRequest } from "../wire/peer.ts";
 import type { Transport } from "../wire/schemas.ts";
 
@@ -169,10 +169,6 @@ async function sendBatch(
 }
 
 const digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-function dataExtentsOf(unit: Unit): LaneExtent[] {
-  return unit.flatMap(([offset, length, data]): LaneExtent[] => (data === 1 ? [[offset, length]] : []));
-}
 
 async function storeBatch(
   { api, target, units, verification, progress }: SendOptions,
