@@ -41,24 +41,24 @@ function ratio(rows: Rows, name: CaseName, [above, below]: readonly [ToolName, T
   return one === undefined || other === undefined ? undefined : one / other;
 }
 
-function atMost(
-  what: string,
-  found: number | undefined,
-  limit: number,
-  show = (value: number) => value.toFixed(2),
-): Figure {
-  const text = found === undefined ? undefined : show(found);
-  return { what, goal: `≤ ${show(limit)}`, found: text, isKept: found === undefined ? undefined : found <= limit };
+type Show = (value: number) => string;
+const twoDigits: Show = (value) => value.toFixed(2);
+
+function atMost(what: string, found: number | undefined, limit: number, show = twoDigits): Figure {
+  return judged({ what, goal: `≤ ${show(limit)}`, show }, found, (value) => value <= limit);
 }
 
-function atLeast(
-  what: string,
+function atLeast(what: string, found: number | undefined, limit: number, show = twoDigits): Figure {
+  return judged({ what, goal: `≥ ${show(limit)}`, show }, found, (value) => value >= limit);
+}
+
+function judged(
+  { what, goal, show }: { readonly what: string; readonly goal: string; readonly show: Show },
   found: number | undefined,
-  limit: number,
-  show = (value: number) => value.toFixed(2),
+  isKept: (value: number) => boolean,
 ): Figure {
-  const text = found === undefined ? undefined : show(found);
-  return { what, goal: `≥ ${show(limit)}`, found: text, isKept: found === undefined ? undefined : found >= limit };
+  if (found === undefined) return { what, goal, found, isKept: undefined };
+  return { what, goal, found: show(found), isKept: isKept(found) };
 }
 
 function asQuickAsBtrfs(rows: Rows, name: CaseName): Figure {

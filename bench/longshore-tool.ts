@@ -15,7 +15,7 @@ import { type Memory, NotAvailable, type Session, type SessionOptions, type Tool
 type LongshoreName = Extract<ToolName, `longshore-${string}`>;
 
 /** What sets the variants apart, as a location says it; nothing for what is the default. */
-export type Variant = { readonly transport?: "tls" | "kernel"; readonly verification?: "media" | "memory" | "none" };
+export type Variant = Pick<LocationSpec, "transport" | "verification">;
 const variants: Readonly<Record<LongshoreName, Variant>> = {
   "longshore-tls": {},
   "longshore-tls-noverify": { verification: "none" },
@@ -93,7 +93,7 @@ async function profiled<T>(folder: string | undefined, start: () => Promise<T>):
 
 async function pair(source: StorageCluster, target: StorageCluster, variant: Variant): Promise<void> {
   await target.api.putSource("source", source.asSource());
-  const spec: LocationSpec & Variant = { ...target.asLocation(), ...variant };
+  const spec: LocationSpec = { ...target.asLocation(), ...variant };
   try {
     await source.api.putLocation(location, spec);
   } catch (error) {

@@ -1,9 +1,9 @@
 // The system calls of the floors, through koffi: this is the only file of the benchmark with native signatures. Calls
 // block, which is what a bare program does.
-import { getSystemErrorMap } from "node:util";
 import koffi from "koffi";
+import { systemError } from "../../src/base/system-error.ts";
+import { libc } from "../../src/native/libc.ts";
 
-const libc = koffi.load("libc.so.6");
 const socket = libc.func("socket", "int", ["int", "int", "int"]);
 const bind = libc.func("bind", "int", ["int", "void *", "uint32_t"]);
 const listen = libc.func("listen", "int", ["int", "int"]);
@@ -21,9 +21,7 @@ const close = libc.func("close", "int", ["int"]);
 
 function checked(syscall: string, result: number | bigint): number {
   if (Number(result) >= 0) return Number(result);
-  const errno = koffi.errno();
-  const [code, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "see errno(3)"];
-  throw Object.assign(new Error(`${code}: ${text}, ${syscall}`), { code, errno: -errno, syscall });
+  throw systemError(syscall, koffi.errno());
 }
 
 const [inet, streamSocket] = [2, 1];

@@ -8,6 +8,7 @@ import { runSeeds } from "./sim-run.ts";
 
 const workers = 2;
 const shownMax = 3;
+const isTerminal = process.stdout.isTTY === true;
 
 function show({ seed, violations, notes }: SeedResult): string {
   const what = violations.map(({ invariant, message, atMs }) => `${invariant} at ${atMs.toFixed(1)} ms: ${message}`);
@@ -41,7 +42,6 @@ async function runKept(): Promise<{ names: string[]; failed: string[] }> {
 /** Says how far it is: on a terminal in place, else a line now and then. */
 function progressOf(count: number) {
   const startMs = performance.now();
-  const isTerminal = process.stdout.isTTY === true;
   let toldMs = startMs;
   return {
     done(seeds: number): void {
@@ -67,7 +67,7 @@ async function sweep(first: number, count: number): Promise<void> {
   const seconds = (performance.now() - startMs) / 1000;
   const what = `${sums.events} events, ${sums.commits} points committed`;
   console.log(
-    `${process.stdout.isTTY === true ? "\r\u001b[K" : ""}${sums.seeds} seeds from ${first} and ${kept.names.length} kept ones: ${failed.length + kept.failed.length} failed; ` +
+    `${isTerminal ? "\r\u001b[K" : ""}${sums.seeds} seeds from ${first} and ${kept.names.length} kept ones: ${failed.length + kept.failed.length} failed; ` +
       `${what}, ${seconds.toFixed(0)} s, ${(sums.processorMs / sums.seeds).toFixed(1)} ms of a processor a seed`,
   );
   const sweeping = `simulator: ${count} seeds from ${first}`;
