@@ -8,6 +8,7 @@ import { needs } from "../../test/needs.ts";
 import { errnoOf } from "../base/system-error.ts";
 import { mountsHere } from "../storage/mounts.ts";
 import {
+  alignedBuffer,
   alignedShared,
   cloneWhole,
   dropCache,
@@ -139,6 +140,16 @@ test("aligned memory serves a read past the page cache", async () => {
     expect((await file.read(buffer, 0, length, 0)).bytesRead).toBe(length);
     expect(buffer[0]).toBe(1);
   }
+  await file.close();
+});
+
+test.each([0, 16, 4096])("memory aligned at byte %i serves a read past the page cache from there", async (aligned) => {
+  await (await sparseFile(join(folder, "direct"))).close();
+  const file = await fs.open(join(folder, "direct"), openDirectFlags);
+  const memory = alignedBuffer(aligned + block, aligned);
+  expect(memory).toHaveLength(aligned + block);
+  expect((await file.read(memory, aligned, block, 0)).bytesRead).toBe(block);
+  expect(memory[aligned]).toBe(1);
   await file.close();
 });
 

@@ -241,10 +241,26 @@ export function releaseLease(fd: number): void {
 /** Flags to open a file for reads that bypass the page cache. */
 export const openDirectFlags = fsConstants.O_RDONLY | fsConstants.O_DIRECT;
 
+const pageBytes = 4096;
+
 /** Memory that threads can share, for reads past the page cache: the part of `length` bytes from `start` begins on a multiple of 4096. */
 export function alignedShared(length: number): { readonly buffer: SharedArrayBuffer; readonly start: number } {
-  const alignment = 4096;
-  const buffer = new SharedArrayBuffer(length + alignment);
-  const past = Number(koffi.address(new Uint8Array(buffer)) % BigInt(alignment));
-  return { buffer, start: past === 0 ? 0 : alignment - past };
+  const buffer = new SharedArrayBuffer(length + pageBytes);
+  return { buffer, start: toPage(new Uint8Array(buffer)) };
+}
+
+/**
+ * Memory whose byte `aligned` lies on a multiple of 4096. Reads off the page cache into memory that begins 16 bytes off a multiple
+ * of 32, as large buffers of Node.js often do, were measured at three times the processor time.
+ */
+export function alignedBuffer(length: number, aligned = 0): Buffer {
+  const memory = Buffer.allocUnsafeSlow(length + pageBytes);
+  const start = toPage(memory.subarray(aligned));
+  return memory.subarray(start, start + length);
+}
+
+/** How many bytes to skip until the next multiple of a page. */
+function toPage(memory: Uint8Array): number {
+  const past = Number(koffi.address(memory) % BigInt(pageBytes));
+  return past === 0 ? 0 : pageBytes - past;
 }

@@ -3,6 +3,7 @@
 import { createHash, type Hash } from "node:crypto";
 import type { MessagePort } from "node:worker_threads";
 import { errnoOf } from "../base/system-error.ts";
+import { alignedBuffer } from "../native/file-calls.ts";
 import { BlockingPort, sliceMs } from "./blocking-port.ts";
 import { BlockingSocket, directBytesMin, isUnsupported } from "./blocking-socket.ts";
 import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
@@ -20,7 +21,6 @@ export interface KernelSourceJob {
   readonly signals: SharedArrayBuffer;
 }
 
-const gatherBytes = 256 * 1024;
 /** So much of a file is sent at once: what is hashed before it stays in the processor's cache. */
 const pieceBytes = 256 * 1024;
 
@@ -52,13 +52,14 @@ class KernelSource {
   readonly #options: Options;
   readonly #credit: SourceCredit;
   readonly #queue: Send[] = [];
-  readonly #gather = Buffer.allocUnsafeSlow(gatherBytes);
-  #filled = 0;
+  /** Payload begins at a page's beginning, for what is read elsewhere may cost thrice the time; a unit's header has room before it. */
+  readonly #gather = alignedBuffer(unitHeaderBytes + pieceBytes, unitHeaderBytes);
+  /** What is gathered lies in [from, filled). */
+  #from = unitHeaderBytes;
+  #filled = unitHeaderBytes;
   #hash: Hash | undefined;
   /** From here on the gathered payload is not hashed yet. */
-  #hashFrom = 0;
-  /** Digests of units that are read whole and not told yet. */
-  #complete: (string | undefined)[] = [];
+  #hashFrom = unitHeaderBytes;
   #read: Uint8Array | undefined;
   #isClosing = false;
   /** Until the file turns out to be one that the kernel cannot send by itself. */
@@ -96,42 +97,39 @@ class KernelSource {
     }
   }
 
-  /** `undefined` when all is sent and no more will come. What was gathered goes out before it waits. */
+  /** `undefined` when all is sent and no more will come. */
   #nextUnit(): Send | undefined {
     for (let message = this.#port.poll(); message !== undefined; message = this.#port.poll()) this.#take(message);
-    if (this.#queue.length === 0) this.#flush({ more: false });
     this.#until(() => this.#queue.length > 0 || this.#isClosing);
     return this.#queue.shift();
   }
 
   #put({ unit, payloadBytes, extents }: Send): void {
-    const header = Buffer.allocUnsafe(unitHeaderBytes);
-    writeUnitHeader({ unit, payloadBytes }, header, 0);
-    this.#each(unitHeaderBytes, (into, done) => header.copy(into, 0, done));
+    this.#awaitCredit(unitHeaderBytes);
+    writeUnitHeader({ unit, payloadBytes }, this.#gather, 0);
+    this.#from = 0;
+    this.#credit.spend(unitHeaderBytes);
     this.#hash = this.#options.hasDigests ? createHash("sha256") : undefined;
-    this.#hashFrom = this.#filled;
     for (let at = 0; at < extents.length; at += 2) {
       const offset = extents[at] ?? 0;
       const length = extents[at + 1] ?? 0;
       if (length >= directBytesMin && this.#isDirect) this.#sendDirectly(offset, length);
-      else this.#each(length, (into, done) => this.#readInto(into, offset + done));
+      else this.#gatherExtent(offset, length);
     }
-    this.#hashUp();
-    this.#complete.push(this.#hash?.digest("hex"));
+    this.#flush({ more: false });
+    this.#port.post({ kind: "sent", digest: this.#hash?.digest("hex") });
     this.#hash = undefined;
-    if (this.#filled === 0) this.#tellSent();
   }
 
-  /** Calls `fill` for pieces of `bytes` as they may be sent and find room among what is gathered. */
-  #each(bytes: number, fill: (into: Buffer, done: number) => void): void {
+  #gatherExtent(offset: number, bytes: number): void {
     for (let done = 0; done < bytes; ) {
-      this.#awaitCredit();
-      const length = this.#credit.part(Math.min(bytes - done, gatherBytes - this.#filled));
-      fill(this.#gather.subarray(this.#filled, this.#filled + length), done);
+      this.#awaitCredit(1);
+      const length = this.#credit.part(Math.min(bytes - done, this.#gather.length - this.#filled));
+      this.#readInto(this.#gather.subarray(this.#filled, this.#filled + length), offset + done);
       this.#filled += length;
       done += length;
       this.#credit.spend(length);
-      if (this.#filled === gatherBytes) this.#flush({ more: false });
+      if (this.#filled === this.#gather.length) this.#flush({ more: false });
     }
   }
 
@@ -148,17 +146,17 @@ class KernelSource {
     this.#read = undefined;
   }
 
-  #awaitCredit(): void {
-    if (!this.#credit.isUsedUp) return;
+  #awaitCredit(bytes: number): void {
+    if (this.#credit.has(bytes)) return;
     // What was let through goes out, or a low rate would be sent in bursts.
     this.#flush({ more: false });
-    this.#until(() => !this.#credit.isUsedUp);
+    this.#until(() => this.#credit.has(bytes));
   }
 
   #sendDirectly(offset: number, length: number): void {
     this.#flush({ more: true });
     for (let done = 0; done < length; ) {
-      this.#awaitCredit();
+      this.#awaitCredit(1);
       const piece = { offset: offset + done, length: this.#credit.part(Math.min(length - done, pieceBytes)) };
       this.#hashPiece(piece);
       this.#sendPiece(piece);
@@ -171,7 +169,7 @@ class KernelSource {
   /** Points are sealed, so what is read here is what is sent; and it is in memory then. */
   #hashPiece({ offset, length }: Range): void {
     if (this.#hash === undefined) return;
-    const read = this.#gather.subarray(0, length);
+    const read = this.#gather.subarray(unitHeaderBytes, unitHeaderBytes + length);
     readWhole(this.#options.fd, read, offset);
     this.#hash.update(read);
   }
@@ -181,7 +179,7 @@ class KernelSource {
       const rest = { offset: offset + done, length: length - done };
       if (this.#isDirect) done += this.#sendFromFile(rest);
       else {
-        const read = this.#gather.subarray(0, rest.length);
+        const read = this.#gather.subarray(unitHeaderBytes, unitHeaderBytes + rest.length);
         readWhole(this.#options.fd, read, rest.offset);
         this.#socket.send(read, { more: false });
         done = length;
@@ -211,19 +209,14 @@ class KernelSource {
 
   /** `more` when what follows is about to be sent as well. */
   #flush({ more }: { readonly more: boolean }): void {
-    if (this.#filled > 0) {
+    if (this.#filled > this.#from) {
       this.#hashUp();
-      this.#socket.send(this.#gather.subarray(0, this.#filled), { more });
-      this.#options.signals.addSent(this.#filled);
+      this.#socket.send(this.#gather.subarray(this.#from, this.#filled), { more });
+      this.#options.signals.addSent(this.#filled - this.#from);
     }
-    this.#filled = 0;
-    this.#hashFrom = 0;
-    this.#tellSent();
-  }
-
-  #tellSent(): void {
-    if (this.#complete.length > 0) this.#port.post({ kind: "sent", digests: this.#complete });
-    this.#complete = [];
+    this.#from = unitHeaderBytes;
+    this.#filled = unitHeaderBytes;
+    this.#hashFrom = unitHeaderBytes;
   }
 
   #end(): void {

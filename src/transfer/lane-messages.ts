@@ -37,8 +37,8 @@ export type FromSource =
   /** Certificates of the other side, in DER, leaf first. */
   | { readonly kind: "peer"; readonly chain: readonly Uint8Array[] }
   | { readonly kind: "opened" }
-  /** Units that were read whole and are on their way, in order, with the digests of their payloads. */
-  | { readonly kind: "sent"; readonly digests: readonly (string | undefined)[] }
+  /** The next unit was read whole and is on its way, with the digest of its payload where one was asked for. */
+  | { readonly kind: "sent"; readonly digest: string | undefined }
   | { readonly kind: "credit"; readonly bytes: number }
   | { readonly kind: "read"; readonly offset: number; readonly length: number }
   | SourceEnded;

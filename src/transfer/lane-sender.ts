@@ -2,13 +2,15 @@
 // the chunks that are sent, and hashes them there. The chunks are few: they are the lane's whole memory.
 import { createHash, type Hash } from "node:crypto";
 import type { Duplex } from "node:stream";
+import { alignedBuffer } from "../native/file-calls.ts";
 import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
 import type { FromSource, ToSource } from "./lane-messages.ts";
 import type { LaneSignals } from "./lane-signals.ts";
 import { SourceCredit } from "./source-credit.ts";
 import { endedBy, readWhole } from "./source-file.ts";
 
-const chunkBytes = 256 * 1024;
+/** Payload begins at a page's beginning, for what is read elsewhere may cost thrice the time; a unit's header has room before it. */
+const chunkBytes = unitHeaderBytes + 256 * 1024;
 /** Chunks of a lane that are being filled or written; with their size, its window. */
 const chunksMax = 8;
 /** After so many bytes the thread looks at what else there is, such as messages and other lanes. */
@@ -28,6 +30,8 @@ type Send = Extract<ToSource, { kind: "send" }>;
 
 interface Chunk {
   readonly buffer: Buffer;
+  /** What it holds lies in [from, filled). */
+  readonly from: number;
   filled: number;
 }
 
@@ -38,8 +42,6 @@ export class LaneSender {
   readonly #spare: Buffer[] = [];
   #chunksMade = 0;
   #filling: Chunk | undefined;
-  /** Digests of units that end in the chunk being filled. */
-  #complete: (string | undefined)[] = [];
   #hash: Hash | undefined;
   /** From here on the payload in the chunk being filled is not hashed yet. */
   #hashFrom = 0;
@@ -104,12 +106,8 @@ export class LaneSender {
     }
   }
 
-  /** `undefined` when all is sent and no more will come. What was gathered goes out before it waits. */
+  /** `undefined` when all is sent and no more will come. */
   async #nextUnit(): Promise<Send | undefined> {
-    if (this.#queue.length === 0 && this.#filling !== undefined) {
-      await nextTurn();
-      if (this.#queue.length === 0) this.#writeOut();
-    }
     await this.#until(() => this.#queue.length > 0 || this.#isClosing);
     return this.#queue.shift();
   }
@@ -125,35 +123,26 @@ export class LaneSender {
   }
 
   async #put({ unit, payloadBytes, extents }: Send): Promise<void> {
-    const header = Buffer.allocUnsafe(unitHeaderBytes);
-    writeUnitHeader({ unit, payloadBytes }, header, 0);
-    await this.#each(unitHeaderBytes, (chunk, length, done) => {
-      header.copy(chunk.buffer, chunk.filled, done, done + length);
-    });
+    if (!this.#credit.has(unitHeaderBytes)) await this.#awaitCredit(unitHeaderBytes);
+    const chunk = await this.#nextChunk(0);
+    writeUnitHeader({ unit, payloadBytes }, chunk.buffer, 0);
+    chunk.filled = unitHeaderBytes;
+    this.#credit.spend(unitHeaderBytes);
     this.#hash = this.#options.hasDigests ? createHash("sha256") : undefined;
-    this.#hashFrom = this.#filling?.filled ?? 0;
-    for (let at = 0; at < extents.length; at += 2) {
-      const offset = extents[at] ?? 0;
-      await this.#each(extents[at + 1] ?? 0, (chunk, length, done) => this.#readInto(chunk, offset + done, length));
-    }
+    for (let at = 0; at < extents.length; at += 2) await this.#putExtent(extents[at] ?? 0, extents[at + 1] ?? 0);
     this.#hashUp();
-    this.#complete.push(this.#hash?.digest("hex"));
+    this.#writeOut();
+    this.#options.post({ kind: "sent", digest: this.#hash?.digest("hex") });
     this.#hash = undefined;
-    // It may have ended just where a chunk did, which has left already.
-    if (this.#filling === undefined) this.#tellSent();
   }
 
-  /** Calls `fill` for pieces of `bytes` as they may be sent and fit into a chunk. */
-  async #each(
-    bytes: number,
-    fill: (chunk: Chunk, length: number, done: number) => void | Promise<void>,
-  ): Promise<void> {
+  async #putExtent(offset: number, bytes: number): Promise<void> {
     for (let done = 0; done < bytes; ) {
-      if (this.#credit.isUsedUp) await this.#awaitCredit();
-      const chunk = this.#filling ?? (await this.#nextChunk());
+      if (!this.#credit.has(1)) await this.#awaitCredit(1);
+      const chunk = this.#filling ?? (await this.#nextChunk(unitHeaderBytes));
       const length = this.#credit.part(Math.min(bytes - done, chunk.buffer.length - chunk.filled));
-      const filling = fill(chunk, length, done);
-      if (filling !== undefined) await filling;
+      const reading = this.#readInto(chunk, offset + done, length);
+      if (reading !== undefined) await reading;
       chunk.filled += length;
       done += length;
       this.#credit.spend(length);
@@ -176,21 +165,22 @@ export class LaneSender {
     this.#read = undefined;
   }
 
-  async #awaitCredit(): Promise<void> {
+  async #awaitCredit(bytes: number): Promise<void> {
     // What was let through goes out, or a low rate would be sent in bursts of a whole chunk.
     this.#writeOut();
-    await this.#until(() => !this.#credit.isUsedUp);
+    await this.#until(() => this.#credit.has(bytes));
   }
 
-  async #nextChunk(): Promise<Chunk> {
+  /** One that is empty, and is to be filled from there on. */
+  async #nextChunk(from: number): Promise<Chunk> {
     await this.#until(() => this.#spare.length > 0 || this.#chunksMade < chunksMax);
     let buffer = this.#spare.pop();
     if (buffer === undefined) {
-      buffer = Buffer.allocUnsafeSlow(chunkBytes);
+      buffer = alignedBuffer(chunkBytes, unitHeaderBytes);
       this.#chunksMade++;
     }
-    this.#hashFrom = 0;
-    this.#filling = { buffer, filled: 0 };
+    this.#hashFrom = unitHeaderBytes;
+    this.#filling = { buffer, from, filled: from };
     return this.#filling;
   }
 
@@ -203,21 +193,15 @@ export class LaneSender {
   #writeOut(): void {
     if (this.#filling === undefined) return;
     this.#hashUp();
-    const { buffer, filled } = this.#filling;
+    const { buffer, from, filled } = this.#filling;
     this.#filling = undefined;
-    this.#bytesThisTurn += filled;
-    this.#options.signals.addSent(filled);
-    this.#stream.write(buffer.subarray(0, filled), (error) => {
+    this.#bytesThisTurn += filled - from;
+    this.#options.signals.addSent(filled - from);
+    this.#stream.write(buffer.subarray(from, filled), (error) => {
       if (error) return this.destroy(error);
       this.#spare.push(buffer);
       this.#wake?.();
     });
-    this.#tellSent();
-  }
-
-  #tellSent(): void {
-    if (this.#complete.length > 0) this.#options.post({ kind: "sent", digests: this.#complete });
-    this.#complete = [];
   }
 
   async #turn(): Promise<void> {

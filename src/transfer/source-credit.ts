@@ -30,9 +30,9 @@ export class SourceCredit {
     this.#askWhenLow();
   }
 
-  /** Whether nothing may be sent before the next grant. */
-  get isUsedUp(): boolean {
-    return this.#isPaced && this.#credit === 0;
+  /** Whether so many bytes may be sent before the next grant. */
+  has(bytes: number): boolean {
+    return !this.#isPaced || this.#credit >= bytes;
   }
 
   /** How much of `bytes` may be sent now. */

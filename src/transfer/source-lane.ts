@@ -84,7 +84,7 @@ export class SourceLane implements Lane {
   }
 
   #take(message: FromSource): void {
-    if (message.kind === "sent") for (const digest of message.digests) this.#sending.shift()?.resolve(digest);
+    if (message.kind === "sent") this.#sending.shift()?.resolve(message.digest);
     else if (message.kind === "credit") void this.#grant(message.bytes);
     else if (message.kind === "read") this.#reading = this.#read(message);
     else if (message.kind === "ended") this.#onEnded(message);
