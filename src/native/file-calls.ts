@@ -111,20 +111,31 @@ function readFlags(fd: number): number {
   return buffer.readInt32LE(0);
 }
 
-const extentSizeFlag = 0x800;
+/** A hint's flag, and where its bytes stand in a struct fsxattr of linux/fs.h. */
+const extentSize = { flag: 0x800, at: 4 };
+const copiedExtentSize = { flag: 0x10000, at: 16 };
 
 /** Asks the file system to allocate in pieces of `bytes` (XFS); the file must be empty still. */
 export function setExtentSizeHint(fd: number, bytes: number): void {
-  const attributes = readExtendedAttributes(fd);
-  attributes.writeUInt32LE((attributes.readUInt32LE(0) | extentSizeFlag) >>> 0, 0);
-  attributes.writeUInt32LE(bytes, 4);
-  checked("ioctl FS_IOC_FSSETXATTR", ioctlPointer(fd, 0x401c5820, attributes));
+  setHint(fd, extentSize, bytes);
+}
+
+/** The same for what is allocated because a shared block is written (XFS), for which the extent size hint counts as well if it is larger. */
+export function setCopiedExtentSizeHint(fd: number, bytes: number): void {
+  setHint(fd, copiedExtentSize, bytes);
 }
 
 /** The extent size hint in bytes; 0 for none. */
 export function extentSizeHint(fd: number): number {
   const attributes = readExtendedAttributes(fd);
-  return (attributes.readUInt32LE(0) & extentSizeFlag) === 0 ? 0 : attributes.readUInt32LE(4);
+  return (attributes.readUInt32LE(0) & extentSize.flag) === 0 ? 0 : attributes.readUInt32LE(extentSize.at);
+}
+
+function setHint(fd: number, { flag, at }: typeof extentSize, bytes: number): void {
+  const attributes = readExtendedAttributes(fd);
+  attributes.writeUInt32LE((attributes.readUInt32LE(0) | flag) >>> 0, 0);
+  attributes.writeUInt32LE(bytes, at);
+  checked("ioctl FS_IOC_FSSETXATTR", ioctlPointer(fd, 0x401c5820, attributes));
 }
 
 function readExtendedAttributes(fd: number): Buffer {

@@ -21,6 +21,7 @@ export function copyMechanism(folderId: string): Mechanism {
     wantsImmutable: false,
     fsUuid: () => folderId,
     prepareLive: () => undefined,
+    prepareStaging: () => undefined,
     duplicate: copySparse,
     heldStill,
     async changed(base, next, signal) {

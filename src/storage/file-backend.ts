@@ -171,6 +171,7 @@ function stagingMethods(parts: Parts): StagingMethods {
       await stagings.closeAll(layout.point(volume, point));
       const build = (open?: OpenPoint) =>
         buildImage(layout.point(volume, point), "writable", async (image) => {
+          mechanism.prepareStaging(image);
           if (open !== undefined) await mechanism.duplicate(open.image, image);
           await image.truncate(sizeBytes);
         });

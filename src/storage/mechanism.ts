@@ -27,6 +27,8 @@ export interface Mechanism {
   fsUuid(image: FileHandle): string;
   /** Called on a new, empty image that will be written to at random. */
   prepareLive(image: FileHandle): void;
+  /** Called on a new, empty image that will be written to once, at places known beforehand. */
+  prepareStaging(image: FileHandle): void;
   /** Gives the empty `target` the whole content and size of `source`, holes included; may call `checkpoint` on the way. */
   duplicate(source: FileHandle, target: FileHandle, checkpoint?: () => void): Promise<void>;
   /**

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect } from "@jest/globals";
 import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
 import { needs } from "../../test/needs.ts";
-import { extentSizeHint, isImmutable } from "../native/file-calls.ts";
+import { extentSizeHint, isImmutable, syncFileSystem } from "../native/file-calls.ts";
 import type { SealedPoint, StorageBackend } from "./backend.ts";
 import { openBackend } from "./open.ts";
 
@@ -48,6 +48,26 @@ for (const type of ["xfs", "btrfs"] as const) {
       const { mode, extents } = await backend.changed(volume, base, await snap("next"));
       expect(mode).toEqual({ kind: "delta", unshared: true });
       expect(extents).toEqual([]);
+    });
+
+    it("scattered blocks written into staging take no more room than they need", async () => {
+      const large = `${volume}-large`;
+      await backend.create(large, 64 * mebibyte);
+      const live = await fs.open(backend.livePath(large), "r+");
+      await live.write(Buffer.alloc(64 * mebibyte, 1));
+      await live.close();
+      const base = { point: "base", identity: (await backend.snapshot(large, "base")).identity };
+      await backend.stage(large, "next", base, 64 * mebibyte);
+      const free = async () => {
+        await syncFileSystem(staging.fd);
+        const { bavail, bsize } = await fs.statfs(loop.path);
+        return bavail * bsize;
+      };
+      const staging = await backend.openStaging(large, "next", 64 * mebibyte);
+      const before = await free();
+      for (let at = 0; at < 64; at++) await staging.write(at * mebibyte, Buffer.alloc(4096, 2));
+      expect(before - (await free())).toBeLessThan(2 * mebibyte);
+      await staging.close();
     });
 
     it("a delta of blocks that differ is not, nor is a small one", async () => {

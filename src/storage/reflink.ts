@@ -5,8 +5,8 @@ import type { FileHandle } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { cloneWhole, setExtentSizeHint, sharingFileSystem } from "../native/file-calls.ts";
-import type { Changes } from "./backend.ts";
+import { cloneWhole, setCopiedExtentSizeHint, setExtentSizeHint, sharingFileSystem } from "../native/file-calls.ts";
+import { blockBytes, type Changes } from "./backend.ts";
 import { allocatedByMap, changesByMaps, fileMapper } from "./changed-extents.ts";
 import { differingBlocks } from "./differing-blocks.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
@@ -20,7 +20,9 @@ export function reflinkMechanism(clock: Clock): Mechanism {
     restsOnFreeze: false,
     wantsImmutable: true,
     fsUuid,
-    prepareLive,
+    prepareLive: (image) => hint(() => setExtentSizeHint(image.fd, liveExtentBytes)),
+    // By default XFS takes 128 KiB for each shared block that is written, and keeps what was not written of it for minutes.
+    prepareStaging: (image) => hint(() => setCopiedExtentSizeHint(image.fd, blockBytes)),
     duplicate: (source, target) => cloneWhole(source.fd, target.fd),
     async heldStill({ live }, work) {
       // FICLONE holds writers up while it runs, so its content is of one moment. It writes back what is dirty first;
@@ -42,11 +44,11 @@ function fsUuid(image: FileHandle): string {
   throw new LongshoreError("Unsupported", "the reflink backend's folder is not on XFS or btrfs any more");
 }
 
-function prepareLive(image: FileHandle): void {
+/** Only XFS knows hints; they are a help, not a need. */
+function hint(give: () => void): void {
   try {
-    setExtentSizeHint(image.fd, liveExtentBytes);
+    give();
   } catch (error) {
-    // Only XFS knows the hint; it is a help, not a need.
     if (!["EOPNOTSUPP", "ENOTTY", "EINVAL"].includes(errnoOf(error) ?? "")) throw error;
   }
 }
