@@ -159,16 +159,24 @@ export async function isPresent(core: Core, row: PointRow): Promise<boolean> {
   if (row.state !== "sealed" && row.state !== "lost") return false;
   // It is being sent again. What is staged under its name, sealed perhaps, counts once it is committed and not before.
   if (row.state === "lost" && isStaged(core, row)) return false;
-  try {
-    const reader = await core.storage.openPoint(row.owner, sealedPoint(row));
-    await reader.close();
-  } catch (error) {
-    if (codeOf(error) !== "PointGone") throw error;
+  if (!(await hasFile(core, row))) {
     markLost(core, row);
     return false;
   }
   if (row.state === "lost") setState(core, row, { from: "lost", to: "sealed" });
   return true;
+}
+
+/** Whether a point's file is there, and is the one that was sealed. */
+export async function hasFile(core: Core, row: PointRow): Promise<boolean> {
+  try {
+    const reader = await core.storage.openPoint(row.owner, sealedPoint(row));
+    await reader.close();
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== "PointGone") throw error;
+    return false;
+  }
 }
 
 function isStaged({ journal }: Core, { owner, file }: PointRow): boolean {

@@ -4,7 +4,7 @@ import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { FrozenVolume, Sealed, Thaw } from "../storage/backend.ts";
 import type { SnapshotView } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
-import { dropHold, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
+import { dropHold, hasFile, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
 import { type VolumeRow, type VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 export class Snapshots {
@@ -99,10 +99,14 @@ export class Snapshots {
     return row;
   }
 
-  /** After a start: what was being taken is undone, what was being deleted is deleted. Parts of groups wait for their fate. */
+  /**
+   * After a start: what was being taken is undone, what was being deleted is deleted. Parts of groups wait for their fate, unless
+   * their files went with an older image of the disk.
+   */
   async recover(row: VolumeRow): Promise<void> {
     for (const point of pointsOf(this.core.journal, row.uid)) {
-      if (point.state === "creating" && !isUnconfirmed(point)) await this.undo(row.uid, point);
+      const isTaken = isUnconfirmed(point) && (await hasFile(this.core, point));
+      if (point.state === "creating" && !isTaken) await this.undo(row.uid, point);
     }
     await sweep(this.core, row.uid);
   }

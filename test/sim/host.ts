@@ -4,7 +4,7 @@ import { BugError } from "../../src/base/assert.ts";
 import type { Clock } from "../../src/base/clock.ts";
 import type { Log } from "../../src/base/log.ts";
 import type { Metrics } from "../../src/base/metrics.ts";
-import { LongshoreError } from "../../src/domain/errors.ts";
+import { codeOf, LongshoreError } from "../../src/domain/errors.ts";
 import { type Engine, openEngine } from "../../src/engine/engine.ts";
 import { defaultLimits, type EngineLimits, type EngineOptions } from "../../src/engine/engine-options.ts";
 import type { Journal } from "../../src/engine/journal.ts";
@@ -160,7 +160,7 @@ export class Process implements Owner {
     this.engine = undefined;
     this.host.disk.freezes.clear();
     for (const { cutShort } of this.cuttable) {
-      if (cutShort.length > 0 && this.world.chance.is(0.7)) this.world.chance.pick(cutShort)();
+      if (cutShort.length > 0 && this.world.chance.is(0.7)) applyUnseen(this.world.chance.pick(cutShort));
     }
     this.cuttable.clear();
     this.lanes.died();
@@ -330,3 +330,12 @@ const noMetrics: Metrics = {
   render: async () => "",
   contentType: "text/plain",
 };
+
+/** A step whose process is gone: that the disk is full stops it, and there is nobody to be told. */
+function applyUnseen(step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    if (codeOf(error) !== "DiskFull") throw error;
+  }
+}

@@ -19,4 +19,8 @@ export const keptSeeds: readonly KeptSeed[] = [
     seed: 1244,
     once: "a snapshot that could not be undone while the journal was full stayed half made until the next start",
   },
+  {
+    seed: 11_948,
+    once: "a group's snapshot was confirmed for a volume whose part of it had gone with an older image of the disk",
+  },
 ];

@@ -158,7 +158,7 @@ export class SimOperator implements Owner {
         });
       }
       for (const { name, sizeBytes } of volumes.filter((volume) => volume.host === host)) {
-        await agent.putVolume(name, { sizeBytes, migrationEnabled: true });
+        await unlessGone(() => agent.putVolume(name, { sizeBytes, migrationEnabled: true }));
       }
       this.prepared.set(host, process);
     }
@@ -306,5 +306,14 @@ export class SimOperator implements Owner {
         };
       }),
     };
+  }
+}
+
+/** A volume whose image went with an older image of the disk; the others have nothing to do with it. */
+async function unlessGone(work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (codeOf(error) !== "VolumeGone") throw error;
   }
 }

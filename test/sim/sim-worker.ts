@@ -19,7 +19,7 @@ const [first = "1", count = "1", stride = "1", stopAfter = "1"] = process.argv.s
 const progressEvery = 50;
 let [failed, events, commits, seeds] = [0, 0, 0, 0];
 for (let seed = Number(first); seed < Number(first) + Number(count); seed += Number(stride)) {
-  const result = await runSeed(seed);
+  const result = await runSeed(seed).catch((error: unknown) => thrown(seed, error));
   seeds += 1;
   events += result.events;
   commits += result.commits;
@@ -32,6 +32,12 @@ for (let seed = Number(first); seed < Number(first) + Number(count); seed += Num
 const { user, system } = process.cpuUsage();
 tell({ kind: "done", seeds, events, commits, processorMs: (user + system) / 1000 });
 process.disconnect?.();
+
+/** The simulator itself is at fault; the other seeds run all the same. */
+function thrown(seed: number, error: unknown): SeedResult {
+  const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { seed, violations: [{ invariant: "simulator", message, atMs: 0 }], notes: [], events: 0, commits: 0 };
+}
 
 function tell(message: WorkerMessage): void {
   process.send?.(message);

@@ -1,0 +1,116 @@
+// A thread that reads much of open files, to hash it or to compare it, one request at a time.
+import { createHash } from "node:crypto";
+import { readSync } from "node:fs";
+import { parentPort } from "node:worker_threads";
+import { unreachable } from "../base/assert.ts";
+import type { WorkerAnswer } from "../base/worker-pool.ts";
+import { alignedBuffer, startReading } from "../native/file-calls.ts";
+
+/** Offset and length of each extent in turn. */
+export interface DigestRequest {
+  readonly kind: "digest";
+  readonly fd: number;
+  readonly extents: Float64Array;
+}
+
+export interface ComparedFile {
+  readonly fd: number;
+  /** What lies past it reads as zeros. */
+  readonly sizeBytes: number;
+}
+
+export interface CompareRequest {
+  readonly kind: "compare";
+  readonly base: ComparedFile;
+  readonly next: ComparedFile;
+  readonly blockBytes: number;
+  /** Offset and length of each extent in turn, in whole blocks. */
+  readonly extents: Float64Array;
+}
+
+/** Blocks that differ, by the extent they are of: its index, the block's offset, and so on. Blocks past the base's end differ. */
+export type CompareAnswer = Float64Array;
+
+export type BulkRequest = DigestRequest | CompareRequest;
+export type BulkAnswer = string | CompareAnswer;
+
+const bufferBytes = 1 << 20;
+/** Aligned, for reads past the page cache. */
+const [buffer, otherBuffer] = [alignedBuffer(bufferBytes), alignedBuffer(bufferBytes)];
+
+function digest({ fd, extents }: DigestRequest): string {
+  const hash = createHash("sha256");
+  for (const { offset, length } of chunksOf(extents)) {
+    fill(buffer, { fd, sizeBytes: Number.POSITIVE_INFINITY }, offset, length);
+    hash.update(buffer.subarray(0, length));
+  }
+  return hash.digest("hex");
+}
+
+function compare({ base, next, blockBytes, extents }: CompareRequest): CompareAnswer {
+  // All of it is asked for beforehand: scattered blocks, read one after the other, would each wait for the disk.
+  for (const file of [base, next]) {
+    for (const { offset, length } of chunksOf(extents)) {
+      const present = Math.min(length, file.sizeBytes - offset);
+      if (present > 0) startReading(file.fd, offset, present);
+    }
+  }
+  const differing: number[] = [];
+  for (const { index, offset, length } of chunksOf(extents)) {
+    fill(buffer, base, offset, length);
+    fill(otherBuffer, next, offset, length);
+    for (let at = 0; at < length; at += blockBytes) {
+      const isNew = offset + at >= base.sizeBytes;
+      const isEqual = buffer.compare(otherBuffer, at, at + blockBytes, at, at + blockBytes) === 0;
+      if (isNew || !isEqual) differing.push(index, offset + at);
+    }
+  }
+  return Float64Array.from(differing);
+}
+
+/** Pieces that fit a buffer, with the index of the extent they are of. */
+function* chunksOf(extents: Float64Array) {
+  for (let index = 0; index < extents.length / 2; index++) {
+    const [offset = 0, length = 0] = extents.subarray(2 * index);
+    for (let done = 0; done < length; done += bufferBytes) {
+      yield { index, offset: offset + done, length: Math.min(bufferBytes, length - done) };
+    }
+  }
+}
+
+function fill(into: Buffer, { fd, sizeBytes }: ComparedFile, offset: number, length: number): void {
+  const present = Math.max(0, Math.min(length, sizeBytes - offset));
+  for (let done = 0; done < present; ) {
+    const read = readSync(fd, into, done, present - done, offset + done);
+    if (read === 0) {
+      throw Object.assign(new Error(`the image ends before byte ${offset + present}`), { code: "ENODATA" });
+    }
+    done += read;
+  }
+  into.fill(0, present, length);
+}
+
+parentPort?.on("message", (request: BulkRequest) => parentPort?.postMessage(answer(request)));
+
+function answer(request: BulkRequest): WorkerAnswer<BulkAnswer> {
+  try {
+    return { kind: "done", answer: answerTo(request) };
+  } catch (error) {
+    const { message, code, errno } = error as NodeJS.ErrnoException;
+    return {
+      kind: "failed",
+      error: { message, ...(code !== undefined && { code }), ...(errno !== undefined && { errno }) },
+    };
+  }
+}
+
+function answerTo(request: BulkRequest): BulkAnswer {
+  switch (request.kind) {
+    case "digest":
+      return digest(request);
+    case "compare":
+      return compare(request);
+    default:
+      return unreachable(request);
+  }
+}
