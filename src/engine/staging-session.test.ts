@@ -27,6 +27,7 @@ beforeEach(() => {
     fd: -1,
     write: async (offset, data) => void image.set(data, offset),
     punch: async ({ offset, length }) => void image.fill(0, offset, offset + length),
+    writeOut: async () => undefined,
     sync: async () => undefined,
     digest: async (extents) => ({
       digest: digest(...extents.map(({ offset, length }) => image.subarray(offset, offset + length))),

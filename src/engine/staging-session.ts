@@ -3,7 +3,7 @@
 import { LongshoreError } from "../domain/errors.ts";
 import { dataExtentsOf, type Unit, unitDataBytes } from "../domain/plan.ts";
 import type { Verification } from "../domain/verification.ts";
-import type { Digest, Staging } from "../storage/backend.ts";
+import type { Digest, Extent, Staging } from "../storage/backend.ts";
 import type { LaneExtent, LaneSink } from "../transfer/lane.ts";
 
 export interface StoredUnit {
@@ -68,15 +68,20 @@ export class StagingSession {
     await this.staging.sync();
     const good: StoredUnit[] = [];
     const damaged: number[] = [];
-    for (const { index, digest } of expected) {
-      if (verification === "none") good.push({ unit: index, digest: "", verified: "none" });
-      else {
-        const found = await this.digestOf(index, verification);
-        if (found.digest === digest) good.push({ unit: index, digest, verified: found.verified });
-        else damaged.push(index);
-      }
+    const found = verification === "none" ? [] : await this.digestsOf(expected, verification);
+    for (const [at, { index, digest }] of expected.entries()) {
+      const { digest: held, verified } = found[at] ?? { digest: "", verified: "none" };
+      if (verification === "none" || held === digest) good.push({ unit: index, digest: held, verified });
+      else damaged.push(index);
     }
     return { good, damaged };
+  }
+
+  /** Side by side, for digests have threads of their own; rejects when none is under way any more. */
+  private async digestsOf(units: readonly ExpectedUnit[], wanted: "media" | "memory"): Promise<Digest[]> {
+    const digests = units.map(({ index }) => this.digestOf(index, wanted));
+    await Promise.allSettled(digests);
+    return Promise.all(digests);
   }
 
   /** The digest of what the image holds now in a unit's data extents. */
@@ -149,6 +154,8 @@ class LaneIntake implements LaneSink {
   arrived(unit: number): void {
     this.whole.add(unit);
     this.stir();
+    // While the next one comes in; the sync that makes it durable then finds less to do.
+    this.staging.writeOut(spanOf(this.session.unit(unit))).catch((error: Error) => this.fail(error));
   }
 
   /** Told by the lane server about this very lane, whichever has its number by now. */
@@ -181,4 +188,10 @@ class LaneIntake implements LaneSink {
     this.wake.resolve();
     this.wake = Promise.withResolvers<void>();
   }
+}
+
+/** From its first byte to its last; units do not overlap. */
+function spanOf(unit: Unit): Extent {
+  const [first = [0, 0], last = first] = [unit[0], unit.at(-1)];
+  return { offset: first[0], length: last[0] + last[1] - first[0] };
 }

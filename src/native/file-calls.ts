@@ -13,6 +13,7 @@ const fallocate = libc.func("fallocate", "int", ["int", "int", "int64_t", "int64
 const fcntlNumber = libc.func("fcntl", "int", ["int", "int", "int"]);
 const lseek = libc.func("lseek", "int64_t", ["int", "int64_t", "int"]);
 const syncfs = libc.func("syncfs", "int", ["int"]);
+const syncFileRange = libc.func("sync_file_range", "int", ["int", "int64_t", "int64_t", "uint"]);
 const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
 
 // ---- FIEMAP -------------------------------------------------------------------------------------------------------
@@ -80,6 +81,18 @@ export function seek(fd: number, offset: number, whence: "data" | "hole"): numbe
   const error = systemError("lseek", koffi.errno());
   if (error.code === "ENXIO") return undefined;
   throw error;
+}
+
+/** Begins to write out what is dirty in the range, and does not wait for it: not a step towards durability, only a head start. Runs in the pool. */
+export async function startWriteOut(fd: number, offset: number, length: number): Promise<void> {
+  const write = 2;
+  await inPool("sync_file_range", syncFileRange, [fd, offset, length, write]);
+}
+
+/** Has the range read into the page cache, and does not wait for it. */
+export function startReading(fd: number, offset: number, length: number): void {
+  const errno = posixFadvise(fd, offset, length, 3);
+  if (errno !== 0) throw systemError("posix_fadvise", errno);
 }
 
 /** Drops clean pages of the range from the page cache, so that the next read asks the medium. */
@@ -253,12 +266,6 @@ export function releaseLease(fd: number): void {
 export const openDirectFlags = fsConstants.O_RDONLY | fsConstants.O_DIRECT;
 
 const pageBytes = 4096;
-
-/** Memory that threads can share, for reads past the page cache: the part of `length` bytes from `start` begins on a multiple of 4096. */
-export function alignedShared(length: number): { readonly buffer: SharedArrayBuffer; readonly start: number } {
-  const buffer = new SharedArrayBuffer(length + pageBytes);
-  return { buffer, start: toPage(new Uint8Array(buffer)) };
-}
 
 /**
  * Memory whose byte `aligned` lies on a multiple of 4096. Reads off the page cache into memory that begins 16 bytes off a multiple

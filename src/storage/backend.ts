@@ -92,6 +92,8 @@ export interface Staging {
   write(offset: number, data: Uint8Array): Promise<void>;
   /** Makes the range a hole that reads as zeros. */
   punch(extent: Extent): Promise<void>;
+  /** Has what was written to the extent be on its way to the disk, as a head start for {@link sync}; says nothing about when it is there. */
+  writeOut(extent: Extent): Promise<void>;
   /** Returns once everything written or punched so far is on disk. */
   sync(): Promise<void>;
   /**

@@ -2,10 +2,11 @@ import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
+import { openBulkReader } from "./bulk-reader.ts";
 import { copyMechanism, dataOf } from "./copy.ts";
 
 const block = 4096;
-const mechanism = copyMechanism("folder");
+const mechanism = copyMechanism("folder", openBulkReader());
 let temporary: TemporaryFolder;
 let folder: string;
 let live: fs.FileHandle;

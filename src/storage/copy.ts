@@ -6,6 +6,7 @@ import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { hasReadLease, releaseLease, seek, takeReadLease } from "../native/file-calls.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+import type { BulkReader } from "./bulk-reader.ts";
 import { chunksOf, differingBlocks } from "./differing-blocks.ts";
 import { changeList, diffRuns } from "./extent-diff.ts";
 import type { Held, Mechanism, OpenPoint } from "./mechanism.ts";
@@ -14,7 +15,7 @@ import { readWhole, writeWhole } from "./positioned-io.ts";
 const chunkBytesMax = 1024 * 1024;
 
 /** `folderId` stands for the file system's UUID, which most file systems do not tell without privileges. */
-export function copyMechanism(folderId: string): Mechanism {
+export function copyMechanism(folderId: string, reader: BulkReader): Mechanism {
   return {
     kind: "copy",
     restsOnFreeze: true,
@@ -25,7 +26,7 @@ export function copyMechanism(folderId: string): Mechanism {
     duplicate: copySparse,
     heldStill,
     async changed(base, next, signal) {
-      return { mode: { kind: "delta", unshared: false }, extents: await compareBytes(base, next, signal) };
+      return { mode: { kind: "delta", unshared: false }, extents: await compareBytes(reader, { base, next }, signal) };
     },
     async allocated(point, signal) {
       signal?.throwIfAborted();
@@ -101,13 +102,13 @@ export function dataOf(fd: number, sizeBytes: number): Extent[] {
 
 /** Candidates first, by where data lies; then, block by block, only those that really differ. */
 async function compareBytes(
-  base: OpenPoint,
-  next: OpenPoint,
+  reader: BulkReader,
+  { base, next }: { readonly base: OpenPoint; readonly next: OpenPoint },
   signal: AbortSignal | undefined,
 ): Promise<ChangedExtent[]> {
   const inBase = dataOf(base.image.fd, Math.min(base.sizeBytes, next.sizeBytes));
   const candidates = diffRuns(inBase, dataOf(next.image.fd, next.sizeBytes));
-  return (await differingBlocks(base, next, candidates, signal)).extents;
+  return (await differingBlocks(reader, { base, next }, candidates, signal)).extents;
 }
 
 function floorBlock(offset: number): number {

@@ -2,11 +2,17 @@
 // they held, and points lose the extents they shared (defragmentation, a balance): neither is worth a byte on the wire.
 
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+import type { BulkReader } from "./bulk-reader.ts";
+import type { CompareAnswer } from "./bulk-reader-thread.ts";
 import { changeList } from "./extent-diff.ts";
 import type { OpenPoint } from "./mechanism.ts";
-import { readWhole } from "./positioned-io.ts";
 
 const chunkBytesMax = 1024 * 1024;
+/** What one thread compares at a time; so long does it take to be cancelled. */
+const sliceBytesMax = 8 * 1024 * 1024;
+const sliceExtentsMax = 2048;
+/** Slices that are being compared, or wait for a thread. */
+const aheadMax = 4;
 
 /** With fewer equal blocks than this, nothing is said about sharing: rewriting a block with what it held is normal. */
 const unsharedBlocksMin = 16;
@@ -17,27 +23,65 @@ export interface Differing {
   readonly isUnshared: boolean;
 }
 
-/** `candidates` are in order. A block past the base's end is changed by definition. */
+/** `candidates` are in order, in whole blocks. A block past the base's end is changed by definition. */
 export async function differingBlocks(
-  base: OpenPoint,
-  next: OpenPoint,
+  reader: BulkReader,
+  { base, next }: { readonly base: OpenPoint; readonly next: OpenPoint },
   candidates: readonly ChangedExtent[],
   signal: AbortSignal | undefined,
 ): Promise<Differing> {
   const changes = changeList();
-  const buffers = { base: Buffer.alloc(chunkBytesMax), next: Buffer.alloc(chunkBytesMax) };
-  let [equalBlocks, blocks] = [0, 0];
-  for (const candidate of candidates) {
-    for (const chunk of chunksOf(candidate)) {
+  let [blocks, differingBlocks] = [0, 0];
+  const take = (slice: readonly ChangedExtent[], found: CompareAnswer) => {
+    for (const { length } of slice) blocks += length / blockBytes;
+    differingBlocks += found.length / 2;
+    for (let at = 0; at < found.length; at += 2) {
+      const { kind } = slice[found[at] as number] as ChangedExtent;
+      const offset = found[at + 1] as number;
+      changes.add(kind, offset, offset + blockBytes);
+    }
+  };
+  const compared = [fileOf(base), fileOf(next)] as const;
+  const underWay: { readonly slice: readonly ChangedExtent[]; readonly found: Promise<CompareAnswer> }[] = [];
+  const takeFirst = async () => {
+    const [first] = underWay;
+    if (first === undefined) return;
+    take(first.slice, await first.found);
+    underWay.shift();
+  };
+  try {
+    for (const slice of slicesOf(candidates)) {
       signal?.throwIfAborted();
-      await Promise.all([fill(base, chunk, buffers.base), fill(next, chunk, buffers.next)]);
-      const kept = differingIn(chunk, buffers, base.sizeBytes);
-      for (const offset of kept) changes.add(candidate.kind, offset, offset + blockBytes);
-      blocks += chunk.length / blockBytes;
-      equalBlocks += chunk.length / blockBytes - kept.length;
+      underWay.push({ slice, found: reader.differing(...compared, slice) });
+      if (underWay.length === aheadMax) await takeFirst();
+    }
+    while (underWay.length > 0) await takeFirst();
+  } finally {
+    // The points are closed after this.
+    await Promise.allSettled(underWay.map(({ found }) => found));
+  }
+  const equalBlocks = blocks - differingBlocks;
+  return { extents: changes.extents, isUnshared: equalBlocks >= unsharedBlocksMin && equalBlocks * 2 >= blocks };
+}
+
+function fileOf({ image, sizeBytes }: OpenPoint) {
+  return { fd: image.fd, sizeBytes };
+}
+
+function* slicesOf(candidates: readonly ChangedExtent[]): Generator<readonly ChangedExtent[]> {
+  let slice: ChangedExtent[] = [];
+  let bytes = 0;
+  for (const candidate of candidates) {
+    for (const { offset, length } of chunksOf(candidate)) {
+      if (slice.length === sliceExtentsMax || (bytes > 0 && bytes + length > sliceBytesMax)) {
+        yield slice;
+        [slice, bytes] = [[], 0];
+      }
+      slice.push({ kind: candidate.kind, offset, length });
+      bytes += length;
     }
   }
-  return { extents: changes.extents, isUnshared: equalBlocks >= unsharedBlocksMin && equalBlocks * 2 >= blocks };
+  if (slice.length > 0) yield slice;
 }
 
 /** Pieces that fit a buffer. */
@@ -45,22 +89,4 @@ export function* chunksOf({ offset, length }: Extent): Generator<Extent> {
   for (let done = 0; done < length; done += chunkBytesMax) {
     yield { offset: offset + done, length: Math.min(chunkBytesMax, length - done) };
   }
-}
-
-/** Reads a chunk to the front of `into`; what lies past the image's end reads as zeros. */
-async function fill(point: OpenPoint, { offset, length }: Extent, into: Buffer): Promise<void> {
-  const present = Math.max(0, Math.min(length, point.sizeBytes - offset));
-  await readWhole(point.image, offset, into.subarray(0, present));
-  into.fill(0, present, length);
-}
-
-/** The offsets of the blocks that differ. */
-function differingIn({ offset, length }: Extent, { base, next }: { base: Buffer; next: Buffer }, baseBytes: number) {
-  const offsets: number[] = [];
-  for (let at = 0; at < length; at += blockBytes) {
-    const isNew = offset + at >= baseBytes;
-    const isEqual = base.compare(next, at, at + blockBytes, at, at + blockBytes) === 0;
-    if (isNew || !isEqual) offsets.push(offset + at);
-  }
-  return offsets;
 }

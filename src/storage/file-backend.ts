@@ -11,6 +11,7 @@ import {
   type SealedPoint,
   type StorageBackend,
 } from "./backend.ts";
+import type { BulkReader } from "./bulk-reader.ts";
 import { attempt } from "./failures.ts";
 import { Freezer } from "./freezer.ts";
 import { buildImage, identityOf, imageState, openImage, removeImage, sealImage, verifyIdentity } from "./image-file.ts";
@@ -29,10 +30,14 @@ interface Parts {
 }
 
 /** Opens a backend over a root that {@link ensureLayout} has prepared; what an earlier process left frozen is thawed. Changes to one volume must not overlap: see one-at-a-time.ts. */
-export async function fileBackend(layout: Layout, mechanism: Mechanism, clock: Clock): Promise<StorageBackend> {
+export async function fileBackend(
+  layout: Layout,
+  mechanism: Mechanism,
+  { clock, reader }: { readonly clock: Clock; readonly reader: BulkReader },
+): Promise<StorageBackend> {
   const freezer = new Freezer(layout, clock);
   await attempt("thaw what an earlier process left frozen", () => freezer.recover());
-  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister(), freezer };
+  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister(reader), freezer };
   return {
     kind: mechanism.kind,
     ...volumeMethods(parts),
@@ -47,6 +52,7 @@ export async function fileBackend(layout: Layout, mechanism: Mechanism, clock: C
     async close() {
       await freezer.close();
       await parts.stagings.closeAll();
+      await reader.close();
     },
   };
 }
@@ -130,7 +136,11 @@ function pointMethods(parts: Parts): PointMethods {
       }),
     changed: (volume, base, next, signal) =>
       withPoint(parts, base.volume ?? volume, base, (openBase) =>
-        withPoint(parts, volume, next, (openNext) => mechanism.changed(openBase, openNext, signal)),
+        withPoint(parts, volume, next, (openNext) =>
+          attempt(`compare points ${base.point} and ${next.point} of ${volume}`, () =>
+            mechanism.changed(openBase, openNext, signal),
+          ),
+        ),
       ),
     allocated: (volume, point, signal) => withPoint(parts, volume, point, (open) => mechanism.allocated(open, signal)),
     openPoint: async (volume, point) =>

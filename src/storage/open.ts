@@ -6,6 +6,7 @@ import { type Clock, systemClock } from "../base/clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type SharingFileSystem, sharingFileSystem } from "../native/file-calls.ts";
 import type { StorageBackend } from "./backend.ts";
+import { openBulkReader } from "./bulk-reader.ts";
 import { copyMechanism } from "./copy.ts";
 import { fileBackend } from "./file-backend.ts";
 import { ensureLayout, type Layout, layoutOf } from "./layout.ts";
@@ -28,9 +29,11 @@ export async function openBackend({ kind, root, clock = systemClock }: BackendOp
   const layout = layoutOf(resolve(root));
   await ensureLayout(layout);
   const complaint = kind === "copy" ? "copy was asked for" : reflinkComplaint(root, await fileSystemOf(layout));
-  if (complaint === undefined) return oneAtATime(await fileBackend(layout, reflinkMechanism(clock), clock));
-  if (kind === "reflink") throw new LongshoreError("Unsupported", complaint);
-  return oneAtATime(await fileBackend(layout, copyMechanism(await folderId(layout)), clock));
+  if (complaint !== undefined && kind === "reflink") throw new LongshoreError("Unsupported", complaint);
+  const reader = openBulkReader();
+  const mechanism =
+    complaint === undefined ? reflinkMechanism(clock, reader) : copyMechanism(await folderId(layout), reader);
+  return oneAtATime(await fileBackend(layout, mechanism, { clock, reader }));
 }
 
 async function fileSystemOf(layout: Layout): Promise<SharingFileSystem | undefined> {

@@ -7,6 +7,7 @@ import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { cloneWhole, setCopiedExtentSizeHint, setExtentSizeHint, sharingFileSystem } from "../native/file-calls.ts";
 import { blockBytes, type Changes } from "./backend.ts";
+import type { BulkReader } from "./bulk-reader.ts";
 import { allocatedByMap, changesByMaps, fileMapper } from "./changed-extents.ts";
 import { differingBlocks } from "./differing-blocks.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
@@ -14,7 +15,7 @@ import type { Mechanism, OpenPoint } from "./mechanism.ts";
 /** First writes into holes allocate in pieces of this size on XFS, so that scattered ones do not each make an extent. */
 const liveExtentBytes = 64 * 1024;
 
-export function reflinkMechanism(clock: Clock): Mechanism {
+export function reflinkMechanism(clock: Clock, reader: BulkReader): Mechanism {
   return {
     kind: "reflink",
     restsOnFreeze: false,
@@ -30,7 +31,7 @@ export function reflinkMechanism(clock: Clock): Mechanism {
       await live.datasync();
       return work(() => undefined);
     },
-    changed: (base, next, signal) => changed(base, next, clock, signal),
+    changed: (base, next, signal) => changed({ base, next }, { clock, reader }, signal),
     async allocated(point, signal) {
       const extents = await allocatedByMap(fileMapper(point.image.fd), point.sizeBytes, signal);
       return { mode: { kind: "allocated", reason: "everything allocated was asked for" }, extents };
@@ -54,9 +55,8 @@ function hint(give: () => void): void {
 }
 
 async function changed(
-  base: OpenPoint,
-  next: OpenPoint,
-  clock: Clock,
+  { base, next }: { readonly base: OpenPoint; readonly next: OpenPoint },
+  { clock, reader }: { readonly clock: Clock; readonly reader: BulkReader },
   signal: AbortSignal | undefined,
 ): Promise<Changes> {
   const { mode, extents } = await changesByMaps({
@@ -68,6 +68,6 @@ async function changed(
     signal,
   });
   if (mode.kind === "allocated") return { mode, extents };
-  const differing = await differingBlocks(base, next, extents, signal);
+  const differing = await differingBlocks(reader, { base, next }, extents, signal);
   return { mode: { kind: "delta", unshared: differing.isUnshared }, extents: differing.extents };
 }

@@ -5,9 +5,9 @@ import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { dropCache, openDirectFlags, punchHole } from "../native/file-calls.ts";
+import { dropCache, openDirectFlags, punchHole, startWriteOut } from "../native/file-calls.ts";
 import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts";
-import { type Digester, openDigester } from "./digester.ts";
+import type { BulkReader } from "./bulk-reader.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
 import { requireWithin, writeWhole } from "./positioned-io.ts";
@@ -24,9 +24,8 @@ export interface StagingRegister {
   closeAll(path?: string): Promise<void>;
 }
 
-export function stagingRegister(): StagingRegister {
+export function stagingRegister(reader: BulkReader): StagingRegister {
   const openImages = new Set<OpenStaging>();
-  const digester = openDigester();
   return {
     async open(path, name, { sizeBytes, isSealed }) {
       const direct = await openDirect(path);
@@ -34,7 +33,7 @@ export function stagingRegister(): StagingRegister {
         await direct?.close();
         throw error;
       });
-      const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct, digester }, () =>
+      const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct, reader }, () =>
         openImages.delete(staging),
       );
       openImages.add(staging);
@@ -43,7 +42,6 @@ export function stagingRegister(): StagingRegister {
     async closeAll(path) {
       const chosen = [...openImages].filter((staging) => path === undefined || staging.path === path);
       await Promise.all(chosen.map((staging) => staging.close()));
-      if (path === undefined) await digester.close();
     },
   };
 }
@@ -60,7 +58,7 @@ interface StagingFacts {
   readonly image: fs.FileHandle;
   /** For reads past the page cache; absent where the file system has no such thing. */
   readonly direct: fs.FileHandle | undefined;
-  readonly digester: Digester;
+  readonly reader: BulkReader;
 }
 
 function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
@@ -94,6 +92,11 @@ function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
         requireAligned(name, extent);
         requireWithin(name, extent, sizeBytes);
         if (extent.length > 0) await punchOrZero(image, extent);
+      }),
+    writeOut: (extent) =>
+      run("write out", async () => {
+        requireWithin(name, extent, sizeBytes);
+        await startWriteOut(image.fd, extent.offset, extent.length);
       }),
     sync: () => run("sync", () => image.sync()),
     digest: (extents, wanted) =>
@@ -135,24 +138,24 @@ async function punchOrZero(image: fs.FileHandle, { offset, length }: Extent): Pr
 }
 
 async function digestOf(
-  { image, direct, digester }: StagingFacts,
+  { image, direct, reader }: StagingFacts,
   extents: readonly Extent[],
   wanted: "media" | "memory",
 ): Promise<Digest> {
   const aligned = extents.every(({ offset, length }) => offset % blockBytes === 0 && length % blockBytes === 0);
   if (wanted === "media" && direct !== undefined && aligned) {
-    const digest = await unlessErrno(["EINVAL"], () => digestPastCache(direct.fd, extents, digester));
+    const digest = await unlessErrno(["EINVAL"], () => digestPastCache(direct.fd, extents, reader));
     if (digest !== undefined) return { digest, verified: "media" };
   }
-  return { digest: await digester.digest(image.fd, extents), verified: "memory" };
+  return { digest: await reader.digest(image.fd, extents), verified: "memory" };
 }
 
-function digestPastCache(fd: number, extents: readonly Extent[], digester: Digester): Promise<string> {
+function digestPastCache(fd: number, extents: readonly Extent[], reader: BulkReader): Promise<string> {
   const start = extents[0]?.offset ?? 0;
   const last = extents.at(-1) ?? { offset: 0, length: 0 };
   // A compressed extent is read through the page cache even so; what is not in the cache comes from the medium.
   dropCache(fd, start, last.offset + last.length - start);
-  return digester.digest(fd, extents);
+  return reader.digest(fd, extents);
 }
 
 async function openDirect(path: string): Promise<fs.FileHandle | undefined> {

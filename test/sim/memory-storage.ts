@@ -421,6 +421,10 @@ class OpenStaging implements Staging {
     });
   }
 
+  async writeOut(): Promise<void> {
+    // What is on its way may be lost all the same.
+  }
+
   sync(): Promise<void> {
     return this.run("sync", () => this.image.unsynced.clear());
   }
