@@ -101,13 +101,14 @@ export class Decisions {
     });
   }
 
-  /** Ends the term; points beyond the number kept are released. */
+  /** Ends the term; points beyond the number kept are released, and deleted soon. */
   release(caller: Caller, target: PeerTarget): Promise<void> {
     return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
       this.checkVote(row);
       if (row.isTermLive === 1) await this.endTerm(row);
-      await this.prune(row);
+      this.releaseSurplus(row);
       this.thawed(row.uid);
+      this.sweepSoon(row);
     });
   }
 
@@ -122,8 +123,9 @@ export class Decisions {
       this.core.journal.transaction(() => terms.takeAway(row));
       const about = { migratedVolume: row.name, job: row.job, epoch: row.epoch };
       this.core.log.warn(about, "term ended: coordinator silent past its lease");
-      await this.prune(row);
+      this.releaseSurplus(row);
       this.thawed(row.uid);
+      this.sweepSoon(row);
     });
   }
 
@@ -270,7 +272,8 @@ export class Decisions {
     return record;
   }
 
-  private async prune(row: MigratedRow): Promise<void> {
+  /** To be swept afterwards. */
+  private releaseSurplus(row: MigratedRow): void {
     const { journal } = this.core;
     const kept = this.parts.sources.byName(row.source)?.spec.pointsKept ?? pointsKeptDefault;
     const points = pointsOf(journal, row.uid).filter((point) => point.state !== "deleting");
@@ -285,6 +288,19 @@ export class Decisions {
         this.parts.migrated.touch(row.uid);
       });
     }
-    await sweep(this.core, row.uid);
+  }
+
+  /** After all that waits for the volume now: to delete a file in many pieces takes a while, and nobody waits for it. */
+  private sweepSoon({ uid }: MigratedRow): void {
+    const { core, parts } = this;
+    core.tasks.spawn(`sweep of ${uid}`, async () => {
+      const row = parts.migrated.byUid(uid);
+      if (row === undefined) return;
+      await core.lock.run(migratedLockKey(row), async () => {
+        if (parts.migrated.byUid(uid)?.deleting !== 0) return;
+        await sweep(core, uid);
+        parts.migrated.published(uid);
+      });
+    });
   }
 }
