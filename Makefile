@@ -30,7 +30,7 @@ sim-canaries: ## Check that the simulator catches deliberate mutants of the engi
 torture: setup ## Prune, clone and migrate a volume under random kills for LONGSHORE_TORTURE_SECONDS (600)
 	@LONGSHORE_TORTURE_SECONDS=$${LONGSHORE_TORTURE_SECONDS:-600} exec $(JEST) test/e2e/netns/torture
 
-bench: setup ## Measure migrations beside btrfs, rsync, restic and bare copies, as root (SIZE=small, RUNS=6, CASES="empty …", TOOLS="btrfs …")
+bench: setup ## Measure migrations beside btrfs, rsync, restic and bare copies, as root (FS=xfs, SIZE=small, RUNS=6, CASES="empty …", TOOLS="btrfs …")
 	@exec node --disable-warning=ExperimentalWarning bench/bench.ts
 
 model: ## Check the model of the group commit with spin, and that its mutants are caught (OPTIONS=--full for more terms)

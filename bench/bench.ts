@@ -20,7 +20,7 @@ import { measureMicro } from "./micro.ts";
 import { type Options, optionsOf } from "./options.ts";
 import { makePackageTree, type PackageTree } from "./package-tree.ts";
 import { tell } from "./progress.ts";
-import { writeReport } from "./report.ts";
+import { pageOf, writeReport } from "./report.ts";
 import { resticTool } from "./restic-tool.ts";
 import { type Absence, type Results, type Row, rowOf, withRows, writeResults } from "./results.ts";
 import { rsyncTool } from "./rsync-tool.ts";
@@ -135,8 +135,8 @@ async function main(): Promise<void> {
   const options = optionsOf(process.env);
   if (process.getuid?.() !== 0) throw new Error("the benchmark mounts disks of its own: run it as root");
   const scratch = await openScratch();
-  const file =
-    options.results ?? join(root, options.size === "small" ? ".cache/bench.json" : "bench/results/latest.json");
+  const page = pageOf(options.fileSystem);
+  const file = options.results ?? join(root, options.size === "small" ? ".cache/bench.json" : page.results);
   let results = await emptyResults(options);
   const keep = async (found: Results) => {
     results = found;
@@ -157,7 +157,7 @@ async function main(): Promise<void> {
   } finally {
     await scratch.close();
   }
-  if (options.size === "full" && options.results === undefined) await writeReport(results, join(root, "docs"));
+  if (options.size === "full" && options.results === undefined) await writeReport(results, root);
   tell(`done: ${file}`);
 }
 
@@ -183,12 +183,12 @@ async function emptyResults(options: Options): Promise<Results> {
   const described = await Promise.all(
     options.tools.map(async (name) => [name, await toolOf(name).describe()] as const),
   );
-  const { size, runs, passes, lanes, seed } = options;
+  const { size, fileSystem, runs, passes, lanes, seed } = options;
   return {
     format: 1,
     startedAt: new Date().toISOString(),
     finishedAt: null,
-    ...{ size, runs, passes, lanes, seed },
+    ...{ size, fileSystem, runs, passes, lanes, seed },
     machine: describeMachine(),
     tools: Object.fromEntries(described),
     cases: {},

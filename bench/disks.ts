@@ -2,6 +2,7 @@
 import { type LoopFs, mountLoop } from "../test/fakes/loop-fs.ts";
 import type { Case } from "./cases.ts";
 import { runCommand } from "./command.ts";
+import type { FileSystem } from "./options.ts";
 
 export interface Disks {
   readonly source: string;
@@ -19,7 +20,7 @@ function diskBytes({ volumes, volumeBytes }: Case, copies: number): number {
 }
 
 /** `targetCopies`: how often the target holds the volumes in full at most. */
-export async function mountDisks(fs: "xfs" | "btrfs", measured: Case, targetCopies = 2): Promise<Disks> {
+export async function mountDisks(fs: FileSystem, measured: Case, targetCopies = 2): Promise<Disks> {
   const mounted: LoopFs[] = [];
   const unmount = async () => {
     for (const disk of mounted.splice(0).reverse()) await disk.unmount();

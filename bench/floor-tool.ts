@@ -39,7 +39,7 @@ export function floorTool(name: FloorName): Tool {
 type Kind = Pick<FloorTask, "transport" | "isHashing">;
 
 async function openFloor(kind: Kind, { case: measured, folder, options }: SessionOptions): Promise<Session> {
-  const disks = await mountDisks("xfs", measured);
+  const disks = await mountDisks(options.fileSystem, measured);
   const programs: Program[] = [];
   try {
     await mkdir(folder, { recursive: true });

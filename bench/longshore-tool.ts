@@ -43,7 +43,7 @@ export async function openLongshore(variant: Variant, options: SessionOptions): 
     for (const closer of closers.splice(0).reverse()) await closer();
   };
   try {
-    const disks = await mountDisks("xfs", options.case);
+    const disks = await mountDisks(options.options.fileSystem, options.case);
     closers.push(() => disks.unmount());
     const starting = (["source", "target"] as const).map(async (name) => {
       const side = await startSide(name, disks[name], options);

@@ -18,6 +18,7 @@ test("cases and tools are lists", () => {
 test.each([
   [{ CASES: "emtpy" }, "CASES: emtpy is not one of"],
   [{ SIZE: "huge" }, "SIZE: huge is not one of full, small"],
+  [{ FS: "ext4" }, "FS: ext4 is not one of btrfs, xfs"],
   [{ RUNS: "0" }, "RUNS: 0 is not a positive number"],
 ])("%j is refused", (env, message) => {
   expect(() => optionsOf(env)).toThrow(message);

@@ -1,8 +1,12 @@
 // What a run of the benchmark is asked for, by environment variables.
 import { type CaseName, caseNames, type Size, type ToolName, toolNames } from "./cases.ts";
 
+export type FileSystem = "btrfs" | "xfs";
+
 export interface Options {
   readonly size: Size;
+  /** Of the disks of all tools; `btrfs send` has btrfs always. */
+  readonly fileSystem: FileSystem;
   readonly cases: readonly CaseName[];
   readonly tools: readonly ToolName[];
   readonly runs: number;
@@ -27,6 +31,7 @@ export function optionsOf(env: Environment): Options {
   const isSmall = size === "small";
   return {
     size,
+    fileSystem: oneOf("FS", env.FS || "btrfs", ["btrfs", "xfs"] as const),
     cases: listOf("CASES", env.CASES, caseNames),
     tools: listOf("TOOLS", env.TOOLS, toolNames),
     runs: countOf("RUNS", env.RUNS || (isSmall ? "1" : "6")),

@@ -13,6 +13,7 @@ const results: Results = {
     startedAt: "2026-01-01T00:00:00Z",
     finishedAt: null,
     size: "full",
+    fileSystem: "btrfs",
     runs: 5,
     passes: 1,
     lanes: 1,
@@ -34,6 +35,12 @@ test("a table's columns line up", () => {
   expect(table(["a", "long title"], [["longer", "x"]])).toBe(
     ["| a      | long title |", "|--------|------------|", "| longer | x          |"].join("\n"),
   );
+});
+
+test("results on another file system have a page of their own", () => {
+  const { markdown } = reportOf({ ...results, fileSystem: "xfs" });
+  expect(markdown).toContain("![incr-1pct-4g](performance-xfs/incr-1pct-4g.svg)");
+  expect(markdown).toContain("# Performance on XFS");
 });
 
 test("the page has each case with a plot, what is promised, and what is missing", () => {

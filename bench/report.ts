@@ -1,12 +1,30 @@
 // Makes docs/performance.md and its plots of the results: `node bench/report.ts`, or at the end of `make bench`.
 import { mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type CaseName, caseNames, toolNames } from "./cases.ts";
 import { type Figure, figuresOf } from "./figures.ts";
+import { type FileSystem, optionsOf } from "./options.ts";
 import { duration, plotOf } from "./plot.ts";
 import { type Micro, type Results, type Row, readResults } from "./results.ts";
 
 const mebibyte = 2 ** 20;
+
+/** Where the results and the page about disks of one file system are, from the project's root. */
+export interface Page {
+  readonly results: string;
+  readonly markdown: string;
+  /** Of the plots, beside the page. */
+  readonly plots: string;
+}
+
+export function pageOf(fileSystem: FileSystem): Page {
+  const suffix = fileSystem === "btrfs" ? "" : `-${fileSystem}`;
+  return {
+    results: `bench/results/latest${suffix}.json`,
+    markdown: `docs/performance${suffix}.md`,
+    plots: `performance${suffix}`,
+  };
+}
 
 export interface Report {
   readonly markdown: string;
@@ -18,7 +36,7 @@ export function reportOf(results: Results): Report {
   const cases = caseNames.filter((name) => results.rows.some((row) => row.case === name));
   const plots = new Map(cases.map((name) => [`${name}.svg`, plotOfCase(results, name)]));
   const parts = [
-    introduction,
+    introductionOf(results.fileSystem),
     machineOf(results),
     `## What is promised\n\nRatios of medians of this run.\n\n${figureTable(figuresOf(results.rows))}`,
     ...cases.map((name) => caseSection(results, name)),
@@ -31,8 +49,9 @@ export function reportOf(results: Results): Report {
   return { markdown: `${parts.filter((part) => part !== "").join("\n\n")}\n`, plots };
 }
 
-const introduction = `<!-- Written by \`make bench\` from bench/results/latest.json; do not edit. -->
-# Performance
+function introductionOf(fileSystem: FileSystem): string {
+  return `<!-- Written by \`make bench\` from ${pageOf(fileSystem).results}; do not edit. -->
+# Performance on ${fileSystem === "xfs" ? "XFS" : fileSystem}
 
 What \`make bench\` measured: this project side by side with what else moves a volume's changes, in one run, on the same data, on disks
 in memory. The figures of other machines differ; the ratios are what counts. Times are from the request until the copy is durable
@@ -43,7 +62,9 @@ at the other side and the tool says so; for Longshore that is a whole job throug
 - **memory** is the peak of the tool's largest process; for agents VmHWM, and in brackets how much an agent grew over idle.
 - The floors know beforehand what has changed, and do nothing else than copy it into a clone of the base and sync.
 - Scattered blocks are the same in each run of a session, with new content: else the images would fall into more pieces run by run.
-- One untimed change comes before the runs that count. Copies are compared with their sources byte by byte.`;
+- One untimed change comes before the runs that count. Copies are compared with their sources byte by byte.
+- All tools have their volumes on ${fileSystem === "xfs" ? "XFS, only `btrfs send` has btrfs" : "btrfs"}.`;
+}
 
 function machineOf({ machine, startedAt, runs, passes, lanes }: Results): string {
   const { cpu, cores, memoryGiB, kernel, distribution, node, openssl, loadBefore } = machine;
@@ -82,7 +103,7 @@ function caseSection(results: Results, name: CaseName): string {
   ]);
   const head = ["tool", "median", "spread", "changed bytes", "wire", "memory"];
   const truth = `${(changed / mebibyte).toFixed(1)} MiB changed.`;
-  return `## ${name}\n\n${what === "" ? truth : `${what} ${truth}`}\n\n![${name}](performance/${name}.svg)\n\n${table(head, lines)}`;
+  return `## ${name}\n\n${what === "" ? truth : `${what} ${truth}`}\n\n![${name}](${pageOf(results.fileSystem).plots}/${name}.svg)\n\n${table(head, lines)}`;
 }
 
 function memoryOf({ peakRssMiB, growthMiB }: Row): string {
@@ -159,6 +180,7 @@ const reproduction = `## How to reproduce it
 \`\`\`console
 $ make bench                                             # as root: everything, some hours on two cores
 $ make bench CASES="incr-1pct-4g empty" TOOLS="longshore-tls btrfs"
+$ make bench FS=xfs                                      # the volumes on XFS: docs/performance-xfs.md
 $ make bench SIZE=small                                  # whether all of it works: under a minute, times mean nothing
 \`\`\`
 
@@ -177,17 +199,18 @@ export function table(head: readonly string[], lines: readonly (readonly string[
   return [render(head), rule, ...lines.map(render)].join("\n");
 }
 
-/** Writes the page and its plots; plots of cases that are no more go. */
-export async function writeReport(results: Results, docs: string): Promise<void> {
+/** Writes the page and its plots below the project's root; plots of cases that are no more go. */
+export async function writeReport(results: Results, root: string): Promise<void> {
+  const page = pageOf(results.fileSystem);
   const { markdown, plots } = reportOf(results);
-  const folder = join(docs, "performance");
+  const folder = join(root, dirname(page.markdown), page.plots);
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   for (const [name, svg] of plots) await writeFile(join(folder, name), svg);
-  await writeFile(join(docs, "performance.md"), markdown);
+  await writeFile(join(root, page.markdown), markdown);
 }
 
 if (import.meta.main) {
   const root = join(import.meta.dirname, "..");
-  await writeReport(await readResults(join(root, "bench/results/latest.json")), join(root, "docs"));
+  await writeReport(await readResults(join(root, pageOf(optionsOf(process.env).fileSystem).results)), root);
 }

@@ -18,8 +18,8 @@ export function resticTool(): Tool {
   };
 }
 
-async function openRestic({ case: measured, folder }: SessionOptions): Promise<Session> {
-  const disks = await mountDisks("xfs", measured, 3);
+async function openRestic({ case: measured, folder, options }: SessionOptions): Promise<Session> {
+  const disks = await mountDisks(options.fileSystem, measured, 3);
   try {
     const session = new ResticSession(disks, join(folder, "restic-cache"));
     await session.prepare();

@@ -4,6 +4,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { CaseName, ToolName } from "./cases.ts";
 import type { Machine } from "./machine.ts";
+import type { FileSystem } from "./options.ts";
 import { median } from "./statistics.ts";
 import type { Memory } from "./tool.ts";
 
@@ -38,6 +39,7 @@ export interface Results {
   readonly startedAt: string;
   readonly finishedAt: string | null;
   readonly size: string;
+  readonly fileSystem: FileSystem;
   readonly runs: number;
   readonly passes: number;
   readonly lanes: number;

@@ -25,8 +25,8 @@ export function rsyncTool(): Tool {
   };
 }
 
-async function openRsync({ case: measured, folder }: SessionOptions): Promise<Session> {
-  const disks = await mountDisks("xfs", measured);
+async function openRsync({ case: measured, folder, options }: SessionOptions): Promise<Session> {
+  const disks = await mountDisks(options.fileSystem, measured);
   try {
     const [from, to] = [join(disks.source, "volumes"), join(disks.target, "volumes")];
     for (const path of [from, to]) await mkdir(path);

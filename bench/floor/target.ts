@@ -3,7 +3,7 @@
 import { closeSync, constants, copyFileSync, fsyncSync, ftruncateSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Worker } from "node:worker_threads";
-import { setCopiedExtentSizeHint } from "../../src/native/file-calls.ts";
+import { setCopiedExtentSizeHint, sharingFileSystem } from "../../src/native/file-calls.ts";
 import { blockBytes } from "../cases.ts";
 import { type FloorTask, type Piece, segmentsOf, shareOf } from "./messages.ts";
 import {
@@ -37,7 +37,7 @@ async function filling(task: FloorTask, fill: (fds: number[]) => Promise<void>):
     if (base !== undefined) copyFileSync(base, path, constants.COPYFILE_FICLONE_FORCE);
     const fd = openSync(path, base === undefined ? "wx+" : "r+");
     // As this project does: else XFS takes 128 KiB for each block that is written, and a quarter more time.
-    setCopiedExtentSizeHint(fd, blockBytes);
+    if (sharingFileSystem(fd)?.type === "xfs") setCopiedExtentSizeHint(fd, blockBytes);
     ftruncateSync(fd, sizeBytes);
     return fd;
   });
