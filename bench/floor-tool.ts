@@ -1,7 +1,8 @@
 // The floors: what the machine can do at best when somebody knows beforehand which bytes have changed. Two processes copy
 // exactly these over loopback, the target's into a clone of the base, made within the measured time, and make it durable.
 import { type ChildProcess, fork } from "node:child_process";
-import { mkdir, readFile, rm } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../src/base/clock.ts";
 import { systemDice } from "../src/base/dice.ts";
@@ -90,8 +91,18 @@ class FloorSession implements Session {
     return join(this.#parts.disks.target, `volume-${volume}.${step}.img`);
   }
 
+  /** As with all tools, what is copied is a snapshot, which nobody writes to and nothing of which is in memory yet. */
   async capture(): Promise<void> {
-    await syncFileSystem(this.#parts.disks.source);
+    const { disks, volumes } = this.#parts;
+    for (let volume = 0; volume < volumes; volume++) {
+      await rm(this.#snapshot(volume), { force: true });
+      await copyFile(this.livePath(volume), this.#snapshot(volume), constants.COPYFILE_FICLONE_FORCE);
+    }
+    await syncFileSystem(disks.source);
+  }
+
+  #snapshot(volume: number): string {
+    return join(this.#parts.disks.source, `volume-${volume}.snapshot`);
   }
 
   async transfer(step: number, changed: readonly (readonly Range[])[]): Promise<Transfer> {
@@ -104,7 +115,7 @@ class FloorSession implements Session {
       path: this.#copy(volume, step),
       base: base === undefined ? undefined : this.#copy(volume, base),
     }));
-    const sourceFiles = files((volume) => ({ path: this.livePath(volume), base: undefined }));
+    const sourceFiles = files((volume) => ({ path: this.#snapshot(volume), base: undefined }));
     const { ports } = await target.prepare({ ...task, files: targetFiles }, []);
     await source.prepare({ ...task, files: sourceFiles }, ports);
     const begin = performance.now();
