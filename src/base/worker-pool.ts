@@ -71,8 +71,9 @@ class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
   }
 
   #start(): Worker {
-    // The program must not take the flags of whoever started this process, such as those of a test runner.
-    const worker = new Worker(this.#program, { execArgv: [] });
+    // The program must not take the flags of whoever started this process, such as those of a test runner. It works outside its
+    // heap, which stays small.
+    const worker = new Worker(this.#program, { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 4 } });
     worker.on("message", (answer: WorkerAnswer<Answer>) => this.#answered(worker, answer));
     let failure: Error | undefined;
     worker.on("error", (error) => {

@@ -147,6 +147,8 @@ export class LaneThreads {
       name: "lane",
       // Descriptors come and go between threads here.
       trackUnmanagedFds: false,
+      // What a lane leaves behind is short-lived: it is cleared away early, before it adds up.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
     const thread: Thread = { worker, tasks: new Map(), idle: undefined };
     this.#threads.add(thread);
