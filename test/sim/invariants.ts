@@ -11,8 +11,8 @@ import type { World } from "./world.ts";
 export interface KnownPoint {
   readonly blocks: readonly Block[];
   readonly sizeBytes: number;
-  /** Order of sealing in the whole world. */
-  readonly order: number;
+  /** Its place among the snapshots of its volume, in the order of taking; they may be confirmed in another one. */
+  readonly position: number;
   readonly host: Host;
 }
 
@@ -235,7 +235,7 @@ export class Invariants {
       return;
     }
     const { blocks, sizeBytes } = image;
-    this.points.set(row.pointId, { blocks: [...blocks], sizeBytes, order: this.points.size, host });
+    this.points.set(row.pointId, { blocks: [...blocks], sizeBytes, position: row.position, host });
     const { groupName, groupPoint } = row;
     if (groupPoint === null || groupName === null || host.wasRestored) return;
     const volume = host.journal.read.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", row.owner)?.name;
@@ -261,8 +261,8 @@ export class Invariants {
     if (known.host.wasRestored) return;
     for (const other of rows) {
       if (other.owner !== row.owner || other.state !== "sealed" || other.pointId === row.pointId) continue;
-      const order = this.points.get(other.pointId)?.order ?? -1;
-      if (order > known.order && other.position < row.position) {
+      const position = this.points.get(other.pointId)?.position ?? -1;
+      if (position > known.position && other.position < row.position) {
         this.breach("I3", host, `${migrated.name} went back from ${other.pointId} to ${row.pointId}`);
       }
     }
