@@ -1,12 +1,11 @@
 // `longshore agent`: runs an agent until it is told to stop.
 import { once } from "node:events";
-import { dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
 import { openLog } from "../base/log.ts";
 import { openMetrics } from "../base/metrics.ts";
-import { keepCompiledCode } from "./compiled-code.ts";
 import type { Streams } from "./streams.ts";
 import { version } from "./version.ts";
 import { readYamlFile } from "./yaml-file.ts";
@@ -28,8 +27,6 @@ async function runAgent(file: string, streams: Streams): Promise<void> {
   const log = openLog({ name: "agent", level: config.logLevel });
   const parts = { version, clock: systemClock, dice: systemDice, log, metrics: openMetrics() };
   const agent = await openAgent(config, parts);
-  const isNotKept = keepCompiledCode(join(config.dataDir, "compiled"));
-  if (isNotKept !== undefined) log.warn({ reason: isNotKept }, "compiled code is not kept, so threads start slowly");
   const { address, laneAddress, clusterUid, backend } = agent;
   streams.err(
     `longshore agent ${config.node} of cluster ${config.clusterName} (${clusterUid}) is ready: ` +

@@ -18,12 +18,15 @@ export interface Journal {
   get<Row>(sql: string, ...values: Value[]): Row | undefined;
   /** Number of rows changed. */
   run(sql: string, ...values: Value[]): number;
-  /** Makes the ballast again, once there is room, after a full disk has used it up. */
+  /** To be called once the engine has started, and now and then: makes ballast again, once there is room, after a full disk has used it up. */
   keepBallast(): void;
   close(): void;
 }
 
-const ballastBytes = 8 << 20;
+/** Room that is given up when the disk is full. What comes in over lanes may take it before the journal does. */
+const ballast = { name: "ballast", bytes: 8 << 20 };
+/** Given up before the engine has started only, when nothing else writes: so an agent starts on a full disk in any case. */
+const startBallast = { name: "ballast-for-start", bytes: 2 << 20 };
 
 /** Opens (making it if need be) the journal in `folder`. Throws `InUse` when another process has it open. */
 export function openJournal(folder: string): Journal {
@@ -38,21 +41,31 @@ export function openJournal(folder: string): Journal {
     if (!isSqlite(error, "database is locked")) throw error;
     throw new LongshoreError("InUse", `another agent is running on ${folder}; stop it first`, { cause: error });
   }
-  makeBallast(folder);
+  const keepBallasts = () => {
+    makeBallast(folder, startBallast);
+    makeBallast(folder, ballast);
+  };
+  keepBallasts();
+  let isStarting = true;
   return new SqliteJournal(database, {
     name: folder,
-    keepBallast: () => makeBallast(folder),
-    dropBallast: () => dropBallast(folder),
+    keepBallast: () => {
+      isStarting = false;
+      keepBallasts();
+    },
+    dropBallast: () => dropBallast(folder, ballast) || (isStarting && dropBallast(folder, startBallast)),
   });
 }
 
-function makeBallast(folder: string): void {
-  const path = join(folder, "ballast");
+type Ballast = typeof ballast;
+
+function makeBallast(folder: string, { name, bytes }: Ballast): void {
+  const path = join(folder, name);
   if (existsSync(path)) return;
   try {
     const fd = openSync(path, "wx", 0o600);
     try {
-      writeSync(fd, Buffer.alloc(ballastBytes, 0x5a));
+      writeSync(fd, Buffer.alloc(bytes, 0x5a));
       fsyncSync(fd);
     } finally {
       closeSync(fd);
@@ -64,8 +77,8 @@ function makeBallast(folder: string): void {
   }
 }
 
-function dropBallast(folder: string): boolean {
-  const path = join(folder, "ballast");
+function dropBallast(folder: string, { name }: Ballast): boolean {
+  const path = join(folder, name);
   if (!existsSync(path)) return false;
   unlinkSync(path);
   return true;

@@ -184,8 +184,10 @@ describe("a location", () => {
       expect(await baseOf("moving")).toEqual(base);
       await mainland.kube.apply(right);
       await arrivesAfter("moving", base?.generation ?? 0);
-      const jobs = (await mainland.kube.list("MigrationJob")).filter(({ spec }) => spec.location === "moving");
-      expect(jobs.map(({ status }) => status?.mode)).toContain("Delta");
+      await eventually("a job that says it sent a Delta", async () => {
+        const jobs = (await mainland.kube.list("MigrationJob")).filter(({ spec }) => spec.location === "moving");
+        return jobs.find(({ status }) => status?.mode === "Delta");
+      });
       await mainland.kube.apply(classTo("moving", off));
     },
     slowMs,

@@ -135,12 +135,9 @@ describe("a StorageClass", () => {
       const later = await kube.until(migration, "more migrations", (object) => generation(object) >= atLoss + 2);
       expect(conditionOf(later, "Ready")?.status).toBe("True");
       await kube.apply(storageClass("passing", parameters, off));
-      const adopted = await kube.until(
-        migration,
-        "adoption",
-        (object) => conditionOf(object, "ClassMissing") === undefined,
-      );
-      expect(adopted.spec.policy.enabled).toBe(false);
+      const isAdopted = (object: Seen) =>
+        conditionOf(object, "ClassMissing") === undefined && object.spec.policy.enabled === false;
+      await kube.until(migration, "adoption", isAdopted);
     },
     slowMs,
   );

@@ -2,7 +2,7 @@
 import { existsSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, expect } from "@jest/globals";
-import { openJournal } from "../../src/engine/journal.ts";
+import { type Journal, openJournal } from "../../src/engine/journal.ts";
 import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
 import { ended, flaws, makeVolume, openWorld, reaches, snapshot, start, type World } from "../fakes/migration-world.ts";
 import { needs } from "../needs.ts";
@@ -58,6 +58,32 @@ needs("root")(
     journal.keepBallast();
     expect(existsSync(ballast)).toBe(true);
     journal.close();
+  },
+);
+
+needs("root")(
+  "a journal opens for a start on a full disk, also when something else has taken its ballast",
+  async () => {
+    disk = await mountLoop({ fs: "ext4", sizeBytes: 32 * MiB });
+    const path = disk.path;
+    const write = (journal: Journal) =>
+      journal.transaction(() =>
+        journal.run("INSERT INTO locations (name, specJson, revision) VALUES (?,?,1)", `${Math.random()}`, "{}"),
+      );
+    const running = openJournal(path);
+    running.keepBallast();
+    write(running);
+    fill(path);
+    rmSync(join(path, "ballast"));
+    rmSync(join(path, "filler"));
+    fill(path);
+    expect(() => {
+      for (let index = 0; index < 1000; index++) write(running);
+    }).toThrow(expect.objectContaining({ code: "DiskFull" }));
+    running.close();
+    const started = openJournal(path);
+    write(started);
+    started.close();
   },
 );
 
