@@ -102,7 +102,6 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       jobs.admit();
     }),
   );
-  journal.keepBallast();
   const gauges = new Gauges(core);
   core.tasks.spawn("gauges", (signal) =>
     every(core, slowTickMs, signal, async () => {

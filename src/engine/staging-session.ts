@@ -66,22 +66,20 @@ export class StagingSession {
     this.checkOpen();
     for (const { index } of expected) await this.punch(this.unit(index));
     await this.staging.sync();
-    const good: StoredUnit[] = [];
-    const damaged: number[] = [];
-    const found = verification === "none" ? [] : await this.digestsOf(expected, verification);
-    for (const [at, { index, digest }] of expected.entries()) {
-      const { digest: held, verified } = found[at] ?? { digest: "", verified: "none" };
-      if (verification === "none" || held === digest) good.push({ unit: index, digest: held, verified });
-      else damaged.push(index);
+    if (verification === "none") {
+      return { good: expected.map(({ index }) => ({ unit: index, digest: "", verified: "none" })), damaged: [] };
     }
-    return { good, damaged };
+    const held = await this.heldBy(expected, verification);
+    const isGood = ({ digest }: StoredUnit, at: number) => digest === expected[at]?.digest;
+    const damaged = held.filter((unit, at) => !isGood(unit, at)).map(({ unit }) => unit);
+    return { good: held.filter(isGood), damaged };
   }
 
   /** Side by side, for digests have threads of their own; rejects when none is under way any more. */
-  private async digestsOf(units: readonly ExpectedUnit[], wanted: "media" | "memory"): Promise<Digest[]> {
-    const digests = units.map(({ index }) => this.digestOf(index, wanted));
-    await Promise.allSettled(digests);
-    return Promise.all(digests);
+  private async heldBy(units: readonly ExpectedUnit[], wanted: "media" | "memory"): Promise<StoredUnit[]> {
+    const held = units.map(async ({ index }) => ({ unit: index, ...(await this.digestOf(index, wanted)) }));
+    await Promise.allSettled(held);
+    return Promise.all(held);
   }
 
   /** The digest of what the image holds now in a unit's data extents. */

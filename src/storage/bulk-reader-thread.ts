@@ -5,6 +5,7 @@ import { parentPort } from "node:worker_threads";
 import { unreachable } from "../base/assert.ts";
 import type { WorkerAnswer } from "../base/worker-pool.ts";
 import { alignedBuffer, startReading } from "../native/file-calls.ts";
+import { chunkBytesMax, chunksOf } from "./positioned-io.ts";
 
 /** Offset and length of each extent in turn. */
 export interface DigestRequest {
@@ -34,13 +35,12 @@ export type CompareAnswer = Float64Array;
 export type BulkRequest = DigestRequest | CompareRequest;
 export type BulkAnswer = string | CompareAnswer;
 
-const bufferBytes = 1 << 20;
 /** Aligned, for reads past the page cache. */
-const [buffer, otherBuffer] = [alignedBuffer(bufferBytes), alignedBuffer(bufferBytes)];
+const [buffer, otherBuffer] = [alignedBuffer(chunkBytesMax), alignedBuffer(chunkBytesMax)];
 
 function digest({ fd, extents }: DigestRequest): string {
   const hash = createHash("sha256");
-  for (const { offset, length } of chunksOf(extents)) {
+  for (const { offset, length } of chunksIn(extents)) {
     fill(buffer, { fd, sizeBytes: Number.POSITIVE_INFINITY }, offset, length);
     hash.update(buffer.subarray(0, length));
   }
@@ -50,13 +50,13 @@ function digest({ fd, extents }: DigestRequest): string {
 function compare({ base, next, blockBytes, extents }: CompareRequest): CompareAnswer {
   // All of it is asked for beforehand: scattered blocks, read one after the other, would each wait for the disk.
   for (const file of [base, next]) {
-    for (const { offset, length } of chunksOf(extents)) {
+    for (const { offset, length } of chunksIn(extents)) {
       const present = Math.min(length, file.sizeBytes - offset);
       if (present > 0) startReading(file.fd, offset, present);
     }
   }
   const differing: number[] = [];
-  for (const { index, offset, length } of chunksOf(extents)) {
+  for (const { index, offset, length } of chunksIn(extents)) {
     fill(buffer, base, offset, length);
     fill(otherBuffer, next, offset, length);
     for (let at = 0; at < length; at += blockBytes) {
@@ -69,12 +69,10 @@ function compare({ base, next, blockBytes, extents }: CompareRequest): CompareAn
 }
 
 /** Pieces that fit a buffer, with the index of the extent they are of. */
-function* chunksOf(extents: Float64Array) {
+function* chunksIn(extents: Float64Array) {
   for (let index = 0; index < extents.length / 2; index++) {
     const [offset = 0, length = 0] = extents.subarray(2 * index);
-    for (let done = 0; done < length; done += bufferBytes) {
-      yield { index, offset: offset + done, length: Math.min(bufferBytes, length - done) };
-    }
+    for (const chunk of chunksOf({ offset, length })) yield { index, ...chunk };
   }
 }
 

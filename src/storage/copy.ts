@@ -7,12 +7,10 @@ import { LongshoreError } from "../domain/errors.ts";
 import { hasReadLease, releaseLease, seek, takeReadLease } from "../native/file-calls.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
 import type { BulkReader } from "./bulk-reader.ts";
-import { chunksOf, differingBlocks } from "./differing-blocks.ts";
+import { differingBlocks } from "./differing-blocks.ts";
 import { changeList, diffRuns } from "./extent-diff.ts";
 import type { Held, Mechanism, OpenPoint } from "./mechanism.ts";
-import { readWhole, writeWhole } from "./positioned-io.ts";
-
-const chunkBytesMax = 1024 * 1024;
+import { chunkBytesMax, chunksOf, readWhole, writeWhole } from "./positioned-io.ts";
 
 /** `folderId` stands for the file system's UUID, which most file systems do not tell without privileges. */
 export function copyMechanism(folderId: string, reader: BulkReader): Mechanism {

@@ -1,13 +1,13 @@
 // Of what may differ between two points, keeps what really does, by reading both. File systems rewrite blocks with what
 // they held, and points lose the extents they shared (defragmentation, a balance): neither is worth a byte on the wire.
 
-import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
+import { blockBytes, type ChangedExtent } from "./backend.ts";
 import type { BulkReader } from "./bulk-reader.ts";
 import type { CompareAnswer } from "./bulk-reader-thread.ts";
 import { changeList } from "./extent-diff.ts";
 import type { OpenPoint } from "./mechanism.ts";
+import { chunksOf } from "./positioned-io.ts";
 
-const chunkBytesMax = 1024 * 1024;
 /** What one thread compares at a time; so long does it take to be cancelled. */
 const sliceBytesMax = 8 * 1024 * 1024;
 const sliceExtentsMax = 2048;
@@ -31,17 +31,18 @@ export async function differingBlocks(
   signal: AbortSignal | undefined,
 ): Promise<Differing> {
   const changes = changeList();
-  let [blocks, differingBlocks] = [0, 0];
+  let [blocks, equalBlocks] = [0, 0];
   const take = (slice: readonly ChangedExtent[], found: CompareAnswer) => {
-    for (const { length } of slice) blocks += length / blockBytes;
-    differingBlocks += found.length / 2;
+    const compared = slice.reduce((sum, { length }) => sum + length / blockBytes, 0);
+    blocks += compared;
+    equalBlocks += compared - found.length / 2;
     for (let at = 0; at < found.length; at += 2) {
       const { kind } = slice[found[at] as number] as ChangedExtent;
       const offset = found[at + 1] as number;
       changes.add(kind, offset, offset + blockBytes);
     }
   };
-  const compared = [fileOf(base), fileOf(next)] as const;
+  const files = [fileOf(base), fileOf(next)] as const;
   const underWay: { readonly slice: readonly ChangedExtent[]; readonly found: Promise<CompareAnswer> }[] = [];
   const takeFirst = async () => {
     const [first] = underWay;
@@ -52,7 +53,7 @@ export async function differingBlocks(
   try {
     for (const slice of slicesOf(candidates)) {
       signal?.throwIfAborted();
-      underWay.push({ slice, found: reader.differing(...compared, slice) });
+      underWay.push({ slice, found: reader.differing(...files, slice) });
       if (underWay.length === aheadMax) await takeFirst();
     }
     while (underWay.length > 0) await takeFirst();
@@ -60,7 +61,6 @@ export async function differingBlocks(
     // The points are closed after this.
     await Promise.allSettled(underWay.map(({ found }) => found));
   }
-  const equalBlocks = blocks - differingBlocks;
   return { extents: changes.extents, isUnshared: equalBlocks >= unsharedBlocksMin && equalBlocks * 2 >= blocks };
 }
 
@@ -82,11 +82,4 @@ function* slicesOf(candidates: readonly ChangedExtent[]): Generator<readonly Cha
     }
   }
   if (slice.length > 0) yield slice;
-}
-
-/** Pieces that fit a buffer. */
-export function* chunksOf({ offset, length }: Extent): Generator<Extent> {
-  for (let done = 0; done < length; done += chunkBytesMax) {
-    yield { offset: offset + done, length: Math.min(chunkBytesMax, length - done) };
-  }
 }

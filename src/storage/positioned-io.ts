@@ -4,6 +4,16 @@ import type { FileHandle } from "node:fs/promises";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Extent } from "./backend.ts";
 
+/** What is read or written at a time, at most. */
+export const chunkBytesMax = 1024 * 1024;
+
+/** An extent in pieces of at most {@link chunkBytesMax}. */
+export function* chunksOf({ offset, length }: Extent): Generator<Extent> {
+  for (let done = 0; done < length; done += chunkBytesMax) {
+    yield { offset: offset + done, length: Math.min(chunkBytesMax, length - done) };
+  }
+}
+
 /** Fills `into` from `offset`; throws `PointGone` when the file ends before that. */
 export async function readWhole(file: FileHandle, offset: number, into: Uint8Array): Promise<void> {
   for (let done = 0; done < into.length; ) {

@@ -10,9 +10,7 @@ import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts
 import type { BulkReader } from "./bulk-reader.ts";
 import { attempt, unlessErrno } from "./failures.ts";
 import { openImage } from "./image-file.ts";
-import { requireWithin, writeWhole } from "./positioned-io.ts";
-
-const chunkBytesMax = 1024 * 1024;
+import { chunkBytesMax, chunksOf, requireWithin, writeWhole } from "./positioned-io.ts";
 
 /** File systems that live in memory take O_DIRECT without a medium behind it. */
 const memoryFileSystems = new Set([0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */]);
@@ -125,16 +123,14 @@ function requireAligned(name: string, extent: Extent): void {
   throw new LongshoreError("BadRequest", text);
 }
 
-async function punchOrZero(image: fs.FileHandle, { offset, length }: Extent): Promise<void> {
+async function punchOrZero(image: fs.FileHandle, extent: Extent): Promise<void> {
   const punched = await unlessErrno(["EOPNOTSUPP", "ENOSYS"], async () => {
-    await punchHole(image.fd, offset, length);
+    await punchHole(image.fd, extent.offset, extent.length);
     return true;
   });
   if (punched) return;
-  const zeros = Buffer.alloc(Math.min(length, chunkBytesMax));
-  for (let done = 0; done < length; done += zeros.length) {
-    await writeWhole(image, offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)));
-  }
+  const zeros = Buffer.alloc(Math.min(extent.length, chunkBytesMax));
+  for (const { offset, length } of chunksOf(extent)) await writeWhole(image, offset, zeros.subarray(0, length));
 }
 
 async function digestOf(
