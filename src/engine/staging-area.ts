@@ -139,8 +139,9 @@ export class StagingArea {
     });
   }
 
+  /** So is one that was touched far in the future: the wall clock was set back since, and it would stay until then. */
   isOld(staging: StagingRow): boolean {
-    return this.core.clock.nowMs() - staging.touchedAt > this.core.limits.stagingAgeMs;
+    return Math.abs(this.core.clock.nowMs() - staging.touchedAt) > this.core.limits.stagingAgeMs;
   }
 
   async close(): Promise<void> {

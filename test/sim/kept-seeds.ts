@@ -23,4 +23,8 @@ export const keptSeeds: readonly KeptSeed[] = [
     seed: 11_948,
     once: "a group's snapshot was confirmed for a volume whose part of it had gone with an older image of the disk",
   },
+  {
+    seed: 34_202,
+    once: "staging nobody went on with stayed for a day more after the wall clock was set back by a day",
+  },
 ];
