@@ -5,11 +5,13 @@ interface Sum {
   readonly numbers: readonly number[];
 }
 
-/** Adds numbers; refuses negative ones, and ends at 13. */
+/** Adds numbers; refuses negative ones, and ends by itself at 13. */
 const program = new URL(
   `data:text/javascript,${encodeURIComponent(`
     import { parentPort } from "node:worker_threads";
-    parentPort.on("message", ({ numbers }) => {
+    parentPort.on("message", (request) => {
+      if (request === null) return parentPort.close();
+      const { numbers } = request;
       if (numbers.includes(13)) process.exit(1);
       const negative = numbers.find((number) => number < 0);
       const answer = numbers.reduce((sum, number) => sum + number, 0);

@@ -10,6 +10,9 @@ export type WorkerAnswer<Answer> =
       readonly error: { readonly message: string; readonly code?: string; readonly errno?: number };
     };
 
+/** Sent instead of a request: the program gives back what it holds and closes its port. */
+export const endOfWork = null;
+
 export interface WorkerPool<Request, Answer> {
   /**
    * Runs one request in a thread, or waits for one. Rejects with an error of the message, `code` and `errno` that the program
@@ -56,7 +59,7 @@ class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
 
   async close(): Promise<void> {
     await Promise.allSettled(this.#running);
-    await Promise.all(this.#idle.splice(0).map((worker) => worker.terminate()));
+    await Promise.all(this.#idle.splice(0).map(end));
   }
 
   #next(): void {
@@ -101,4 +104,11 @@ class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
     task?.reject(new Error(`a thread of ${this.#program.pathname} ended`, { cause: failure }));
     this.#next();
   }
+}
+
+async function end(worker: Worker): Promise<void> {
+  const ended = once(worker, "exit");
+  worker.ref();
+  worker.postMessage(endOfWork);
+  await ended;
 }

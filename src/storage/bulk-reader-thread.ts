@@ -3,8 +3,10 @@ import { createHash } from "node:crypto";
 import { readSync } from "node:fs";
 import { parentPort } from "node:worker_threads";
 import { unreachable } from "../base/assert.ts";
-import type { WorkerAnswer } from "../base/worker-pool.ts";
+import { endOfWork, type WorkerAnswer } from "../base/worker-pool.ts";
 import { alignedBuffer, startReading } from "../native/file-calls.ts";
+import { openReadQueue } from "../native/read-queue.ts";
+import type { Extent } from "./backend.ts";
 import { chunkBytesMax, chunksOf } from "./positioned-io.ts";
 
 /** Offset and length of each extent in turn. */
@@ -38,13 +40,42 @@ export type BulkAnswer = string | CompareAnswer;
 /** Aligned, for reads past the page cache. */
 const [buffer, otherBuffer] = [alignedBuffer(chunkBytesMax), alignedBuffer(chunkBytesMax)];
 
+/** Pieces that wait for the disk together; without such a queue they are read one after the other. */
+const piecesMax = 128;
+const queue = openReadQueue(piecesMax);
+
 function digest({ fd, extents }: DigestRequest): string {
   const hash = createHash("sha256");
-  for (const { offset, length } of chunksIn(extents)) {
-    fill(buffer, { fd, sizeBytes: Number.POSITIVE_INFINITY }, offset, length);
-    hash.update(buffer.subarray(0, length));
-  }
+  for (const pieces of batchesIn(extents)) hash.update(readPieces(fd, pieces));
   return hash.digest("hex");
+}
+
+/** Pieces of the extents, in order, as many at a time as the queue and the buffer hold. */
+function* batchesIn(extents: Float64Array): Generator<readonly Extent[]> {
+  let batch: Extent[] = [];
+  let bytes = 0;
+  for (const piece of chunksIn(extents)) {
+    if (batch.length === piecesMax || bytes + piece.length > chunkBytesMax) {
+      yield batch;
+      [batch, bytes] = [[], 0];
+    }
+    batch.push(piece);
+    bytes += piece.length;
+  }
+  if (batch.length > 0) yield batch;
+}
+
+/** What the pieces hold, one after the other. */
+function readPieces(fd: number, pieces: readonly Extent[]): Buffer {
+  const got = queue?.read(fd, pieces, buffer);
+  let bytes = 0;
+  for (const [at, { offset, length }] of pieces.entries()) {
+    const done = got?.[at] ?? 0;
+    // What came short is asked for by itself, which tells why.
+    if (done < length) readInto(buffer.subarray(bytes + done, bytes + length), fd, offset + done);
+    bytes += length;
+  }
+  return buffer.subarray(0, bytes);
 }
 
 function compare({ base, next, blockBytes, extents }: CompareRequest): CompareAnswer {
@@ -78,17 +109,25 @@ function* chunksIn(extents: Float64Array) {
 
 function fill(into: Buffer, { fd, sizeBytes }: ComparedFile, offset: number, length: number): void {
   const present = Math.max(0, Math.min(length, sizeBytes - offset));
-  for (let done = 0; done < present; ) {
-    const read = readSync(fd, into, done, present - done, offset + done);
-    if (read === 0) {
-      throw Object.assign(new Error(`the image ends before byte ${offset + present}`), { code: "ENODATA" });
-    }
-    done += read;
-  }
+  readInto(into.subarray(0, present), fd, offset);
   into.fill(0, present, length);
 }
 
-parentPort?.on("message", (request: BulkRequest) => parentPort?.postMessage(answer(request)));
+function readInto(into: Buffer, fd: number, offset: number): void {
+  for (let done = 0; done < into.length; ) {
+    const read = readSync(fd, into, done, into.length - done, offset + done);
+    if (read === 0) {
+      throw Object.assign(new Error(`the image ends before byte ${offset + into.length}`), { code: "ENODATA" });
+    }
+    done += read;
+  }
+}
+
+parentPort?.on("message", (request: BulkRequest | typeof endOfWork) => {
+  if (request !== endOfWork) return parentPort?.postMessage(answer(request));
+  queue?.close();
+  parentPort?.close();
+});
 
 function answer(request: BulkRequest): WorkerAnswer<BulkAnswer> {
   try {
