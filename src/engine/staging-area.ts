@@ -16,7 +16,7 @@ import { type Core, closeLanes } from "./core.ts";
 import { plannedBase, releaseOriginal } from "./lineage.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
-import { basePoint, markLost, pointsOf } from "./points.ts";
+import { basePoint, markLost, type PointRow, pointsOf } from "./points.ts";
 import type { Caller } from "./sources.ts";
 import { StagingSession, type StoredUnit } from "./staging-session.ts";
 import type { Terms } from "./terms.ts";
@@ -56,6 +56,13 @@ export class StagingArea {
     const isSealed = this.migrated.vote(row.uid) !== undefined;
     if (!isSealed && !this.plans.sharesBaseFile(row.uid, header)) await this.openSession(row, staging, header);
     return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
+  }
+
+  /** A term has begun: staging that its plan is likely to need can be made while the source still plans. */
+  expect(row: MigratedRow): void {
+    if (this.migrated.staging(row.uid) !== undefined) return;
+    const base = likelyBase(pointsOf(this.core.journal, row.uid));
+    if (base !== undefined) this.core.storage.stageSoon(row.uid, basePoint(base));
   }
 
   /** Throws `Unsupported` for a transport that this agent does not serve. */
@@ -263,6 +270,15 @@ export class StagingArea {
     });
     this.migrated.published(row.uid);
   }
+}
+
+/**
+ * What the next plan for a copy with these points most likely starts from: the newest. Where that one came without changes,
+ * and so without a file of its own, the next one may as well, and none is named.
+ */
+export function likelyBase(points: readonly PointRow[]): PointRow | undefined {
+  const newest = points.findLast(({ state }) => state === "sealed");
+  return newest?.file === newest?.pointId ? newest : undefined;
 }
 
 function trustKey(staging: StagingRow): string {

@@ -181,6 +181,7 @@ export class Target {
       // Whoever comes next, it helps to know what became of the last group point.
       if (before !== undefined && this.migrated.vote(before.uid) !== undefined) this.votes.settleSoon(before);
       const row = await this.terms.claim(caller, claim, (uid) => this.staging.endSession(uid));
+      this.staging.expect(row);
       // Another job's freeze ended here without an abort of its own.
       if (before?.frozenSince != null && row.frozenSince === null) this.decisions.thawed(row.uid);
       else this.migrated.published(row.uid);

@@ -14,9 +14,11 @@ import {
   extentSizeHint,
   fiemap,
   freezeFileSystem,
+  giveName,
   hasReadLease,
   isImmutable,
   loopBacking,
+  namelessFlags,
   openDirectFlags,
   punchHole,
   releaseLease,
@@ -77,6 +79,22 @@ test("a call that fails says which, and why, also from the pool", async () => {
   expect(() => dropCache(notOpen, 0, 0)).toThrow(/EBADF/);
   expect(() => startReading(notOpen, 0, 0)).toThrow(/EBADF/);
   expect(() => seek(notOpen, 0, "data")).toThrow(/EBADF/);
+});
+
+test("a file without a name gets one that is free, and goes when it has none", async () => {
+  const path = join(folder, "named");
+  const image = await fs.open(folder, namelessFlags, 0o600);
+  await image.write(Buffer.alloc(block, 7), 0, block, 0);
+  const before = await fs.readdir(folder);
+  giveName(image.fd, path);
+  expect((await fs.readdir(folder)).sort()).toEqual([...before, "named"].sort());
+  expect((await fs.readFile(path)).equals(Buffer.alloc(block, 7))).toBe(true);
+  const other = await fs.open(folder, namelessFlags, 0o600);
+  expect(await errnoIn(() => giveName(other.fd, path))).toBe("EEXIST");
+  expect(await errnoIn(() => giveName(-1, join(folder, "nothing")))).toBe("ENOENT");
+  await image.close();
+  await other.close();
+  expect(await fs.readdir(folder)).toHaveLength(before.length + 1);
 });
 
 test("each of many calls at once in the pool gets its own errno", async () => {

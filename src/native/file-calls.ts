@@ -14,6 +14,7 @@ const fcntlNumber = libc.func("fcntl", "int", ["int", "int", "int"]);
 const lseek = libc.func("lseek", "int64_t", ["int", "int64_t", "int"]);
 const syncfs = libc.func("syncfs", "int", ["int"]);
 const syncFileRange = libc.func("sync_file_range", "int", ["int", "int64_t", "int64_t", "uint"]);
+const linkat = libc.func("linkat", "int", ["int", "str", "int", "str", "int"]);
 const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64_t", "int"]);
 
 // ---- FIEMAP -------------------------------------------------------------------------------------------------------
@@ -258,6 +259,17 @@ export function hasReadLease(fd: number): boolean {
 
 export function releaseLease(fd: number): void {
   checked("fcntl F_SETLEASE", fcntlNumber(fd, setLease, noLease));
+}
+
+// ---- Files without a name -----------------------------------------------------------------------------------------
+
+/** Flags to open a folder with for a new file in it that has no name, and is gone once it is closed (O_TMPFILE). */
+export const namelessFlags = 0o20000000 | fsConstants.O_DIRECTORY | fsConstants.O_RDWR;
+
+/** Gives a file that was opened without a name one in the same file system. Throws EEXIST rather than replace another. */
+export function giveName(fd: number, path: string): void {
+  const [here, followed] = [-100, 0x400];
+  checked("linkat", linkat(here, `/proc/self/fd/${fd}`, here, path, followed));
 }
 
 // ---- Direct reads -------------------------------------------------------------------------------------------------

@@ -143,6 +143,11 @@ export interface StorageBackend {
   allocated(volume: string, point: SealedPoint, signal?: AbortSignal): Promise<Changes>;
   openPoint(volume: string, point: SealedPoint): Promise<PointReader>;
   /**
+   * A hint that {@link stage} may soon be asked for on this base: where that takes long, it is begun. Nothing of it can be
+   * seen, it takes no room to speak of, and if it is not used within a minute it is forgotten.
+   */
+  stageSoon(volume: string, base: BasePoint): void;
+  /**
    * Makes the image that will become `point`: a clone of `base`, or empty; sized to `sizeBytes` (truncated up). What an
    * earlier try left under that name is removed first. Durable (file and directory) on return.
    */

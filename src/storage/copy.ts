@@ -17,6 +17,7 @@ export function copyMechanism(folderId: string, reader: BulkReader): Mechanism {
   return {
     kind: "copy",
     restsOnFreeze: true,
+    sharesBlocks: false,
     wantsImmutable: false,
     fsUuid: () => folderId,
     prepareLive: () => undefined,

@@ -14,11 +14,21 @@ import {
 import type { BulkReader } from "./bulk-reader.ts";
 import { attempt } from "./failures.ts";
 import { Freezer } from "./freezer.ts";
-import { buildImage, identityOf, imageState, openImage, removeImage, sealImage, verifyIdentity } from "./image-file.ts";
+import {
+  adoptImage,
+  buildImage,
+  identityOf,
+  imageState,
+  openImage,
+  removeImage,
+  sealImage,
+  verifyIdentity,
+} from "./image-file.ts";
 import { listImages, quarantineImage, removeEmptyVolume } from "./inventory.ts";
 import type { Layout } from "./layout.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
 import { readWhole, requireWithin } from "./positioned-io.ts";
+import { SpareClones } from "./spare-clones.ts";
 import { type StagingRegister, stagingRegister } from "./staging.ts";
 
 interface Parts {
@@ -26,6 +36,7 @@ interface Parts {
   readonly mechanism: Mechanism;
   readonly clock: Clock;
   readonly stagings: StagingRegister;
+  readonly spares: SpareClones;
   readonly freezer: Freezer;
 }
 
@@ -37,7 +48,8 @@ export async function fileBackend(
 ): Promise<StorageBackend> {
   const freezer = new Freezer(layout, clock);
   await attempt("thaw what an earlier process left frozen", () => freezer.recover());
-  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister(reader), freezer };
+  const spares = new SpareClones(clock);
+  const parts: Parts = { layout, mechanism, clock, stagings: stagingRegister(reader), spares, freezer };
   return {
     kind: mechanism.kind,
     ...volumeMethods(parts),
@@ -52,6 +64,7 @@ export async function fileBackend(
     async close() {
       await freezer.close();
       await parts.stagings.closeAll();
+      await spares.close();
       await reader.close();
     },
   };
@@ -169,29 +182,52 @@ async function snapshot(parts: Parts, volume: string, point: string): Promise<Se
   return { identity: await seal(parts, volume, point), stallMs, ...(restsOnFreeze && { restsOnFreeze }) };
 }
 
-type StagingMethods = Pick<StorageBackend, "stage" | "openStaging" | "seal">;
+type StagingMethods = Pick<StorageBackend, "stageSoon" | "stage" | "openStaging" | "seal">;
 
 function stagingMethods(parts: Parts): StagingMethods {
-  const { layout, mechanism, stagings } = parts;
+  const { layout, mechanism, stagings, spares } = parts;
   return {
+    stageSoon(volume, base) {
+      if (!mechanism.sharesBlocks) return;
+      const fill = (image: fs.FileHandle) =>
+        withPoint(parts, base.volume ?? volume, base, (open) => beginStaging(mechanism, image, open));
+      spares.make(volume, base, layout.points(volume), fill);
+    },
     async stage(volume, point, base, sizeBytes) {
       requireSize(point, sizeBytes);
       const baseBytes = base?.identity.sizeBytes ?? 0;
       if (sizeBytes < baseBytes) throw shrinkRefused(point, sizeBytes, baseBytes);
-      await stagings.closeAll(layout.point(volume, point));
+      const path = layout.point(volume, point);
+      await stagings.closeAll(path);
       const build = (open?: OpenPoint) =>
-        buildImage(layout.point(volume, point), "writable", async (image) => {
-          mechanism.prepareStaging(image);
-          if (open !== undefined) await mechanism.duplicate(open.image, image);
+        buildImage(path, "writable", async (image) => {
+          await beginStaging(mechanism, image, open);
           await image.truncate(sizeBytes);
         });
-      await attempt(`stage point ${point} of ${volume}`, () =>
-        base === undefined ? build() : withPoint(parts, base.volume ?? volume, base, build),
-      );
+      await attempt(`stage point ${point} of ${volume}`, async () => {
+        const spare = await spares.take(volume, base);
+        if (spare !== undefined) await adoptSpare(path, spare, sizeBytes);
+        else if (base === undefined) await build();
+        else await withPoint(parts, base.volume ?? volume, base, build);
+      });
     },
     openStaging: (volume, point, sizeBytes) => openStaging(parts, { volume, point, sizeBytes }),
     seal: (volume, point) => seal(parts, volume, point),
   };
+}
+
+async function beginStaging(mechanism: Mechanism, image: fs.FileHandle, base: OpenPoint | undefined): Promise<void> {
+  mechanism.prepareStaging(image);
+  if (base !== undefined) await mechanism.duplicate(base.image, image);
+}
+
+async function adoptSpare(path: string, spare: fs.FileHandle, sizeBytes: number): Promise<void> {
+  try {
+    await spare.truncate(sizeBytes);
+    await adoptImage(path, spare);
+  } finally {
+    await spare.close();
+  }
 }
 
 async function openStaging({ layout, stagings }: Parts, at: { volume: string; point: string; sizeBytes: number }) {

@@ -12,7 +12,7 @@ import * as fs from "node:fs/promises";
 import { dirname } from "node:path";
 import { errnoOf } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { isImmutable, setImmutable } from "../native/file-calls.ts";
+import { giveName, isImmutable, setImmutable } from "../native/file-calls.ts";
 import type { SealedIdentity } from "./backend.ts";
 import { unlessErrno } from "./failures.ts";
 import { ensureFolder, syncFolder } from "./layout.ts";
@@ -58,6 +58,21 @@ export async function buildImage(
     throw error;
   } finally {
     await image.close();
+  }
+}
+
+/** Makes a complete file that has no name an image to be written to; what stands under the name already is removed first. */
+export async function adoptImage(path: string, image: fs.FileHandle): Promise<void> {
+  await removeImage(path);
+  await ensureFolder(dirname(path));
+  await image.chmod(modes.writable);
+  await image.sync();
+  giveName(image.fd, path);
+  try {
+    await syncFolder(dirname(path));
+  } catch (error) {
+    await removeImage(path);
+    throw error;
   }
 }
 

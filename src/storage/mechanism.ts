@@ -21,6 +21,8 @@ export interface Mechanism {
   readonly kind: StorageBackend["kind"];
   /** Whether content duplicated while the volume was frozen is of one moment only if it stayed so. */
   readonly restsOnFreeze: boolean;
+  /** Whether a duplicate shares the blocks of its source, and takes no room of its own until it is written to. */
+  readonly sharesBlocks: boolean;
   /** Whether sealed files get the immutable attribute where that is allowed. */
   readonly wantsImmutable: boolean;
   /** Identifies the file system that holds an open file, the same after a remount. */

@@ -19,6 +19,7 @@ export function reflinkMechanism(clock: Clock, reader: BulkReader): Mechanism {
   return {
     kind: "reflink",
     restsOnFreeze: false,
+    sharesBlocks: true,
     wantsImmutable: true,
     fsUuid,
     prepareLive: (image) => hint(() => setExtentSizeHint(image.fd, liveExtentBytes)),

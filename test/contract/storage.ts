@@ -694,9 +694,61 @@ function stagings(it: It): void {
     expect((await found("vol", "s"))?.allocatedBytes).toBeLessThan(mebibyte);
   });
 
+  it("that was told of beforehand is the same", async () => {
+    await makeVolume();
+    const base = await snap("vol", "base");
+    const before = await backend.list();
+    backend.stageSoon("vol", base);
+    backend.stageSoon("vol", base);
+    expect(await backend.list()).toEqual(before);
+    await leaveUnfinished(pathOf("vol", "s"));
+    const staging = await staged("s", base, 2 * size);
+    const expected = Buffer.concat([await contentOf("vol", base), Buffer.alloc(size)]);
+    expect((await stagedContent(staging)).equals(expected)).toBe(true);
+    await staging.write(0, filled(blockBytes, 9));
+    await staging.close();
+    await backend.seal("vol", "s");
+    expect((await contentOf("vol", base)).equals(expected.subarray(0, size))).toBe(true);
+  });
+
+  it("that was told of beforehand on one base is made of another one as well, or of none", async () => {
+    await makeVolume();
+    const [base, other] = [await snap("vol", "base"), await snap("vol", "other")];
+    await writeLive("vol", 0, filled(blockBytes, 9));
+    const newer = await snap("vol", "newer");
+    for (const told of [base, other]) {
+      backend.stageSoon("vol", told);
+      const staging = await staged("s", newer);
+      expect((await stagedContent(staging)).equals(await contentOf("vol", newer))).toBe(true);
+    }
+    backend.stageSoon("vol", base);
+    expect((await stagedContent(await staged())).equals(Buffer.alloc(size))).toBe(true);
+  });
+
+  it("that was told of beforehand on a base that is gone is refused as any other", async () => {
+    await makeVolume();
+    const base = await snap("vol", "base");
+    await backend.deletePoint("vol", "base");
+    backend.stageSoon("vol", base);
+    await refused("PointGone", backend.stage("vol", "s", base, size));
+    expect(await backend.list()).toHaveLength(1);
+  });
+
+  it("that was told of beforehand, and never made, leaves nothing behind", async () => {
+    await makeVolume();
+    const base = await snap("vol", "base");
+    const before = await backend.list();
+    backend.stageSoon("vol", base);
+    await backend.close();
+    backend = await openBackend({ kind: ground.kind, root });
+    expect(await backend.list()).toEqual(before);
+  });
+
   it("never shrinks its base", async () => {
     await makeVolume();
     const base = await snap("vol", "base");
+    await refused("BadRequest", backend.stage("vol", "s", base, size - blockBytes));
+    backend.stageSoon("vol", base);
     await refused("BadRequest", backend.stage("vol", "s", base, size - blockBytes));
     expect(await found("vol", "s")).toBeUndefined();
   });

@@ -202,7 +202,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
   return agent;
 }
 
-const unobserved = new Set(["kind", "livePath", "close", "fd", "sizeBytes", "then"]);
+const unobserved = new Set(["kind", "livePath", "stageSoon", "close", "fd", "sizeBytes", "then"]);
 
 /** The same storage, with a word before and after each call; the staging images and readers it opens are observed too. */
 function observed<T extends object>(

@@ -82,6 +82,8 @@ class MemoryStorage {
       changed: (volume, base, next, signal) => this.changed(volume, { base, next, signal }),
       allocated: (volume, point, signal) => this.allocated(volume, point, signal),
       openPoint: (volume, point) => this.openPoint(volume, point),
+      // Memory is cloned at once.
+      stageSoon: () => undefined,
       stage: (volume, point, base, sizeBytes) => this.stage({ volume, point }, base, sizeBytes),
       openStaging: (volume, point, sizeBytes) => this.openStaging({ volume, point }, sizeBytes),
       seal: (volume, point) => this.seal({ volume, point }),
