@@ -53,8 +53,9 @@ async function run(root: string, extents: number): Promise<MicroMeasurement> {
   const times: number[] = [];
   for (let repeat = 0; repeat < repeats; repeat++) {
     const begin = performance.now();
-    const { extents: found } = await storage.changed(volume, base, next);
+    const { extents } = await storage.changed(volume, base, next);
     times.push(performance.now() - begin);
+    const found = [...extents];
     if (found.length !== changedBlocks) throw new Error(`${found.length} extents were told, not ${changedBlocks}`);
   }
   const growthMiB = Math.max(0, (residentMiB(pid, "peak") ?? 0) - idleMiB);
@@ -77,9 +78,9 @@ async function extentsOf(path: string): Promise<number> {
     let count = 0;
     for (let offset = 0; offset < size; ) {
       const found = await fiemap(image.fd, { offset, length: size - offset });
-      const last = found.at(-1);
+      const last = found.at(found.count - 1);
       if (last === undefined) break;
-      count += found.length;
+      count += found.count;
       offset = last.logical + last.length;
     }
     return count;

@@ -1,5 +1,6 @@
-#!/usr/bin/env node
-// The one program: an agent, the tools for trust between clusters, and what a person asks an agent.
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --disable-warning=ExperimentalWarning
+// The one program: an agent, the tools for trust between clusters, and what a person asks an agent. The C library gives each of
+// an agent's many threads an arena of its own unless told otherwise, none of which gives back what it once took.
 import { Command, CommanderError } from "commander";
 import { addAgentCommand } from "./agent-command.ts";
 import { exitCodes, reportFailure } from "./failure.ts";

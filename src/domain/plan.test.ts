@@ -17,7 +17,7 @@ import {
 } from "./plan.ts";
 
 const block = 4096;
-type Input = Parameters<typeof planUnits>[0]["extents"][number];
+type Input = Parameters<typeof planUnits>[0]["extents"] extends Iterable<infer Extent> ? Extent : never;
 
 /** "d0+2 h5+1": data in blocks 0 and 1, a hole in block 5. */
 function extents(notation: string): Input[] {

@@ -49,7 +49,7 @@ interface InputExtent {
  * and are never cut.
  */
 export function planUnits(
-  input: PlanIdentity & { readonly extents: readonly InputExtent[] },
+  input: PlanIdentity & { readonly extents: Iterable<InputExtent> },
   limits: UnitLimits = defaultLimits,
 ): Plan {
   assert(limits.unitExtentsMax >= 1, "a unit of no extents");
@@ -61,21 +61,21 @@ export function planUnits(
   return { units, bytesData, bytesPunched, digest: hex };
 }
 
-function mergedExtents(extents: readonly InputExtent[], sizeBytes: number): PlannedExtent[] {
-  const merged: PlannedExtent[] = [];
+function* mergedExtents(extents: Iterable<InputExtent>, sizeBytes: number): Generator<PlannedExtent> {
+  let last: PlannedExtent | undefined;
   let end = 0;
   for (const { offset, length, kind } of extents) {
     assert(isPlaced(offset, length, end, sizeBytes), `extent ${offset}+${length} after ${end} of ${sizeBytes} bytes`);
     const data = kind === "data" ? 1 : 0;
-    const last = merged.at(-1);
     if (last !== undefined && end === offset && last[2] === data) {
-      merged[merged.length - 1] = [last[0], last[1] + length, data];
+      last = [last[0], last[1] + length, data];
     } else {
-      merged.push([offset, length, data]);
+      if (last !== undefined) yield last;
+      last = [offset, length, data];
     }
     end = offset + length;
   }
-  return merged;
+  if (last !== undefined) yield last;
 }
 
 /** Whether the extent is aligned, not empty, and lies in [from, sizeBytes). */
@@ -84,7 +84,7 @@ function isPlaced(offset: number, length: number, from: number, sizeBytes: numbe
   return isAligned && length > 0 && offset >= from && offset + length <= sizeBytes;
 }
 
-function cutIntoUnits(extents: readonly PlannedExtent[], limits: UnitLimits): Unit[] {
+function cutIntoUnits(extents: Iterable<PlannedExtent>, limits: UnitLimits): Unit[] {
   const units: Unit[] = [];
   let unit: PlannedExtent[] = [];
   let roomBytes = limits.unitBytesMax;

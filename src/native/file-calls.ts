@@ -5,7 +5,7 @@ import { constants as fsConstants } from "node:fs";
 import koffi from "koffi";
 import { errnoOf, systemError } from "../base/system-error.ts";
 import { checked, inPool, libc } from "./libc.ts";
-import { extentFlags, type ReportedExtent } from "./reported-extent.ts";
+import { ExtentReport } from "./reported-extent.ts";
 
 const ioctlPointer = libc.func("ioctl", "int", ["int", "ulong", "void *"]);
 const ioctlNumber = libc.func("ioctl", "int", ["int", "ulong", "int"]);
@@ -32,7 +32,7 @@ const fiemapExtentBytes = 56;
 export async function fiemap(
   fd: number,
   { offset, length, extentsMax = extentsPerCallMax }: { offset: number; length: number; extentsMax?: number },
-): Promise<ReportedExtent[]> {
+): Promise<ExtentReport> {
   // Not of Node's pool of small buffers, whose parts begin anywhere: it is read as words below.
   const buffer = Buffer.from(new ArrayBuffer(fiemapHeadBytes + fiemapExtentBytes * extentsMax));
   buffer.writeBigUInt64LE(BigInt(offset), 0);
@@ -40,26 +40,7 @@ export async function fiemap(
   buffer.writeUInt32LE(0x1, 16); // FIEMAP_FLAG_SYNC
   buffer.writeUInt32LE(extentsMax, 24);
   await inPool("ioctl FIEMAP", ioctlPointer, [fd, 0xc020660b, buffer]);
-  const mapped = buffer.readUInt32LE(20);
-  const words = new Uint32Array(buffer.buffer, buffer.byteOffset, buffer.length / 4);
-  const extents = new Array<ReportedExtent>(mapped);
-  for (let index = 0; index < mapped; index++) {
-    extents[index] = decodeExtent(words, (fiemapHeadBytes + fiemapExtentBytes * index) / 4);
-  }
-  return extents;
-}
-
-/** In halves of 32 bits, lower one first: a tenth of the time that BigInts take. */
-function decodeExtent(words: Uint32Array, at: number): ReportedExtent {
-  const physical = wholeAt(words, at + 2);
-  // A place that a JavaScript number cannot hold exactly could be taken for its neighbour: then it counts as unknown.
-  const isExact = physical <= Number.MAX_SAFE_INTEGER;
-  const flags = (words[at + 10] as number) | (isExact ? 0 : extentFlags.unknown);
-  return { logical: wholeAt(words, at), physical, length: wholeAt(words, at + 4), flags };
-}
-
-function wholeAt(words: Uint32Array, at: number): number {
-  return (words[at] as number) + (words[at + 1] as number) * 2 ** 32;
+  return new ExtentReport(new Uint32Array(buffer.buffer, fiemapHeadBytes), buffer.readUInt32LE(20));
 }
 
 // ---- Sharing, holes, and data -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ export type ChangeMode =
 export interface Changes {
   readonly mode: ChangeMode;
   /** In ascending order, merged, not overlapping, within the new point's size. */
-  readonly extents: readonly ChangedExtent[];
+  readonly extents: Iterable<ChangedExtent>;
 }
 
 export interface Sealed {

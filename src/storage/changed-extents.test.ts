@@ -1,6 +1,7 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import type { Clock } from "../base/clock.ts";
+import { ExtentReport } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent } from "./backend.ts";
 import { allocatedByMap, changesByMaps, type Mapper, withHolesBetween } from "./changed-extents.ts";
 import { clipRuns, type MappedRun } from "./extent-diff.ts";
@@ -24,8 +25,8 @@ function mapper(texts: readonly string[], reach = Number.POSITIVE_INFINITY): Map
   };
 }
 
-function show(extents: readonly ChangedExtent[]): string {
-  return extents
+function show(extents: Iterable<ChangedExtent>): string {
+  return [...extents]
     .map((extent) => `${extent.kind} ${extent.offset / blockBytes}+${extent.length / blockBytes}`)
     .join(", ");
 }
@@ -81,6 +82,37 @@ test("a base that never rests gives everything the next point has, and holes, af
   expect(clock.waitsMs).toEqual([10, 20, 40, 80, 160, 320]);
 });
 
+/** As from a file: answers as {@link mapper}, with the report behind it. */
+function reporting(texts: readonly string[], reach?: number): Mapper {
+  const answer = mapper(texts, reach);
+  return async (start, end) => {
+    const part = await answer(start, end);
+    const words = part.runs.flatMap(({ offset, length, physical = 0 }) => [
+      ...[offset, 0, physical, 0, length, 0],
+      ...Array<number>(8).fill(0),
+    ]);
+    return { ...part, report: new ExtentReport(Uint32Array.from(words), part.runs.length) };
+  };
+}
+
+test("a base reported twice alike has not moved; one that gained or lost a block in between has", async () => {
+  const clock = fakeClock();
+  expect(await compare(reporting(["abcd"], 3), reporting(["axcd"], 2), 4, clock)).toBe("data 1+1");
+  expect(clock.waitsMs).toEqual([]);
+  for (const moving of [
+    ["abcd", "ab.d", "abcd"],
+    ["ab.d", "abcd", "ab.d"],
+    ["abcd", "abc.", "abcd"],
+    ["abc.", "abcd", "abc."],
+    ["....", "...d", "...."],
+    ["a...", "....", "a..."],
+  ]) {
+    const before = clock.waitsMs.length;
+    await compare(reporting(moving), reporting(["axcd"]), 4, clock);
+    expect(clock.waitsMs.length).toBe(before + 1);
+  }
+});
+
 test("the size of the windows does not change the answer", async () => {
   const text = fc.array(fc.constantFrom(..."abcdef.."), { maxLength: 20 }).map((places) => places.join(""));
   const reach = fc.integer({ min: 1, max: 7 });
@@ -89,6 +121,7 @@ test("the size of the windows does not change the answer", async () => {
       const blocks = next.length;
       const inOne = await compare(mapper([base]), mapper([next]), blocks);
       expect(await compare(mapper([base], reachOfBase), mapper([next], reachOfNext), blocks)).toBe(inOne);
+      expect(await compare(reporting([base], reachOfBase), reporting([next], reachOfNext), blocks)).toBe(inOne);
     }),
   );
 });

@@ -5,13 +5,16 @@
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import { extentsPerCallMax, fiemap } from "../native/file-calls.ts";
+import type { ExtentReport } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent, type Changes } from "./backend.ts";
-import { changeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
+import { ChangeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
 
 /** A part of a file's map: all its runs within [the start asked for, `end`). */
 export interface MapPart {
   readonly runs: readonly MappedRun[];
   readonly end: number;
+  /** What the runs were made of, if it is at hand. */
+  readonly report?: ExtentReport;
 }
 
 /** Maps a file from `start`, as far towards `end` as one call reaches, at least one block. Always asks anew. */
@@ -20,13 +23,32 @@ export type Mapper = (start: number, end: number) => Promise<MapPart>;
 /** The map of an open file as the file system tells it at the moment of each call. */
 export function fileMapper(fd: number, rules: Rules = "sound", extentsMax = extentsPerCallMax): Mapper {
   return async (start, end) => {
-    const reported = await fiemap(fd, { offset: start, length: end - start, extentsMax });
-    const last = reported.at(-1);
-    const isCut = reported.length === extentsMax && last !== undefined;
+    const report = await fiemap(fd, { offset: start, length: end - start, extentsMax });
+    const last = report.at(report.count - 1);
+    const isCut = report.count === extentsMax && last !== undefined;
     const reached = isCut ? Math.min(end, floorBlock(last.logical + last.length)) : end;
     assert(reached > start, `a map of ${extentsMax} extents at ${start} covers no whole block`);
-    return { runs: runsOf(reported, { start, end: reached }, rules), end: reached };
+    return new ReportedPart(report, { start, end: reached }, rules);
   };
+}
+
+/** Makes runs when they are asked for: most maps that are taken a second time say the same as the first time. */
+class ReportedPart implements MapPart {
+  readonly report: ExtentReport;
+  readonly end: number;
+  readonly #start: number;
+  readonly #rules: Rules;
+
+  constructor(report: ExtentReport, { start, end }: { start: number; end: number }, rules: Rules) {
+    this.report = report;
+    this.end = end;
+    this.#start = start;
+    this.#rules = rules;
+  }
+
+  get runs(): MappedRun[] {
+    return runsOf(this.report, { start: this.#start, end: this.end }, this.#rules);
+  }
 }
 
 export interface MapComparison {
@@ -48,7 +70,7 @@ const firstWaitMs = 10;
  */
 export async function changesByMaps(comparison: MapComparison): Promise<Changes> {
   const { next, baseBytes, nextBytes, signal } = comparison;
-  const changes = changeList();
+  const changes = new ChangeList();
   for (let start = 0; start < nextBytes; ) {
     const part = await comparePart(comparison, start);
     if (part === undefined) {
@@ -59,7 +81,7 @@ export async function changesByMaps(comparison: MapComparison): Promise<Changes>
     for (const { kind, offset, length } of part.extents) changes.add(kind, offset, offset + length);
     start = part.end;
   }
-  return { mode: { kind: "delta", unshared: false }, extents: changes.extents };
+  return { mode: { kind: "delta", unshared: false }, extents: changes };
 }
 
 async function comparePart(comparison: MapComparison, start: number) {
@@ -80,10 +102,17 @@ async function compareOnce({ base, next, baseBytes, nextBytes }: MapComparison, 
   const baseRuns = clipRuns(before.runs, window);
   // The base had each of these places before and after the next point's were read, so it had them then: equal places
   // held one content at one moment, and sealed content stays.
-  if (!sameRuns(baseRuns, clipRuns(after.runs, window))) return undefined;
+  if (!isSameReport(before, after) && !sameRuns(baseRuns, clipRuns(after.runs, window))) return undefined;
   // What a file system keeps past the base's end is nothing the base holds.
   const inBase = clipRuns(baseRuns, { start, end: baseBytes });
   return { extents: diffRuns(inBase, clipRuns(middle.runs, window)), end: window.end };
+}
+
+/** Whether the later map of the same start, which ends where the window does, was reported word by word as the earlier one. */
+function isSameReport(before: MapPart, after: MapPart): boolean {
+  if (before.report === undefined || after.report?.isStartOf(before.report) !== true) return false;
+  const next = before.report.at(after.report.count);
+  return next === undefined || next.logical >= after.end;
 }
 
 /** Everything allocated in a file of `sizeBytes`, as data. */
@@ -91,20 +120,20 @@ export async function allocatedByMap(
   map: Mapper,
   sizeBytes: number,
   signal: AbortSignal | undefined,
-): Promise<ChangedExtent[]> {
-  const changes = changeList();
+): Promise<ChangeList> {
+  const changes = new ChangeList();
   for (let start = 0; start < sizeBytes; ) {
     signal?.throwIfAborted();
     const part = await map(start, sizeBytes);
     for (const { offset, length } of part.runs) changes.add("data", offset, offset + length);
     start = part.end;
   }
-  return changes.extents;
+  return changes;
 }
 
 /** Adds what lies between `data` extents as holes, up to `sizeBytes`. */
-export function withHolesBetween(data: readonly ChangedExtent[], sizeBytes: number): ChangedExtent[] {
-  const changes = changeList();
+export function withHolesBetween(data: Iterable<ChangedExtent>, sizeBytes: number): ChangeList {
+  const changes = new ChangeList();
   let at = 0;
   for (const { offset, length } of data) {
     changes.add("hole", at, Math.min(offset, sizeBytes));
@@ -112,7 +141,7 @@ export function withHolesBetween(data: readonly ChangedExtent[], sizeBytes: numb
     at = offset + length;
   }
   changes.add("hole", at, sizeBytes);
-  return changes.extents;
+  return changes;
 }
 
 function floorBlock(offset: number): number {

@@ -8,7 +8,7 @@ import { hasReadLease, releaseLease, seek, takeReadLease } from "../native/file-
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
 import type { BulkReader } from "./bulk-reader.ts";
 import { differingBlocks } from "./differing-blocks.ts";
-import { changeList, diffRuns } from "./extent-diff.ts";
+import { ChangeList, diffRuns } from "./extent-diff.ts";
 import type { Held, Mechanism, OpenPoint } from "./mechanism.ts";
 import { chunkBytesMax, chunksOf, readWhole, writeWhole } from "./positioned-io.ts";
 
@@ -87,7 +87,7 @@ async function copySparse(source: FileHandle, target: FileHandle, checkpoint?: (
 
 /** The ranges that hold data, in whole blocks, in order; all the rest is holes. */
 export function dataOf(fd: number, sizeBytes: number): Extent[] {
-  const changes = changeList();
+  const changes = new ChangeList();
   for (let at = 0; at < sizeBytes; ) {
     const start = seek(fd, at, "data");
     if (start === undefined || start >= sizeBytes) break;
@@ -96,7 +96,7 @@ export function dataOf(fd: number, sizeBytes: number): Extent[] {
     changes.add("data", Math.max(blocks.start, at), blocks.end);
     at = blocks.end;
   }
-  return changes.extents.map(({ offset, length }) => ({ offset, length }));
+  return Array.from(changes, ({ offset, length }) => ({ offset, length }));
 }
 
 /** Candidates first, by where data lies; then, block by block, only those that really differ. */
@@ -104,7 +104,7 @@ async function compareBytes(
   reader: BulkReader,
   { base, next }: { readonly base: OpenPoint; readonly next: OpenPoint },
   signal: AbortSignal | undefined,
-): Promise<ChangedExtent[]> {
+): Promise<Iterable<ChangedExtent>> {
   const inBase = dataOf(base.image.fd, Math.min(base.sizeBytes, next.sizeBytes));
   const candidates = diffRuns(inBase, dataOf(next.image.fd, next.sizeBytes));
   return (await differingBlocks(reader, { base, next }, candidates, signal)).extents;

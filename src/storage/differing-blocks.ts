@@ -4,7 +4,7 @@
 import { blockBytes, type ChangedExtent } from "./backend.ts";
 import type { BulkReader } from "./bulk-reader.ts";
 import type { CompareAnswer } from "./bulk-reader-thread.ts";
-import { changeList } from "./extent-diff.ts";
+import { ChangeList } from "./extent-diff.ts";
 import type { OpenPoint } from "./mechanism.ts";
 import { chunksOf } from "./positioned-io.ts";
 
@@ -18,7 +18,7 @@ const aheadMax = 4;
 const unsharedBlocksMin = 16;
 
 export interface Differing {
-  readonly extents: ChangedExtent[];
+  readonly extents: ChangeList;
   /** At least half of the candidates, and not just a few, were equal: the points no longer share what they have in common. */
   readonly isUnshared: boolean;
 }
@@ -27,10 +27,10 @@ export interface Differing {
 export async function differingBlocks(
   reader: BulkReader,
   { base, next }: { readonly base: OpenPoint; readonly next: OpenPoint },
-  candidates: readonly ChangedExtent[],
+  candidates: Iterable<ChangedExtent>,
   signal: AbortSignal | undefined,
 ): Promise<Differing> {
-  const changes = changeList();
+  const changes = new ChangeList();
   let [blocks, equalBlocks] = [0, 0];
   const take = (slice: readonly ChangedExtent[], found: CompareAnswer) => {
     const compared = slice.reduce((sum, { length }) => sum + length / blockBytes, 0);
@@ -61,14 +61,14 @@ export async function differingBlocks(
     // The points are closed after this.
     await Promise.allSettled(underWay.map(({ found }) => found));
   }
-  return { extents: changes.extents, isUnshared: equalBlocks >= unsharedBlocksMin && equalBlocks * 2 >= blocks };
+  return { extents: changes, isUnshared: equalBlocks >= unsharedBlocksMin && equalBlocks * 2 >= blocks };
 }
 
 function fileOf({ image, sizeBytes }: OpenPoint) {
   return { fd: image.fd, sizeBytes };
 }
 
-function* slicesOf(candidates: readonly ChangedExtent[]): Generator<readonly ChangedExtent[]> {
+function* slicesOf(candidates: Iterable<ChangedExtent>): Generator<readonly ChangedExtent[]> {
   let slice: ChangedExtent[] = [];
   let bytes = 0;
   for (const candidate of candidates) {

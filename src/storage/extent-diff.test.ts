@@ -2,7 +2,7 @@ import { describe, expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { extentFlags, type ReportedExtent } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent } from "./backend.ts";
-import { changeList, diffRuns, type MappedRun, runsOf, sameRuns } from "./extent-diff.ts";
+import { ChangeList, diffRuns, type MappedRun, runsOf, sameRuns } from "./extent-diff.ts";
 
 // A map in one line: a letter is a block's place on disk (aB is never next to ab), "." a hole, "?" an opaque block.
 // "abc" are three blocks in a row on disk; "aa" is one place twice.
@@ -14,8 +14,10 @@ function map(text: string): MappedRun[] {
   });
 }
 
-function show(extents: readonly ChangedExtent[]): string {
-  return extents.map(({ kind, offset, length }) => `${kind} ${offset / blockBytes}+${length / blockBytes}`).join(", ");
+function show(extents: Iterable<ChangedExtent>): string {
+  return [...extents]
+    .map(({ kind, offset, length }) => `${kind} ${offset / blockBytes}+${length / blockBytes}`)
+    .join(", ");
 }
 
 describe("the difference of two maps", () => {
@@ -66,13 +68,13 @@ function cut(runs: MappedRun[], joins: boolean): MappedRun[] {
 }
 
 function naive(base: string, next: string): string {
-  const changes = changeList();
+  const changes = new ChangeList();
   for (let block = 0; block < Math.max(base.length, next.length); block++) {
     const [from, to] = [base[block] ?? ".", next[block] ?? "."];
     const isEqual = from === to && from !== "?";
     if (!isEqual) changes.add(to === "." ? "hole" : "data", block * blockBytes, (block + 1) * blockBytes);
   }
-  return show(changes.extents);
+  return show(changes);
 }
 
 describe("what the file system reports becomes runs of blocks", () => {

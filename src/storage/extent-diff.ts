@@ -30,7 +30,7 @@ export type Rules = "sound" | "loose";
  * read as zeros: holes). A block that an extent covers only in part becomes opaque.
  */
 export function runsOf(
-  reported: readonly ReportedExtent[],
+  reported: Iterable<ReportedExtent>,
   window: { start: number; end: number },
   rules: Rules = "sound",
 ): MappedRun[] {
@@ -115,7 +115,7 @@ function isSameRun(a: MappedRun, b: MappedRun | undefined): boolean {
  * base has no blocks (any more, or not yet: it may be shorter) only data is told.
  */
 export function diffRuns(base: readonly MappedRun[], next: readonly MappedRun[]): ChangedExtent[] {
-  const changes = changeList();
+  const changes = new ChangeList();
   const inBase = cursor(base);
   const inNext = cursor(next);
   let at = 0;
@@ -127,7 +127,7 @@ export function diffRuns(base: readonly MappedRun[], next: readonly MappedRun[])
     if (to.run === undefined && from.run !== undefined) changes.add("hole", at, end);
     at = end;
   }
-  return changes.extents;
+  return [...changes];
 }
 
 function isSamePlace(from: MappedRun | undefined, to: MappedRun, at: number): boolean {
@@ -152,22 +152,39 @@ function cursor(runs: readonly MappedRun[]): (offset: number) => Stretch {
   };
 }
 
-/** A list of changed extents in the making: ascending, neighbours of one kind joined. */
-export function changeList(): {
-  readonly extents: ChangedExtent[];
-  add(kind: ChangedExtent["kind"], start: number, end: number): void;
-} {
-  const extents: ChangedExtent[] = [];
-  return {
-    extents,
-    add(kind, start, end) {
-      if (start >= end) return;
-      const last = extents.at(-1);
-      const joins = last?.kind === kind && endOf(last) === start;
-      if (joins) extents[extents.length - 1] = { kind, offset: last.offset, length: end - last.offset };
-      else extents.push({ kind, offset: start, length: end - start });
-    },
-  };
+/** Changed extents in ascending order, neighbours of one kind joined: two numbers each, for there may be millions. */
+export class ChangeList implements Iterable<ChangedExtent> {
+  /** Start and end of each; the end of a hole is negative. */
+  #ends = new Float64Array(2 * 64);
+  #count = 0;
+
+  /** An empty extent adds nothing; others begin where the last one ends, or later. */
+  add(kind: ChangedExtent["kind"], start: number, end: number): void {
+    if (start >= end) return;
+    const signed = kind === "hole" ? -end : end;
+    const last = 2 * this.#count - 1;
+    if (this.#count > 0 && this.#ends[last] === (kind === "hole" ? -start : start)) {
+      this.#ends[last] = signed;
+      return;
+    }
+    if (2 * this.#count === this.#ends.length) this.#grow();
+    this.#ends[last + 1] = start;
+    this.#ends[last + 2] = signed;
+    this.#count += 1;
+  }
+
+  *[Symbol.iterator](): Generator<ChangedExtent> {
+    for (let index = 0; index < this.#count; index++) {
+      const [offset, signed] = [this.#ends[2 * index] as number, this.#ends[2 * index + 1] as number];
+      yield { kind: signed < 0 ? "hole" : "data", offset, length: Math.abs(signed) - offset };
+    }
+  }
+
+  #grow(): void {
+    const larger = new Float64Array(2 * this.#ends.length);
+    larger.set(this.#ends);
+    this.#ends = larger;
+  }
 }
 
 export function endOf(extent: Extent): number {

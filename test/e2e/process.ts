@@ -7,7 +7,6 @@ import { onInterrupt } from "../interrupt.ts";
 import { tail } from "./control-plane-program.ts";
 
 const root = join(import.meta.dirname, "../..");
-const node = join(root, "node_modules/.bin/node");
 
 export interface Process {
   readonly log: string;
@@ -21,12 +20,16 @@ export interface Process {
 /** Starts `longshore ARGS`, with its output appended to `log`. */
 export function startLongshore(args: readonly string[], log: string): Process {
   const output = openSync(log, "a");
-  const program = [node, "--disable-warning=ExperimentalWarning", join(root, "src/bin/longshore.ts")];
-  const child = spawn("setpriv", ["--pdeathsig", "KILL", ...program, ...args], {
+  // As users start it: its first line says how Node.js is to be run.
+  const child = spawn("setpriv", ["--pdeathsig", "KILL", join(root, "src/bin/longshore.ts"), ...args], {
     stdio: ["ignore", output, output],
     cwd: root,
     // Halves what a start costs, and the tests start agents by the dozen.
-    env: { ...process.env, NODE_COMPILE_CACHE: join(root, ".cache/compiled") },
+    env: {
+      ...process.env,
+      PATH: `${join(root, "node_modules/.bin")}:${process.env.PATH}`,
+      NODE_COMPILE_CACHE: join(root, ".cache/compiled"),
+    },
   });
   closeSync(output);
   return watch(child, `longshore ${args[0]}`, log);

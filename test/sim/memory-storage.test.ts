@@ -65,8 +65,8 @@ async function contentOf({ backend }: Side, volume: string, point: SealedPoint):
 }
 
 /** A hole where nothing was and one where something was are told apart by some, and mean the same. */
-function dataOf(extents: readonly ChangedExtent[]): string {
-  return extents.map(({ kind, offset, length }) => `${kind} ${offset}+${length}`).join(", ");
+function dataOf(extents: Iterable<ChangedExtent>): string {
+  return Array.from(extents, ({ kind, offset, length }) => `${kind} ${offset}+${length}`).join(", ");
 }
 
 function draw(chance: Chance): Step & { title: string } {
