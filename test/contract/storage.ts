@@ -1007,10 +1007,8 @@ function clones(it: It): void {
     await writeLive("clone", size, filled(blockBytes, 7));
     const next = await snap("clone", "next");
     const changed = await backend.changed("clone", base, next);
-    expect(changed).toEqual({
-      mode: { kind: "delta", unshared: false },
-      extents: [{ kind: "data", offset: size, length: blockBytes }],
-    });
+    expect(changed.mode).toEqual({ kind: "delta", unshared: false });
+    expect([...changed.extents]).toEqual([{ kind: "data", offset: size, length: blockBytes }]);
     await refused("PointGone", backend.changed("clone", { ...base, volume: "nobody" }, next));
     await refused("PointGone", backend.changed("clone", { point: base.point, identity: base.identity }, next));
   });
