@@ -66,7 +66,6 @@ async function allKnown(clusters: readonly (readonly Cluster[])[]): Promise<void
       await settled(
         () => agent.engine.api.describe(),
         ({ members }) => members.length === agents.length && members.every(({ state }) => state === "alive"),
-        5_000,
       );
     }
   }
@@ -152,7 +151,6 @@ export async function groupFlaws(world: GroupWorld): Promise<string[]> {
   const found = await settled(
     () => flawsNow(world),
     (list) => list.length === 0,
-    20_000,
   );
   return [...found, ...(await contentFlaws(world)), ...(found.length > 0 ? [] : await leftovers(world.clusters))];
 }

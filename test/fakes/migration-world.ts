@@ -150,11 +150,15 @@ export async function flaws(world: World, volume: string, target = world.target)
   return [...(await sourceFlaws(world, volume)), ...(await targetFlaws(world, volume, target))];
 }
 
+/** Not counted in turns of the event loop: on a busy machine thousands go by before a file is written. */
+const patienceMs = 15_000;
+
 /** Reads again, until it fits, what background work (such as deleting files) is about to settle; the last value read. */
-export async function settled<T>(read: () => Promise<T>, isSettled: (value: T) => boolean, turns = 500): Promise<T> {
-  for (let turn = 0; ; turn++) {
+export async function settled<T>(read: () => Promise<T>, isSettled: (value: T) => boolean): Promise<T> {
+  const endMs = performance.now() + patienceMs;
+  for (;;) {
     const value = await read();
-    if (isSettled(value) || turn === turns) return value;
+    if (isSettled(value) || performance.now() > endMs) return value;
     await turnOfLoop();
   }
 }

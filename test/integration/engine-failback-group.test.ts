@@ -61,7 +61,6 @@ test("comes back as a group, each volume as a difference on the agent of its ori
     await settled(
       () => leftovers(world.clusters),
       (found) => found.length === 0,
-      10,
     ),
   ).toEqual([]);
 });

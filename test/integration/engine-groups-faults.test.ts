@@ -106,7 +106,7 @@ describe.each(Object.keys(roles) as (keyof typeof roles)[])("a group's job in wh
       const wasHit = strike(call, when, roles[role]());
       const views = await endedEverywhere(world, await startGroup(world, name));
       // The group's term is ended after the job itself.
-      expect(await settled(async () => wasHit(), Boolean, 5_000)).toBe(true);
+      expect(await settled(async () => wasHit(), Boolean)).toBe(true);
       await Promise.all(world.clusters.all.map((agent) => agent.running));
       quiet();
       expect(views.map(({ state, error }) => [state, error?.detail])).toEqual(

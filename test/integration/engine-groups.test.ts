@@ -295,7 +295,6 @@ describe("a target cut off while the commit is asked for", () => {
           const copy = await settled(
             () => copyAt(other, volume),
             (view) => view?.state === settledState,
-            50_000,
           );
           expect(copy?.state).toBe(settledState);
         }
@@ -332,7 +331,6 @@ describe("what a person asks of a group's job", () => {
       const copy = await settled(
         () => copyAt(target, volume),
         (view) => view?.state === "Empty",
-        20_000,
       );
       expect(copy?.state).toBe("Empty");
     }
@@ -360,7 +358,6 @@ describe("what a person asks of a group's job", () => {
       const images = await settled(
         () => target.storage.list(),
         (list) => list.length === 0,
-        20_000,
       );
       expect(images).toEqual([]);
     }
