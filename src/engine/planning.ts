@@ -2,7 +2,7 @@
 import { chooseBase } from "../domain/coordinate.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Plan, planUnits, unitExtentsMax } from "../domain/plan.ts";
-import type { ChangedExtent, Changes } from "../storage/backend.ts";
+import type { Changes } from "../storage/backend.ts";
 import type { PlanPage, Report } from "../wire/peer.ts";
 import type { Lineage, Mode } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
@@ -136,14 +136,10 @@ export class Planning {
   private planned({ to }: Subject, base: PointRow | undefined, { extents, mode }: Changes): Omit<Planned, "diverged"> {
     const identity = { baseId: base?.pointId ?? null, toId: to.pointId, sizeBytes: to.sizeBytes };
     // On a base that is empty there is nothing to punch.
-    const sent = base === undefined ? dataOf(extents) : extents;
+    const sent = base === undefined ? Iterator.from(extents).filter(({ kind }) => kind === "data") : extents;
     const limits = { unitBytesMax: this.core.limits.unitBytes, unitExtentsMax };
     return { base, plan: planUnits({ ...identity, extents: sent }, limits), mode: shownMode(mode) };
   }
-}
-
-function* dataOf(extents: Changes["extents"]): Generator<ChangedExtent> {
-  for (const extent of extents) if (extent.kind === "data") yield extent;
 }
 
 /** The mode with a reason in CamelCase, as status and metrics show it; what storage says in words is for the log. */
