@@ -60,6 +60,7 @@ test.each([
 
 test("a newer base takes the place of an older one", async () => {
   make();
+  await untilOpen(true);
   make(other);
   const image = await spares.take("vol", other);
   expect(image).toBe(made[1]);

@@ -80,6 +80,21 @@ function job(name: string) {
 
 const phaseIs = (phase: string) => (object: Seen) => object.status?.phase === phase;
 
+/** While it was starting: an API server refuses everybody until it has read its own roles. */
+const starts: { readonly fromMs: number; readonly toMs: number }[] = [];
+
+async function restartApiServer(whileDown: () => Promise<void>): Promise<void> {
+  const fromMs = Date.now();
+  await sites.mainland.plane.restartApiServer(whileDown);
+  // What was refused at the last moment is logged after it.
+  starts.push({ fromMs, toMs: Date.now() + 1_000 });
+}
+
+function isOfStart(line: string): boolean {
+  const atMs = Date.parse((JSON.parse(line) as { time: string }).time);
+  return /forbidden/i.test(line) && starts.some(({ fromMs, toMs }) => fromMs <= atMs && atMs <= toMs);
+}
+
 /** The due times of all snapshots of the volume ever made, from the agent's log: a due time made twice is in it twice. */
 function snapshotsMade(): string[] {
   const lines = readFileSync(sites.mainland.storage.agent().log, "utf8").trimEnd().split("\n");
@@ -147,7 +162,7 @@ describe("an API server that is restarted", () => {
       const { mainland } = sites;
       const { pid } = mainland.operator();
       const before = await isMigrated(mainland, "books");
-      await mainland.plane.restartApiServer(async () => {
+      await restartApiServer(async () => {
         // What runs at the agents goes on without it.
         await mainland.storage.api.putSnapshot("books", "while-away");
       });
@@ -305,7 +320,8 @@ describe("the rights of manifests/", () => {
     for (const site of [sites.mainland, sites.harbor]) {
       const log = readFileSync(site.operator().log, "utf8");
       expect(log).toContain('"phase":"leading"');
-      expect(log.split("\n").filter((line) => /forbidden|"statusCode":40[13]|BugError/i.test(line))).toEqual([]);
+      const bad = log.split("\n").filter((line) => /forbidden|"statusCode":40[13]|BugError/i.test(line));
+      expect(bad.filter((line) => !isOfStart(line))).toEqual([]);
     }
   });
 });
