@@ -3,15 +3,10 @@
 import { createHash } from "node:crypto";
 import { assert } from "../base/assert.ts";
 import { LongshoreError } from "./errors.ts";
-
-/** Bytes [offset, offset + length) of the image: `1` is data to be sent, `0` a hole to be punched. */
-export type PlannedExtent = readonly [offset: number, length: number, data: 0 | 1];
-
-/** Ascending extents that are stored, verified and retried together. Units of one plan ascend as well. */
-export type Unit = readonly PlannedExtent[];
+import { type PlannedExtent, type Unit, UnitList, unitDataBytes, unitPunchedBytes } from "./unit-list.ts";
 
 export interface Plan {
-  readonly units: readonly Unit[];
+  readonly units: UnitList;
   readonly bytesData: number;
   readonly bytesPunched: number;
   /** SHA-256 in hex over base, target point, size and every unit, as {@link openPlanDigest} computes it. */
@@ -84,12 +79,12 @@ function isPlaced(offset: number, length: number, from: number, sizeBytes: numbe
   return isAligned && length > 0 && offset >= from && offset + length <= sizeBytes;
 }
 
-function cutIntoUnits(extents: Iterable<PlannedExtent>, limits: UnitLimits): Unit[] {
-  const units: Unit[] = [];
+function cutIntoUnits(extents: Iterable<PlannedExtent>, limits: UnitLimits): UnitList {
+  const units = new UnitList();
   let unit: PlannedExtent[] = [];
   let roomBytes = limits.unitBytesMax;
   const seal = () => {
-    units.push(unit);
+    units.add(unit);
     unit = [];
     roomBytes = limits.unitBytesMax;
   };
@@ -105,27 +100,6 @@ function cutIntoUnits(extents: Iterable<PlannedExtent>, limits: UnitLimits): Uni
   }
   if (unit.length > 0) seal();
   return units;
-}
-
-/** The places of a unit's bytes that travel, ascending. */
-export function dataExtentsOf(unit: Unit): (readonly [offset: number, length: number])[] {
-  return unit.flatMap(([offset, length, data]) => (data === 1 ? [[offset, length] as const] : []));
-}
-
-/** The bytes of a unit that travel: its data extents. */
-export function unitDataBytes(unit: Unit): number {
-  return bytesOf(unit, 1);
-}
-
-/** The bytes of a unit that become holes. */
-export function unitPunchedBytes(unit: Unit): number {
-  return bytesOf(unit, 0);
-}
-
-function bytesOf(unit: Unit, kind: 0 | 1): number {
-  let bytes = 0;
-  for (const [, length, data] of unit) if (data === kind) bytes += length;
-  return bytes;
 }
 
 export interface PlanSummary {

@@ -2,6 +2,7 @@
 import { chooseBase } from "../domain/coordinate.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Plan, planUnits, unitExtentsMax } from "../domain/plan.ts";
+import type { Unit } from "../domain/unit-list.ts";
 import type { Changes } from "../storage/backend.ts";
 import type { PlanPage, Report } from "../wire/peer.ts";
 import type { Lineage, Mode } from "../wire/schemas.ts";
@@ -160,13 +161,14 @@ export function* pagesOf(units: Plan["units"]): Generator<PlanPage> {
     let end = first;
     let extents = 0;
     while (end < units.length && end - first < pageUnitsMax && (end === first || extents < pageExtentsMax)) {
-      extents += units[end]?.length ?? 0;
+      extents += units.extentsOf(end);
       end += 1;
     }
-    yield {
-      first,
-      units: units.slice(first, end).map((unit) => unit.map(([offset, length, data]) => [offset, length, data])),
-    };
+    yield { first, units: Array.from({ length: end - first }, (_, nth) => wireUnit(units.at(first + nth))) };
     first = end;
   }
+}
+
+function wireUnit(unit: Unit = []): PlanPage["units"][number] {
+  return unit.map(([offset, length, data]) => [offset, length, data]);
 }

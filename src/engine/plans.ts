@@ -1,7 +1,8 @@
 // The plan a job announced, as the target keeps it: header first, then pages of units. It counts once all units are here
 // and their digest is the one announced; every write into staging is checked against it.
 import { LongshoreError } from "../domain/errors.ts";
-import { openPlanDigest, type Unit } from "../domain/plan.ts";
+import { openPlanDigest } from "../domain/plan.ts";
+import { type Unit, UnitList } from "../domain/unit-list.ts";
 import type { PlanHeader, PlanPage } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
 import { keepOriginal, plannedBase } from "./lineage.ts";
@@ -50,17 +51,27 @@ export class Plans {
     this.finish(row, header);
   }
 
-  units(uid: string): Unit[] {
-    const pages = this.core.journal.all<{ first: number; unitsJson: string }>(
-      "SELECT first, unitsJson FROM planPages WHERE owner = ? ORDER BY first",
-      uid,
-    );
-    const units: Unit[] = [];
-    for (const page of pages) {
-      if (page.first !== units.length) break;
-      units.push(...(JSON.parse(page.unitsJson) as Unit[]));
+  /** As far as they have come without a gap. */
+  units(uid: string): UnitList {
+    return new UnitList(this.arrived(uid));
+  }
+
+  /** Page by page: a plan is larger as text than as what it says. */
+  private *arrived(uid: string): Generator<Unit> {
+    const { journal } = this.core;
+    const pages = journal.all<{ first: number }>("SELECT first FROM planPages WHERE owner = ? ORDER BY first", uid);
+    let next = 0;
+    for (const { first } of pages) {
+      if (first !== next) return;
+      const page = journal.get<{ unitsJson: string }>(
+        "SELECT unitsJson FROM planPages WHERE owner = ? AND first = ?",
+        uid,
+        first,
+      );
+      const units = JSON.parse(page?.unitsJson ?? "[]") as Unit[];
+      yield* units;
+      next += units.length;
     }
-    return units;
   }
 
   /** The staging row; throws `PlanMismatch` when there is none. */
@@ -145,7 +156,7 @@ export class Plans {
       row.uid,
     );
     if ((here?.n ?? 0) < header.unitCount) return;
-    if (!isWhole(header, this.units(row.uid))) {
+    if (!isWhole(header, this.arrived(row.uid))) {
       throw new LongshoreError("PlanMismatch", `the plan of job ${header.job} arrived with another digest`);
     }
     journal.transaction(() => journal.run("UPDATE staging SET isPlanned = 1 WHERE owner = ?", row.uid));
@@ -156,7 +167,7 @@ export function headerOf(staging: StagingRow): PlanHeader {
   return JSON.parse(staging.headerJson) as PlanHeader;
 }
 
-function isWhole(header: PlanHeader, units: readonly Unit[]): boolean {
+function isWhole(header: PlanHeader, units: Iterable<Unit>): boolean {
   const digest = openPlanDigest({
     baseId: header.baseId,
     toId: header.to.pointId,

@@ -3,7 +3,8 @@
 
 import { type Assignment, assignUnits } from "../domain/assign-units.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { indexesIn, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { indexesIn } from "../domain/plan.ts";
+import type { UnitList } from "../domain/unit-list.ts";
 import { weakestOf } from "../domain/verification.ts";
 import type { Claim, GroupRef, PeerApi, PeerTarget, PlanHeader, PrepareRequest, Report, Term } from "../wire/peer.ts";
 import type { Member, PointRef } from "../wire/schemas.ts";
@@ -237,14 +238,15 @@ export class Share {
   /** Which agents read and store which units. */
   assignments(): Assignment[] {
     const { storers } = this.options.destination;
+    const { units } = this.requirePlan().plan;
     return assignUnits({
-      unitBytes: this.requirePlan().plan.units.map(unitDataBytes),
+      unitBytes: Array.from({ length: units.length }, (_, index) => units.dataBytesOf(index)),
       readers: [this.core.agentId],
       storers: storers.map(({ agentId }) => agentId),
     });
   }
 
-  private async send(units: readonly Unit[], missing: readonly number[], { storer }: Assignment): Promise<void> {
+  private async send(units: UnitList, missing: readonly number[], { storer }: Assignment): Promise<void> {
     const { row, to } = this.subject();
     const { destination, signal } = this.options;
     const { connection, clusterUid, storers, home } = destination;
@@ -333,12 +335,12 @@ export function whatIsPlanned({ base, mode, plan }: Planned): JobChange {
   };
 }
 
-function everyUnit(units: readonly Unit[]): [number, number][] {
+function everyUnit(units: UnitList): [number, number][] {
   return units.length === 0 ? [] : [[0, units.length - 1]];
 }
 
-function progressAt(units: readonly Unit[], stored: readonly (readonly [number, number])[]) {
+function progressAt(units: UnitList, stored: readonly (readonly [number, number])[]) {
   const indexes = [...indexesIn(stored)];
-  const bytesStored = indexes.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
+  const bytesStored = indexes.reduce((sum, index) => sum + units.dataBytesOf(index), 0);
   return { unitsStored: indexes.length, bytesStored };
 }

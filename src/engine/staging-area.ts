@@ -1,7 +1,8 @@
 // The target as participant: the image a plan is stored into, the session that writes it, and which units are durably
 // there. Everything here runs under the volume's lock and a checked term, but for the waiting for bytes.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import { rangesOf, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { rangesOf } from "../domain/plan.ts";
+import type { UnitList } from "../domain/unit-list.ts";
 import { weakestOf } from "../domain/verification.ts";
 import type {
   FreezeResult,
@@ -170,15 +171,15 @@ export class StagingArea {
   private bytesMissing(
     row: MigratedRow,
     staging: StagingRow,
-    { header, units }: { header: PlanHeader; units: readonly Unit[] },
+    { header, units }: { header: PlanHeader; units: UnitList },
   ): number {
     if (staging.isMade === 0) return header.bytesData;
     const stored = this.migrated.storedIndexes(row.uid);
-    return stored.reduce((bytes, index) => bytes - unitDataBytes(units[index] ?? []), header.bytesData);
+    return stored.reduce((bytes, index) => bytes - units.dataBytesOf(index), header.bytesData);
   }
 
   /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
-  private async trustedSession(row: MigratedRow, staging: StagingRow, units: readonly Unit[]): Promise<StagingSession> {
+  private async trustedSession(row: MigratedRow, staging: StagingRow, units: UnitList): Promise<StagingSession> {
     const open = async () => new StagingSession(await this.openImage(row, staging), units);
     const session = await open();
     try {

@@ -2,19 +2,19 @@ import { createHash } from "node:crypto";
 import { beforeEach, expect, test } from "@jest/globals";
 import { settledTasks } from "../../test/fakes/fake-clock.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import type { Unit } from "../domain/plan.ts";
+import { UnitList } from "../domain/unit-list.ts";
 import type { Staging } from "../storage/backend.ts";
 import { StagingSession } from "./staging-session.ts";
 
 const block = 4096;
-const units: readonly Unit[] = [
+const units = new UnitList([
   [
     [0, 2 * block, 1],
     [2 * block, block, 0],
   ],
   [[4 * block, block, 1]],
   [[6 * block, block, 0]],
-];
+]);
 const torn = new LongshoreError("StreamTorn", "torn");
 
 let image: Buffer;

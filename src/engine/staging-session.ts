@@ -1,7 +1,7 @@
 // One open staging image at the target, while its term lasts: takes units off the lanes, and stores them durably, verified.
 // Nothing here decides; what it stores counts only once the caller has recorded it in the journal.
 import { LongshoreError } from "../domain/errors.ts";
-import { dataExtentsOf, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { dataExtentsOf, type Unit, type UnitList, unitDataBytes } from "../domain/unit-list.ts";
 import type { Verification } from "../domain/verification.ts";
 import type { Digest, Extent, Staging } from "../storage/backend.ts";
 import type { LaneExtent, LaneSink } from "../transfer/lane.ts";
@@ -20,7 +20,7 @@ export interface ExpectedUnit {
 }
 
 export class StagingSession {
-  readonly units: readonly Unit[];
+  readonly units: UnitList;
   readonly fd: number;
   private readonly staging: Staging;
   private readonly intakes = new Map<number, LaneIntake>();
@@ -28,7 +28,7 @@ export class StagingSession {
   private readonly kept = new Set<number>();
   private isOpen = true;
 
-  constructor(staging: Staging, units: readonly Unit[]) {
+  constructor(staging: Staging, units: UnitList) {
     this.staging = staging;
     this.units = units;
     this.fd = staging.fd;
@@ -89,7 +89,7 @@ export class StagingSession {
   }
 
   unit(index: number): Unit {
-    const unit = this.units[index];
+    const unit = this.units.at(index);
     if (unit === undefined)
       throw new LongshoreError("BadRequest", `the plan has ${this.units.length} units, not ${index}`);
     return unit;

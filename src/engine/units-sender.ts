@@ -1,6 +1,6 @@
 // The source's side of streaming: has units sent over lanes, and has them stored.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import { dataExtentsOf, type Unit, unitDataBytes } from "../domain/plan.ts";
+import { dataExtentsOf, type UnitList } from "../domain/unit-list.ts";
 import type { Verification } from "../domain/verification.ts";
 import type { PointReader } from "../storage/backend.ts";
 import type { Lane, LaneDialer } from "../transfer/lane.ts";
@@ -28,7 +28,7 @@ export interface SendOptions {
   readonly target: PeerTarget;
   readonly peerClusterUid: string;
   readonly reader: PointReader;
-  readonly units: readonly Unit[];
+  readonly units: UnitList;
   /** Indexes that are not stored yet, ascending. */
   readonly missing: readonly number[];
   readonly lanes: number;
@@ -57,7 +57,7 @@ export async function sendUnits(options: SendOptions): Promise<void> {
 
 /** A lane is a connection and a thread at either side: few bytes do not pay for a second one. */
 function lanesFor({ units, missing, lanes }: SendOptions): number {
-  const bytes = missing.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
+  const bytes = missing.reduce((sum, index) => sum + units.dataBytesOf(index), 0);
   return Math.max(1, Math.min(lanes, Math.ceil(bytes / laneBytesMin)));
 }
 
@@ -154,7 +154,7 @@ async function sendBatch(
   batch: readonly number[],
 ): Promise<StoreRequest["units"]> {
   const sending = batch.map(async (index) => {
-    const extents = dataExtentsOf(units[index] ?? []);
+    const extents = dataExtentsOf(units.at(index) ?? []);
     try {
       const digest = extents.length === 0 ? digestOfNothing : await on.lane.send({ index, extents });
       return { index, ...(digest !== undefined && { digest }) };
@@ -177,19 +177,19 @@ async function storeBatch(
   sent: StoreRequest["units"],
 ): Promise<void> {
   const result = await api.store(target, { lane, verification, units: sent });
-  const bytes = result.stored.reduce((sum, index) => sum + unitDataBytes(units[index] ?? []), 0);
+  const bytes = result.stored.reduce((sum, index) => sum + units.dataBytesOf(index), 0);
   progress.stored(result.stored.length, bytes, result.verified);
   queue.again(result.damaged);
 }
 
 /** Units to be sent, handed out in batches; those that arrived damaged come back. */
 class UnitQueue {
-  private readonly units: readonly Unit[];
+  private readonly units: UnitList;
   private readonly batchBytes: number;
   private readonly waiting: number[];
   private readonly tries = new Map<number, number>();
 
-  constructor(units: readonly Unit[], missing: readonly number[], windowBytes: number) {
+  constructor(units: UnitList, missing: readonly number[], windowBytes: number) {
     this.units = units;
     this.batchBytes = Math.min(batchBytesMax, windowBytes);
     this.waiting = [...missing].reverse();
@@ -206,7 +206,7 @@ class UnitQueue {
       const index = this.waiting.pop();
       if (index === undefined) break;
       batch.push(index);
-      bytes += unitDataBytes(this.units[index] ?? []);
+      bytes += this.units.dataBytesOf(index);
     }
     return batch;
   }

@@ -1,6 +1,7 @@
 // Compares the extent maps of two sealed files and says which blocks may differ: the rule of docs/storage.md.
 // Pure. It is wrong in one direction only: a block it leaves out is equal in both files; one it names may be equal too.
 
+import { RunList } from "../base/run-list.ts";
 import { extentFlags, type ReportedExtent } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent, type Extent } from "./backend.ts";
 
@@ -152,38 +153,24 @@ function cursor(runs: readonly MappedRun[]): (offset: number) => Stretch {
   };
 }
 
-/** Changed extents in ascending order, neighbours of one kind joined: two numbers each, for there may be millions. */
+/** Changed extents in ascending order, neighbours of one kind joined. */
 export class ChangeList implements Iterable<ChangedExtent> {
-  /** Start and end of each; the end of a hole is negative. */
-  #ends = new Float64Array(2 * 64);
-  #count = 0;
+  readonly #runs = new RunList();
 
   /** An empty extent adds nothing; others begin where the last one ends, or later. */
   add(kind: ChangedExtent["kind"], start: number, end: number): void {
     if (start >= end) return;
-    const signed = kind === "hole" ? -end : end;
-    const last = 2 * this.#count - 1;
-    if (this.#count > 0 && this.#ends[last] === (kind === "hole" ? -start : start)) {
-      this.#ends[last] = signed;
-      return;
-    }
-    if (2 * this.#count === this.#ends.length) this.#grow();
-    this.#ends[last + 1] = start;
-    this.#ends[last + 2] = signed;
-    this.#count += 1;
+    const last = this.#runs.length - 1;
+    const isHole = kind === "hole";
+    if (this.#runs.endOf(last) === start && this.#runs.isHole(last) === isHole) this.#runs.extendLast(end);
+    else this.#runs.push(start, end, isHole);
   }
 
   *[Symbol.iterator](): Generator<ChangedExtent> {
-    for (let index = 0; index < this.#count; index++) {
-      const [offset, signed] = [this.#ends[2 * index] as number, this.#ends[2 * index + 1] as number];
-      yield { kind: signed < 0 ? "hole" : "data", offset, length: Math.abs(signed) - offset };
+    for (let nth = 0; nth < this.#runs.length; nth++) {
+      const offset = this.#runs.startOf(nth);
+      yield { kind: this.#runs.isHole(nth) ? "hole" : "data", offset, length: this.#runs.endOf(nth) - offset };
     }
-  }
-
-  #grow(): void {
-    const larger = new Float64Array(2 * this.#ends.length);
-    larger.set(this.#ends);
-    this.#ends = larger;
   }
 }
 

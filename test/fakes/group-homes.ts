@@ -2,7 +2,8 @@
 // which may meet an agent that dies before it, or after it with its reply.
 import { createHash, randomBytes } from "node:crypto";
 import { LongshoreError } from "../../src/domain/errors.ts";
-import { planUnits, type Unit } from "../../src/domain/plan.ts";
+import { planUnits } from "../../src/domain/plan.ts";
+import type { Unit } from "../../src/domain/unit-list.ts";
 import type {
   Grant,
   GroupCommitMember,
@@ -363,7 +364,7 @@ function copyingOf(job: GroupJob, at: { part: Part; index: number; options: JobO
     diverged: false,
     groupPoint: job.groupPoint,
   };
-  return { part, bytes: known, units: plan.units, header };
+  return { part, bytes: known, units: [...plan.units], header };
 }
 
 function digestOf(unit: Unit, bytes: Buffer): string {
