@@ -12,6 +12,7 @@ import { btrfsTool } from "./btrfs-tool.ts";
 import { absence, type Case, type CaseName, caseOf, type ToolName } from "./cases.ts";
 import { countEmptyJob } from "./counts.ts";
 import { dataSetOf } from "./data-set.ts";
+import { takeMemory } from "./disks.ts";
 import { floorTool } from "./floor-tool.ts";
 import { longshoreTool } from "./longshore-tool.ts";
 import { describeMachine } from "./machine.ts";
@@ -144,6 +145,10 @@ async function main(): Promise<void> {
   };
   const benchmark = { options, scratch: scratch.path, lacking: new Map<ToolName, string>() };
   try {
+    if (options.size === "full") {
+      tell("taking memory for the disks");
+      await takeMemory(options.cases.map((name) => caseOf(name, options.size)));
+    }
     for (const name of options.cases) {
       const { rows, absent, describe } = await measureCase(caseOf(name, options.size), benchmark);
       const cases = describe === undefined ? results.cases : { ...results.cases, [name]: describe };

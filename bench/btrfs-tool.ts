@@ -114,7 +114,6 @@ class BtrfsSession implements Session {
     if (present.length === 0) return;
     await runCommand("btrfs", ["subvolume", "delete", "--commit-after", ...present]);
     await runCommand("btrfs", ["subvolume", "sync", folder]);
-    await this.#disks.trim();
   }
 
   async restart(): Promise<void> {}

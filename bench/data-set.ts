@@ -9,6 +9,7 @@ import { distinctBelow } from "./statistics.ts";
 import type { Range, Session } from "./tool.ts";
 
 const pieceBytes = 4 << 20;
+const writtenAtOnce = 64;
 
 export interface DataSet {
   /** Writes the volumes' first content into the live images. */
@@ -99,7 +100,10 @@ export async function scatter(path: string, scattering: Scattering): Promise<Ran
   const stream = keyStream(content);
   const image = await open(path, "r+");
   try {
-    for (const block of chosen) await writeWhole(image, block * blockBytes, stream(blockBytes));
+    for (let first = 0; first < chosen.length; first += writtenAtOnce) {
+      const blocks = chosen.slice(first, first + writtenAtOnce);
+      await Promise.all(blocks.map((block) => writeWhole(image, block * blockBytes, stream(blockBytes))));
+    }
     await image.sync();
   } finally {
     await image.close();

@@ -1,4 +1,8 @@
 // Disks in memory: XFS or btrfs on loop devices over files on tmpfs, one for each side of a tool.
+import { statSync } from "node:fs";
+import { open, truncate } from "node:fs/promises";
+import { freemem, tmpdir } from "node:os";
+import { join } from "node:path";
 import { type LoopFs, mountLoop } from "../test/fakes/loop-fs.ts";
 import type { Case } from "./cases.ts";
 import { runCommand } from "./command.ts";
@@ -7,38 +11,83 @@ import type { FileSystem } from "./options.ts";
 export interface Disks {
   readonly source: string;
   readonly target: string;
-  /** Gives space of deleted files back to the memory, so that each run finds the disks alike. */
-  trim(): Promise<void>;
   unmount(): Promise<void>;
 }
 
-const mebibyte = 2 ** 20;
+const sides = ["source", "target"] as const;
+type Side = (typeof sides)[number];
 
-/** Room for a volume, what changes between a few points, and what the file system itself needs. Sparse. */
+const mebibyte = 2 ** 20;
+const pieceBytes = 4 * mebibyte;
+/** For increments of 10 % that come one after the other; what a copy takes is free before it is made anew. */
+const usualCopies = 1.4;
+
+/** Room for the volumes, so often, and what the file system itself needs. */
 function diskBytes({ volumes, volumeBytes }: Case, copies: number): number {
-  return Math.max(640 * mebibyte, copies * volumes * volumeBytes + 512 * mebibyte);
+  const bytes = Math.max(640 * mebibyte, copies * volumes * volumeBytes + 512 * mebibyte);
+  return Math.ceil(bytes / pieceBytes) * pieceBytes;
+}
+
+function imageOf(side: Side): string {
+  return join(tmpdir(), `disk-${side}`);
+}
+
+/**
+ * Takes the memory for the disks of these cases, in the folder for temporary files; all tools have their turn in it. Where a
+ * machine gives free memory back to its host, each page costs anew to take (2 GiB of them took as long as the copy that
+ * was measured), so that it is taken once, beforehand. Without it, disks take their memory as they fill.
+ */
+export async function takeMemory(cases: readonly Case[]): Promise<void> {
+  const bytes = Math.max(...cases.map((measured) => diskBytes(measured, usualCopies)));
+  const gibibytes = (of: number) => (of / 2 ** 30).toFixed(1);
+  if (sides.length * bytes > freemem()) {
+    throw new Error(
+      `the disks take ${sides.length} times ${gibibytes(bytes)} GiB of memory, and ${gibibytes(freemem())} GiB are free: measure smaller cases (CASES)`,
+    );
+  }
+  const zeros = Buffer.alloc(pieceBytes);
+  for (const side of sides) {
+    const image = await open(imageOf(side), "w");
+    try {
+      for (let at = 0; at < bytes; at += pieceBytes) await image.write(zeros, 0, pieceBytes, at);
+    } finally {
+      await image.close();
+    }
+  }
 }
 
 /** `targetCopies`: how often the target holds the volumes in full at most. */
-export async function mountDisks(fs: FileSystem, measured: Case, targetCopies = 2): Promise<Disks> {
+export async function mountDisks(fs: FileSystem, measured: Case, targetCopies = usualCopies): Promise<Disks> {
   const mounted: LoopFs[] = [];
+  const ends: (() => Promise<void>)[] = [];
   const unmount = async () => {
     for (const disk of mounted.splice(0).reverse()) await disk.unmount();
+    for (const end of ends.splice(0)) await end();
   };
   try {
-    // Two: increments of 10 % come one after the other, and the file system takes more than it holds.
-    for (const copies of [2, targetCopies]) {
-      mounted.push(await mountLoop({ fs, sizeBytes: diskBytes(measured, copies) }));
+    for (const side of sides) {
+      const sizeBytes = diskBytes(measured, side === "target" ? targetCopies : usualCopies);
+      const image = await imageFor(side, sizeBytes);
+      if (image !== undefined) ends.push(image.shrink);
+      // Nothing is discarded: what is free stays in memory.
+      const kept = { mkfsArgs: ["-K"], mountArgs: ["nodiscard"] };
+      mounted.push(await mountLoop({ fs, sizeBytes, ...kept, ...(image && { image: image.path }) }));
     }
     const [source = "", target = ""] = mounted.map(({ path }) => path);
-    const trim = async () => {
-      for (const path of [source, target]) await runCommand("fstrim", [path]);
-    };
-    return { source, target, trim, unmount };
+    return { source, target, unmount };
   } catch (error) {
     await unmount();
     throw error;
   }
+}
+
+/** The memory that was taken, for as long as it is used with whatever it lacks. */
+async function imageFor(side: Side, sizeBytes: number) {
+  const path = imageOf(side);
+  const takenBytes = statSync(path, { throwIfNoEntry: false })?.size;
+  if (takenBytes === undefined) return undefined;
+  if (takenBytes < sizeBytes) await truncate(path, sizeBytes);
+  return { path, shrink: () => truncate(path, takenBytes) };
 }
 
 /** Writes everything on the file system out, as the last step of what does not do so by itself. */

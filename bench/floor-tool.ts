@@ -139,12 +139,10 @@ class FloorSession implements Session {
   async forget(): Promise<void> {
     if (this.#base !== undefined) await this.#remove(this.#base);
     this.#base = undefined;
-    await this.#parts.disks.trim();
   }
 
   async tidy(step: number): Promise<void> {
     for (let old = step - 1; old >= Math.max(0, step - 3); old--) await this.#remove(old);
-    await this.#parts.disks.trim();
   }
 
   async #remove(step: number): Promise<void> {

@@ -8,7 +8,7 @@ import type { JobView, LocationSpec } from "../src/wire/schemas.ts";
 import { eventually } from "../test/e2e/process.ts";
 import { type StorageCluster, startStorageCluster } from "../test/e2e/storage-cluster.ts";
 import type { ToolName } from "./cases.ts";
-import { type Disks, mountDisks } from "./disks.ts";
+import { mountDisks } from "./disks.ts";
 import { resetPeak, residentMiB } from "./process-memory.ts";
 import { type Memory, NotAvailable, type Session, type SessionOptions, type Tool, type Transfer } from "./tool.ts";
 
@@ -54,7 +54,7 @@ export async function openLongshore(variant: Variant, options: SessionOptions): 
     await Promise.allSettled(starting);
     const [source, target] = (await Promise.all(starting)) as [StorageCluster, StorageCluster];
     await pair(source, target, variant);
-    const session = new LongshoreSession({ source, target, disks, options, close });
+    const session = new LongshoreSession({ source, target, options, close });
     await session.prepare();
     return session;
   } catch (error) {
@@ -114,7 +114,6 @@ async function isReachable({ api }: StorageCluster): Promise<void> {
 interface SessionParts {
   readonly source: StorageCluster;
   readonly target: StorageCluster;
-  readonly disks: Disks;
   readonly options: SessionOptions;
   readonly close: () => Promise<void>;
 }
@@ -123,7 +122,6 @@ export class LongshoreSession implements Session {
   readonly source: StorageCluster;
   readonly target: StorageCluster;
   readonly close: () => Promise<void>;
-  readonly #disks: Disks;
   readonly #volumes: string[];
   readonly #volumeBytes: number;
   readonly #profile: string | undefined;
@@ -133,11 +131,10 @@ export class LongshoreSession implements Session {
   readonly #idleMiB = new Map<StorageCluster, number>();
   #memory: Memory | undefined;
 
-  constructor({ source, target, disks, options, close }: SessionParts) {
+  constructor({ source, target, options, close }: SessionParts) {
     this.source = source;
     this.target = target;
     this.close = close;
-    this.#disks = disks;
     this.#volumes = Array.from({ length: options.case.volumes }, (_, index) => `volume-${index}`);
     this.#volumeBytes = options.case.volumeBytes;
     this.#profile = options.options.profile;
@@ -200,13 +197,11 @@ export class LongshoreSession implements Session {
   async forget(): Promise<void> {
     const { items } = await this.target.api.listMigratedVolumes();
     for (const { name } of items) await this.target.api.removeMigratedVolume(name);
-    await this.#disks.trim();
   }
 
   /** As the operator does with what has expired and arrived; the base hold keeps it until the next job moves the base. */
   async tidy(step: number): Promise<void> {
     for (const name of this.#volumes) await this.source.api.removeSnapshot(name, `s${step}`);
-    await this.#disks.trim();
   }
 
   async restart(): Promise<void> {

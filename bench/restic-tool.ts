@@ -66,7 +66,6 @@ class ResticSession implements Session {
     await syncFileSystem(this.#disks.source);
     // It restores into a folder that is empty, for it has no other way that is quicker.
     await rm(this.#restored, { recursive: true, force: true });
-    await this.#disks.trim();
   }
 
   async transfer(): Promise<Transfer> {
@@ -90,7 +89,6 @@ class ResticSession implements Session {
 
   async tidy(): Promise<void> {
     await this.#restic("forget", "--host", "bench", "--keep-last", "1", "--prune", "--max-unused", "0");
-    await this.#disks.trim();
   }
 
   async restart(): Promise<void> {}

@@ -100,12 +100,9 @@ class RsyncSession implements Session {
   async forget(): Promise<void> {
     await rm(this.#parts.to, { recursive: true });
     await mkdir(this.#parts.to);
-    await this.#parts.disks.trim();
   }
 
-  async tidy(): Promise<void> {
-    await this.#parts.disks.trim();
-  }
+  async tidy(): Promise<void> {}
 
   async restart(): Promise<void> {}
 

@@ -10,9 +10,8 @@ export class RunList {
 
   push(start: number, end: number, isHole: boolean): void {
     if (2 * this.#length === this.#ends.length) {
-      const larger = new Float64Array(2 * this.#ends.length);
-      larger.set(this.#ends);
-      this.#ends = larger;
+      // The smaller one is gone at once, and not when garbage is collected.
+      this.#ends = new Float64Array(this.#ends.buffer.transfer(2 * this.#ends.byteLength));
     }
     this.#ends[2 * this.#length] = start;
     this.#length += 1;

@@ -5,6 +5,7 @@ import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
 import { openLog } from "../base/log.ts";
+import { keepHeapSmall } from "../base/memory.ts";
 import { openMetrics } from "../base/metrics.ts";
 import type { Streams } from "./streams.ts";
 import { version } from "./version.ts";
@@ -19,6 +20,7 @@ export function addAgentCommand(program: Command, streams: Streams): void {
 }
 
 async function runAgent(file: string, streams: Streams): Promise<void> {
+  keepHeapSmall();
   // Loaded here, for a person's `longshore job list` should not wait for an HTTP server to load.
   const { openAgent } = await import("../agent/agent.ts");
   const { parseAgentConfig } = await import("../agent/config.ts");

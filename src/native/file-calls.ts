@@ -3,6 +3,7 @@
 
 import { constants as fsConstants } from "node:fs";
 import koffi from "koffi";
+import { tookShortLived } from "../base/memory.ts";
 import { errnoOf, systemError } from "../base/system-error.ts";
 import { checked, inPool, libc } from "./libc.ts";
 import { ExtentReport } from "./reported-extent.ts";
@@ -39,6 +40,7 @@ export async function fiemap(
   buffer.writeBigUInt64LE(BigInt(length), 8);
   buffer.writeUInt32LE(0x1, 16); // FIEMAP_FLAG_SYNC
   buffer.writeUInt32LE(extentsMax, 24);
+  tookShortLived(buffer.length);
   await inPool("ioctl FIEMAP", ioctlPointer, [fd, 0xc020660b, buffer]);
   return new ExtentReport(new Uint32Array(buffer.buffer, fiemapHeadBytes), buffer.readUInt32LE(20));
 }

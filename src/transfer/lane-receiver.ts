@@ -1,6 +1,7 @@
 // The target's end of an open lane on its thread, for transports that are streams: takes units off the stream, asks the main thread
 // where they belong, and has them written there, with bounded memory. Nothing is written outside what was answered.
 import type { Duplex } from "node:stream";
+import { tookShortLived } from "../base/memory.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Piece, renderStatus, UnitDecoder, type UnitHeader } from "./lane-codec.ts";
 import { type FlatExtents, type FromTarget, renderError, type ToTarget } from "./lane-messages.ts";
@@ -76,6 +77,7 @@ export class LaneReceiver {
     if (this.#end !== "open") return;
     this.#decoder.feed(chunk);
     this.#pump();
+    tookShortLived(chunk.length);
   }
 
   /** Breaks the lane for this reason, and reports it. */

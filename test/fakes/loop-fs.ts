@@ -4,7 +4,7 @@
 
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, rmSync, statfsSync } from "node:fs";
-import { mkdir, mkdtemp, open, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, open, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -17,6 +17,8 @@ export interface LoopFsOptions {
   readonly fs: "xfs" | "btrfs" | "ext4";
   /** XFS takes no less than 300 MiB, btrfs no less than 109 MiB. The file is sparse. */
   readonly sizeBytes: number;
+  /** A file to make the disk of, at least as large; it keeps its size and its place. A fresh sparse one unless given. */
+  readonly image?: string;
   readonly mkfsArgs?: readonly string[];
   /** Options for `mount -o`, in addition to `loop`. */
   readonly mountArgs?: readonly string[];
@@ -43,14 +45,14 @@ const inMemoryBytesMax = 2 ** 30;
 const mounted = new Set<string>();
 const attached = new Set<string>();
 
-export async function mountLoop({ fs, sizeBytes, mkfsArgs = [], mountArgs = [] }: LoopFsOptions): Promise<LoopFs> {
+export async function mountLoop(wanted: LoopFsOptions): Promise<LoopFs> {
+  const { fs, sizeBytes, mkfsArgs = [], mountArgs = [] } = wanted;
   cleanUpAtExit();
   const folder = await mkdtemp(join(parentFor(sizeBytes), "longshore-loop-"));
   mounted.add(folder);
   try {
-    const image = await open(join(folder, "image"), "w");
-    await image.truncate(sizeBytes);
-    await image.close();
+    if (wanted.image === undefined) await makeSparse(join(folder, "image"), sizeBytes);
+    else await symlink(wanted.image, join(folder, "image"));
     const path = join(folder, "mount");
     await mkdir(path);
     await run(`mkfs.${fs}`, ["-q", fs === "ext4" ? "-F" : "-f", ...mkfsArgs, join(folder, "image")], { env });
@@ -71,6 +73,15 @@ export async function mountLoop({ fs, sizeBytes, mkfsArgs = [], mountArgs = [] }
   } catch (error) {
     removeNow(folder);
     throw error;
+  }
+}
+
+async function makeSparse(path: string, sizeBytes: number): Promise<void> {
+  const image = await open(path, "w");
+  try {
+    await image.truncate(sizeBytes);
+  } finally {
+    await image.close();
   }
 }
 
