@@ -23,7 +23,16 @@ import { makePackageTree, type PackageTree } from "./package-tree.ts";
 import { tell } from "./progress.ts";
 import { pageOf, writeReport } from "./report.ts";
 import { resticTool } from "./restic-tool.ts";
-import { type Absence, type Results, type Row, rowOf, withRows, writeResults } from "./results.ts";
+import {
+  type Absence,
+  type Results,
+  type Row,
+  readResults,
+  resumed,
+  rowOf,
+  withRows,
+  writeResults,
+} from "./results.ts";
 import { rsyncTool } from "./rsync-tool.ts";
 import { runsOfPasses, shuffled } from "./statistics.ts";
 import { NotAvailable, type Tool } from "./tool.ts";
@@ -138,23 +147,25 @@ async function main(): Promise<void> {
   const scratch = await openScratch();
   const page = pageOf(options.fileSystem);
   const file = options.results ?? join(root, options.size === "small" ? ".cache/bench.json" : page.results);
-  let results = await emptyResults(options);
+  const fresh = await emptyResults(options);
+  let results = options.resumes ? resumed(await readResults(file), fresh) : fresh;
+  const cases = options.cases.filter((name) => !results.rows.some((row) => row.case === name));
   const keep = async (found: Results) => {
     results = found;
     await writeResults(file, results);
   };
   const benchmark = { options, scratch: scratch.path, lacking: new Map<ToolName, string>() };
   try {
-    if (options.size === "full") {
+    if (options.size === "full" && cases.length > 0) {
       tell("taking memory for the disks");
-      await takeMemory(options.cases.map((name) => caseOf(name, options.size)));
+      await takeMemory(cases.map((name) => caseOf(name, options.size)));
     }
-    for (const name of options.cases) {
+    for (const name of cases) {
       const { rows, absent, describe } = await measureCase(caseOf(name, options.size), benchmark);
       const cases = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
       await keep(withRows({ ...results, cases }, rows, absent));
     }
-    if (options.withMicro) {
+    if (options.withMicro && results.micro === null) {
       await keep({ ...results, micro: await measureMicro(options.size) });
       await keep({ ...results, counts: (await countEmptyJob(options, join(scratch.path, "counts"))) ?? null });
     }
@@ -193,6 +204,7 @@ async function emptyResults(options: Options): Promise<Results> {
     format: 1,
     startedAt: new Date().toISOString(),
     finishedAt: null,
+    resumedAt: [],
     ...{ size, fileSystem, runs, passes, lanes, seed },
     machine: describeMachine(),
     tools: Object.fromEntries(described),

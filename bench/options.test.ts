@@ -19,6 +19,7 @@ test.each([
   [{ CASES: "emtpy" }, "CASES: emtpy is not one of"],
   [{ SIZE: "huge" }, "SIZE: huge is not one of full, small"],
   [{ FS: "ext4" }, "FS: ext4 is not one of btrfs, xfs"],
+  [{ RESUME: "perhaps" }, "RESUME: perhaps is not one of yes, no"],
   [{ RUNS: "0" }, "RUNS: 0 is not a positive number"],
 ])("%j is refused", (env, message) => {
   expect(() => optionsOf(env)).toThrow(message);

@@ -17,6 +17,8 @@ export interface Options {
   readonly seed: number;
   /** Whether the micro-measurements and the counts are taken as well. */
   readonly withMicro: boolean;
+  /** Whether it goes on with the results that are there: what they have already is not measured again. */
+  readonly resumes: boolean;
   /** Where the results go, if not to their usual place; no page is written of them then. */
   readonly results: string | undefined;
   /** Where the agents leave CPU profiles; none are taken unless given. */
@@ -38,7 +40,8 @@ export function optionsOf(env: Environment): Options {
     passes: countOf("PASSES", env.PASSES || (isSmall ? "1" : "3")),
     lanes: countOf("LANES", env.LANES || "1"),
     seed: countOf("SEED", env.SEED || "1"),
-    withMicro: oneOf("MICRO", env.MICRO || "yes", ["yes", "no"] as const) === "yes",
+    withMicro: isYes("MICRO", env.MICRO || "yes"),
+    resumes: isYes("RESUME", env.RESUME || "no"),
     results: env.RESULTS || undefined,
     profile: env.PROFILE || undefined,
   };
@@ -54,6 +57,10 @@ function oneOf<T extends string>(name: string, text: string, known: readonly T[]
   const found = known.find((word) => word === text);
   if (found === undefined) throw new Error(`${name}: ${text} is not one of ${known.join(", ")}`);
   return found;
+}
+
+function isYes(name: string, text: string): boolean {
+  return oneOf(name, text, ["yes", "no"] as const) === "yes";
 }
 
 function countOf(name: string, text: string): number {

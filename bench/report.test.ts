@@ -12,6 +12,7 @@ const results: Results = {
     format: 1,
     startedAt: "2026-01-01T00:00:00Z",
     finishedAt: null,
+    resumedAt: [],
     size: "full",
     fileSystem: "btrfs",
     runs: 5,
@@ -41,6 +42,11 @@ test("results on another file system have a page of their own", () => {
   const { markdown } = reportOf({ ...results, fileSystem: "xfs" });
   expect(markdown).toContain("![incr-1pct-4g](performance-xfs/incr-1pct-4g.svg)");
   expect(markdown).toContain("# Performance on XFS");
+});
+
+test("the page tells when the run was gone on with", () => {
+  const { markdown } = reportOf({ ...results, resumedAt: ["2026-01-02T00:00:00Z"] });
+  expect(markdown).toContain("load of 0.1, gone on with 2026-01-02T00:00:00Z; each case was measured in one go.");
 });
 
 test("the page has each case with a plot, what is promised, and what is missing", () => {

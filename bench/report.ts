@@ -66,12 +66,12 @@ at the other side and the tool says so; for Longshore that is a whole job throug
 - All tools have their volumes on ${fileSystem === "xfs" ? "XFS, only `btrfs send` has btrfs" : "btrfs"}.`;
 }
 
-function machineOf({ machine, startedAt, runs, passes, lanes }: Results): string {
+function machineOf({ machine, startedAt, resumedAt, runs, passes, lanes }: Results): string {
   const { cpu, cores, memoryGiB, kernel, distribution, node, openssl, loadBefore } = machine;
   return `## Machine and run
 
 ${cpu}, ${cores} cores, ${memoryGiB} GiB of memory; ${distribution}, Linux ${kernel}; Node.js ${node} with OpenSSL ${openssl}. Begun ${startedAt} at a
-load of ${loadBefore}. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.`;
+load of ${loadBefore}${resumedAt.map((at) => `, gone on with ${at}`).join("")}; each case was measured in one go. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.`;
 }
 
 function figureTable(figures: readonly Figure[]): string {
@@ -184,7 +184,7 @@ $ make bench FS=xfs                                      # the volumes on XFS: d
 $ make bench SIZE=small                                  # whether all of it works: under a minute, times mean nothing
 \`\`\`
 
-\`RUNS\` (6) and \`PASSES\` (3) say how often, \`SEED\` which data and order, \`LANES\` how many connections a job has, \`MICRO=no\` leaves the
+\`RESUME=yes\` goes on with a run that was interrupted. \`RUNS\` (6) and \`PASSES\` (3) say how often, \`SEED\` which data and order, \`LANES\` how many connections a job has, \`MICRO=no\` leaves the
 micro-measurements out, \`PROFILE=folder\` has the agents leave CPU profiles. It needs root, for disks of its own in memory, about 16 GiB of memory,
 and the Debian packages that \`make setup\` installs. Nothing else should be running.`;
 

@@ -38,6 +38,8 @@ export interface Results {
   readonly format: 1;
   readonly startedAt: string;
   readonly finishedAt: string | null;
+  /** When it was interrupted and gone on with; every case was measured in one go. */
+  readonly resumedAt: readonly string[];
   readonly size: string;
   readonly fileSystem: FileSystem;
   readonly runs: number;
@@ -130,6 +132,30 @@ export function withRows(results: Results, rows: readonly Row[], absent: readonl
     rows: [...results.rows.filter(isNew), ...rows],
     absent: [...results.absent, ...absent],
   };
+}
+
+/**
+ * An earlier run's results, to go on with; `fresh` is this run without any. Throws when they are of another machine or were
+ * asked for otherwise: their cases could not stand beside each other.
+ */
+export function resumed(earlier: Results, fresh: Results): Results {
+  const [before, now] = [settingsOf(earlier), settingsOf(fresh)];
+  const differing = Object.keys(now).filter((name) => before[name] !== now[name]);
+  if (differing.length > 0) {
+    const told = differing.map((name) => `${name} ${before[name]}, and is now ${now[name]}`).join("; ");
+    throw new Error(`the results to go on with have ${told}: begin anew without RESUME`);
+  }
+  return {
+    ...earlier,
+    finishedAt: null,
+    resumedAt: [...earlier.resumedAt, fresh.startedAt],
+    tools: { ...earlier.tools, ...fresh.tools },
+  };
+}
+
+function settingsOf({ size, fileSystem, runs, passes, lanes, seed, machine }: Results): Record<string, unknown> {
+  const { loadBefore: _, ...lasting } = machine;
+  return { size, fileSystem, runs, passes, lanes, seed, ...lasting };
 }
 
 export async function readResults(file: string): Promise<Results> {
