@@ -14,7 +14,10 @@ export interface Streams {
   exitCode: number;
 }
 
-/** The process's own. A second signal ends the process at once, for whoever cannot wait. */
+/** As of a program that SIGPIPE ended, which Node.js does not let happen. */
+const brokenPipe = 128 + 13;
+
+/** The process's own. Once nobody reads its output any more, as after `| head`, the process ends. A second signal ends the process at once, for whoever cannot wait. */
 export function terminalStreams(): Streams {
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -23,6 +26,10 @@ export function terminalStreams(): Streams {
       stop.abort(new Error(signal));
     });
   }
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit(brokenPipe);
+  });
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),

@@ -13,6 +13,8 @@ import { LongshoreError } from "../../src/domain/errors.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 import { onInterrupt } from "../interrupt.ts";
 
+const program = join(import.meta.dirname, "..", "..", "src", "bin", "longshore.ts");
+
 let pki: TestPki;
 let agent: SecureAgent;
 let folder: string;
@@ -311,6 +313,15 @@ test("a cluster is exported by its CA's certificate alone, on a machine that doe
     expect(await run(line)).toMatchObject({ status: 2, err: expect.stringContaining("--dir") });
 });
 
+test("output that nobody reads any more ends the program, as it ends others, without a word", async () => {
+  const child = spawn("node", [program, "--help"], { stdio: ["ignore", "pipe", "pipe"] });
+  const forget = onInterrupt(() => child.kill("SIGKILL"));
+  child.stdout.destroy();
+  const [said, [status]] = await Promise.all([text(child.stderr), once(child, "close")]);
+  forget();
+  expect([said, status]).toEqual(["", 141]);
+});
+
 describe("longshore agent as a process", () => {
   test("says when it is ready, and ends with status 0 when told to", async () => {
     const { child, ready } = start(await configFile({}));
@@ -346,7 +357,6 @@ async function configFile(more: object): Promise<string> {
 }
 
 function start(config: string): { child: ChildProcess; ready: Promise<string>; said: () => string } {
-  const program = join(import.meta.dirname, "..", "..", "src", "bin", "longshore.ts");
   const child = spawn("node", [program, "agent", "--config", config], { stdio: ["ignore", "ignore", "pipe"] });
   const forget = onInterrupt(() => child.kill("SIGKILL"));
   child.once("exit", forget);
