@@ -19,7 +19,9 @@ export function resticTool(): Tool {
 }
 
 async function openRestic({ case: measured, folder, options }: SessionOptions): Promise<Session> {
-  const disks = await mountDisks(options.fileSystem, measured, 3);
+  // Nearly every chunk of its repository, of 1 MiB, has a changed block in it: until it is pruned the repository holds the volume
+  // twice, beside what is restored.
+  const disks = await mountDisks(options.fileSystem, measured, 3.5);
   try {
     const session = new ResticSession(disks, join(folder, "restic-cache"));
     await session.prepare();
