@@ -162,8 +162,8 @@ async function main(): Promise<void> {
     }
     for (const name of cases) {
       const { rows, absent, describe } = await measureCase(caseOf(name, options.size), benchmark);
-      const cases = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
-      await keep(withRows({ ...results, cases }, rows, absent));
+      const described = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
+      await keep(withRows({ ...results, cases: described }, rows, absent));
     }
     if (options.withMicro && results.micro === null) {
       await keep({ ...results, micro: await measureMicro(options.size) });
