@@ -24,9 +24,11 @@ const variants: Readonly<Record<LongshoreName, Variant>> = {
 };
 
 const location = "target";
-/** Past so many jobs at once, one list is cheaper than asking for each; the operator does so as well. */
-const listedMin = 16;
-const gatherMs = 20;
+/** With so many jobs at once their changes are gathered for a while, as the operator gathers them. */
+const gatheredMin = 16;
+const gatherMs = 50;
+/** Requests under way at once, as the operator's controllers have. */
+const requestsMax = 16;
 
 export function longshoreTool(name: LongshoreName): Tool {
   const { transport = "tls", verification = "media" } = variants[name];
@@ -166,10 +168,11 @@ export class LongshoreSession implements Session {
     const watch = await watchJobs(this.source.api, [...wanted.keys()]);
     try {
       const begin = performance.now();
-      const puts = [...wanted].map(([job, volume]) =>
-        this.source.api.putJob(job, { volume, location, snapshot: `s${step}` }),
-      );
-      const [jobs] = await Promise.all([watch.finished, ...puts]);
+      const left = wanted.entries();
+      const put = async () => {
+        for (const [job, volume] of left) await this.source.api.putJob(job, { volume, location, snapshot: `s${step}` });
+      };
+      const [jobs] = await Promise.all([watch.finished, ...Array.from({ length: requestsMax }, put)]);
       const ms = performance.now() - begin;
       return { ms, bytesSent: jobs.reduce((sum, job) => sum + job.bytesSent, 0) };
     } finally {
@@ -251,6 +254,7 @@ async function watchJobs(api: AgentApi, names: readonly string[]): Promise<JobWa
   const opened = Promise.withResolvers<void>();
   const pending = new Set(names);
   const ended: JobView[] = [];
+  const changed = new Set<string>();
   let news = Promise.withResolvers<void>();
   const { sequence } = await api.listJobs();
   const following = follow().catch((error) => {
@@ -263,16 +267,20 @@ async function watchJobs(api: AgentApi, names: readonly string[]): Promise<JobWa
     // One change that has been already is asked for as well: it shows that the stream is open.
     for await (const change of api.changes(Math.max(0, sequence - 1), stop.signal)) {
       opened.resolve();
-      if (change.kind === "job" && pending.has(change.name)) news.resolve();
+      if (change.kind !== "job" || !pending.has(change.name)) continue;
+      changed.add(change.name);
+      news.resolve();
     }
   }
 
   async function untilAllEnded(): Promise<readonly JobView[]> {
     while (pending.size > 0) {
       await news.promise;
-      if (pending.size >= listedMin) await new Promise((resolve) => setTimeout(resolve, gatherMs));
+      if (pending.size >= gatheredMin) await new Promise((resolve) => setTimeout(resolve, gatherMs));
       news = Promise.withResolvers();
-      for (const job of await jobsOf(api, pending)) {
+      const batch = [...changed];
+      changed.clear();
+      for (const job of await Promise.all(batch.map((name) => api.getJob(name)))) {
         if (job.finishedAt === null) continue;
         if (job.state !== "Succeeded")
           throw new Error(`job ${job.name} ended ${job.state}: ${job.error?.detail ?? "without an error"}`);
@@ -291,10 +299,4 @@ async function watchJobs(api: AgentApi, names: readonly string[]): Promise<JobWa
       await following;
     },
   };
-}
-
-async function jobsOf(api: AgentApi, names: ReadonlySet<string>): Promise<readonly JobView[]> {
-  if (names.size < listedMin) return Promise.all([...names].map((name) => api.getJob(name)));
-  const { items } = await api.listJobs();
-  return items.filter(({ name }) => names.has(name));
 }

@@ -197,8 +197,19 @@ async function callerOf(socket: TLSSocket, { credentials, consents, clock }: Con
   return identifyCaller(chainOf(socket), trust, clock.nowMs());
 }
 
+/** What a connection has shown does not change while it lasts; each look at it makes certificates anew, outside the heap. */
+const chains = new WeakMap<TLSSocket, readonly X509Certificate[]>();
+
+function chainOf(socket: TLSSocket): readonly X509Certificate[] {
+  const known = chains.get(socket);
+  if (known !== undefined) return known;
+  const chain = shownBy(socket);
+  chains.set(socket, chain);
+  return chain;
+}
+
 /** The leaf, and what Node.js found above it; which of that may be believed is decided from the bundles alone. */
-function chainOf(socket: TLSSocket): X509Certificate[] {
+function shownBy(socket: TLSSocket): X509Certificate[] {
   const chain: X509Certificate[] = [];
   let next = socket.getPeerX509Certificate();
   while (next !== undefined && chain.length < 8 && !chain.some((one) => one.fingerprint256 === next?.fingerprint256)) {

@@ -41,8 +41,21 @@ function hasIssued(issuer: X509Certificate, subject: X509Certificate, nowMs: num
   return issuer.ca && isCurrent(issuer, nowMs) && subject.checkIssued(issuer) && isSignedBy(subject, issuer);
 }
 
-/** A key of another kind than the signature's makes OpenSSL throw: that too is not a signature of this issuer. */
+/** Who has signed what never changes, and takes 0.2 ms to find out. Kept as long as both certificates are. */
+const signatures = new WeakMap<X509Certificate, WeakMap<X509Certificate, boolean>>();
+
 function isSignedBy(subject: X509Certificate, issuer: X509Certificate): boolean {
+  const ofSubject = signatures.get(subject) ?? new WeakMap<X509Certificate, boolean>();
+  signatures.set(subject, ofSubject);
+  const known = ofSubject.get(issuer);
+  if (known !== undefined) return known;
+  const found = verifies(subject, issuer);
+  ofSubject.set(issuer, found);
+  return found;
+}
+
+/** A key of another kind than the signature's makes OpenSSL throw: that too is not a signature of this issuer. */
+function verifies(subject: X509Certificate, issuer: X509Certificate): boolean {
   try {
     return subject.verify(issuer.publicKey);
   } catch {

@@ -6,7 +6,7 @@ import koffi from "koffi";
 import { tookShortLived } from "../base/memory.ts";
 import { errnoOf, systemError } from "../base/system-error.ts";
 import { checked, inPool, libc } from "./libc.ts";
-import { ExtentReport } from "./reported-extent.ts";
+import { FiemapReport } from "./reported-extent.ts";
 
 const ioctlPointer = libc.func("ioctl", "int", ["int", "ulong", "void *"]);
 const ioctlNumber = libc.func("ioctl", "int", ["int", "ulong", "int"]);
@@ -20,11 +20,17 @@ const posixFadvise = libc.func("posix_fadvise", "int", ["int", "int64_t", "int64
 
 // ---- FIEMAP -------------------------------------------------------------------------------------------------------
 
-/** How many extents one FIEMAP call may answer: about 12 ms of work and 224 KiB of buffer. */
+/** How many extents one call may answer: of FIEMAP, about 12 ms of work and 224 KiB of buffer. */
 export const extentsPerCallMax = 4096;
 
 const fiemapHeadBytes = 32;
 const fiemapExtentBytes = 56;
+
+export interface ExtentRange {
+  readonly offset: number;
+  readonly length: number;
+  readonly extentsMax?: number;
+}
 
 /**
  * The extents that touch [offset, offset + length), written back first, at most `extentsMax` of them from the start of
@@ -32,8 +38,8 @@ const fiemapExtentBytes = 56;
  */
 export async function fiemap(
   fd: number,
-  { offset, length, extentsMax = extentsPerCallMax }: { offset: number; length: number; extentsMax?: number },
-): Promise<ExtentReport> {
+  { offset, length, extentsMax = extentsPerCallMax }: ExtentRange,
+): Promise<FiemapReport> {
   // Not of Node's pool of small buffers, whose parts begin anywhere: it is read as words below.
   const buffer = Buffer.from(new ArrayBuffer(fiemapHeadBytes + fiemapExtentBytes * extentsMax));
   buffer.writeBigUInt64LE(BigInt(offset), 0);
@@ -42,7 +48,8 @@ export async function fiemap(
   buffer.writeUInt32LE(extentsMax, 24);
   tookShortLived(buffer.length);
   await inPool("ioctl FIEMAP", ioctlPointer, [fd, 0xc020660b, buffer]);
-  return new ExtentReport(new Uint32Array(buffer.buffer, fiemapHeadBytes), buffer.readUInt32LE(20));
+  const count = buffer.readUInt32LE(20);
+  return new FiemapReport(new Uint32Array(buffer.buffer, fiemapHeadBytes), count, count === extentsMax);
 }
 
 // ---- Sharing, holes, and data -------------------------------------------------------------------------------------

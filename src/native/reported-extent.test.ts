@@ -1,5 +1,5 @@
 import { expect, test } from "@jest/globals";
-import { ExtentReport, extentFlags } from "./reported-extent.ts";
+import { extentFlags, FiemapReport } from "./reported-extent.ts";
 
 /** Extents as [logical, physical, length], in the form of linux/fiemap.h. */
 function report(...extents: readonly (readonly [logical: number, physical: number, length: number, flags?: number])[]) {
@@ -10,7 +10,7 @@ function report(...extents: readonly (readonly [logical: number, physical: numbe
     }
     bytes.writeUInt32LE(flags, index * 56 + 40);
   }
-  return new ExtentReport(new Uint32Array(bytes.buffer, 0, bytes.length / 4), extents.length);
+  return new FiemapReport(new Uint32Array(bytes.buffer, 0, bytes.length / 4), extents.length, false);
 }
 
 const [first, second] = [

@@ -22,45 +22,68 @@ export interface ReportedExtent {
   readonly flags: number;
 }
 
+/**
+ * The extents that one call has reported, as they came: each is taken apart when it is looked at, for there are thousands. In order;
+ * what is `unwritten` may also be a hole.
+ */
+export abstract class ExtentReport implements Iterable<ReportedExtent> {
+  readonly count: number;
+  /** There was no room for more: nothing is said of what follows the last extent. */
+  readonly isCut: boolean;
+  readonly #bytes: Buffer;
+
+  constructor(bytes: Buffer, count: number, isCut: boolean) {
+    this.#bytes = bytes;
+    this.count = count;
+    this.isCut = isCut;
+  }
+
+  abstract at(index: number): ReportedExtent | undefined;
+
+  *[Symbol.iterator](): Generator<ReportedExtent> {
+    for (let index = 0; index < this.count; index++) yield this.at(index) as ReportedExtent;
+  }
+
+  /** Whether the other report begins with exactly these extents, word by word. */
+  isStartOf(other: ExtentReport): boolean {
+    const [mine, theirs] = [this.#bytes, other.#bytes];
+    const isAlike = this.constructor === other.constructor && mine.length <= theirs.length;
+    return isAlike && mine.equals(theirs.subarray(0, mine.length));
+  }
+}
+
 const extentWords = 14;
 
-/** The extents that one call has reported, as they came: each is taken apart when it is looked at, for there are thousands. */
-export class ExtentReport implements Iterable<ReportedExtent> {
-  readonly count: number;
+/** What FIEMAP has answered. */
+export class FiemapReport extends ExtentReport {
   readonly #words: Uint32Array;
 
   /** `words` are of `count` extents, in halves of 32 bits, lower one first. */
-  constructor(words: Uint32Array, count: number) {
-    this.#words = words.subarray(0, count * extentWords);
-    this.count = count;
+  constructor(words: Uint32Array, count: number, isCut: boolean) {
+    const filled = words.subarray(0, count * extentWords);
+    super(Buffer.from(filled.buffer, filled.byteOffset, filled.byteLength), count, isCut);
+    this.#words = filled;
   }
 
   at(index: number): ReportedExtent | undefined {
     if (index < 0 || index >= this.count) return undefined;
     const [words, at] = [this.#words, index * extentWords];
     const physical = wholeAt(words, at + 2);
-    // A place that a JavaScript number cannot hold exactly could be taken for its neighbour: then it counts as unknown.
-    const isExact = physical <= Number.MAX_SAFE_INTEGER;
-    const flags = (words[at + 10] as number) | (isExact ? 0 : extentFlags.unknown);
-    return { logical: wholeAt(words, at), physical, length: wholeAt(words, at + 4), flags };
+    return {
+      logical: wholeAt(words, at),
+      physical,
+      length: wholeAt(words, at + 4),
+      flags: (words[at + 10] as number) | inexact(physical),
+    };
   }
+}
 
-  *[Symbol.iterator](): Generator<ReportedExtent> {
-    for (let index = 0; index < this.count; index++) yield this.at(index) as ReportedExtent;
-  }
-
-  /** Whether the other report begins with exactly these extents. */
-  isStartOf(other: ExtentReport): boolean {
-    const [mine, theirs] = [bytesOf(this.#words), bytesOf(other.#words)];
-    return mine.length <= theirs.length && mine.equals(theirs.subarray(0, mine.length));
-  }
+/** A place that a JavaScript number cannot hold exactly could be taken for its neighbour: then it counts as unknown. */
+export function inexact(physical: number): number {
+  return physical <= Number.MAX_SAFE_INTEGER ? 0 : extentFlags.unknown;
 }
 
 /** From halves: a tenth of the time that BigInts take. */
 function wholeAt(words: Uint32Array, at: number): number {
   return (words[at] as number) + (words[at + 1] as number) * 2 ** 32;
-}
-
-function bytesOf(words: Uint32Array): Buffer {
-  return Buffer.from(words.buffer, words.byteOffset, words.byteLength);
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import type { Clock } from "../base/clock.ts";
-import { ExtentReport } from "../native/reported-extent.ts";
+import { FiemapReport } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent } from "./backend.ts";
 import { allocatedByMap, changesByMaps, type Mapper, withHolesBetween } from "./changed-extents.ts";
 import { clipRuns, type MappedRun } from "./extent-diff.ts";
@@ -91,7 +91,7 @@ function reporting(texts: readonly string[], reach?: number): Mapper {
       ...[offset, 0, physical, 0, length, 0],
       ...Array<number>(8).fill(0),
     ]);
-    return { ...part, report: new ExtentReport(Uint32Array.from(words), part.runs.length) };
+    return { ...part, report: new FiemapReport(Uint32Array.from(words), part.runs.length, false) };
   };
 }
 

@@ -4,7 +4,8 @@
 
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
-import { extentsPerCallMax, fiemap } from "../native/file-calls.ts";
+import { extentReader } from "../native/extent-reader.ts";
+import { extentsPerCallMax } from "../native/file-calls.ts";
 import type { ExtentReport } from "../native/reported-extent.ts";
 import { blockBytes, type ChangedExtent, type Changes } from "./backend.ts";
 import { ChangeList, clipRuns, diffRuns, type MappedRun, type Rules, runsOf, sameRuns } from "./extent-diff.ts";
@@ -22,11 +23,11 @@ export type Mapper = (start: number, end: number) => Promise<MapPart>;
 
 /** The map of an open file as the file system tells it at the moment of each call. */
 export function fileMapper(fd: number, rules: Rules = "sound", extentsMax = extentsPerCallMax): Mapper {
+  const read = extentReader(fd);
   return async (start, end) => {
-    const report = await fiemap(fd, { offset: start, length: end - start, extentsMax });
-    const last = report.at(report.count - 1);
-    const isCut = report.count === extentsMax && last !== undefined;
-    const reached = isCut ? Math.min(end, floorBlock(last.logical + last.length)) : end;
+    const report = await read({ offset: start, length: end - start, extentsMax });
+    const last = report.isCut ? report.at(report.count - 1) : undefined;
+    const reached = last === undefined ? end : Math.min(end, floorBlock(last.logical + last.length));
     assert(reached > start, `a map of ${extentsMax} extents at ${start} covers no whole block`);
     return new ReportedPart(report, { start, end: reached }, rules);
   };

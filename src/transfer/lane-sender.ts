@@ -2,6 +2,7 @@
 // the chunks that are sent, and hashes them there. The chunks are few: they are the lane's whole memory.
 import { createHash, type Hash } from "node:crypto";
 import type { Duplex } from "node:stream";
+import { tookShortLived } from "../base/memory.ts";
 import { alignedBuffer } from "../native/file-calls.ts";
 import { parseStatus, renderEnd, unitHeaderBytes, writeUnitHeader } from "./lane-codec.ts";
 import type { FromSource, ToSource } from "./lane-messages.ts";
@@ -13,6 +14,9 @@ import { endedBy, readWhole } from "./source-file.ts";
 const chunkBytes = unitHeaderBytes + 256 * 1024;
 /** Chunks of a lane that are being filled or written; with their size, its window. */
 const chunksMax = 8;
+/** Chunks that the thread keeps for its next lanes; more than these are the garbage of lanes that have ended. */
+const stock: Buffer[] = [];
+const stockMax = chunksMax;
 /** After so many bytes the thread looks at what else there is, such as messages and other lanes. */
 const turnBytes = 1024 * 1024;
 
@@ -176,7 +180,7 @@ export class LaneSender {
     await this.#until(() => this.#spare.length > 0 || this.#chunksMade < chunksMax);
     let buffer = this.#spare.pop();
     if (buffer === undefined) {
-      buffer = alignedBuffer(chunkBytes, unitHeaderBytes);
+      buffer = stock.pop() ?? newChunk();
       this.#chunksMade++;
     }
     this.#hashFrom = unitHeaderBytes;
@@ -241,6 +245,7 @@ export class LaneSender {
   #tellEnded(): void {
     if (this.#isReading || !this.#isClosed || this.#hasToldEnd) return;
     this.#hasToldEnd = true;
+    stock.push(...this.#spare.splice(0, stockMax - stock.length));
     this.#options.post(endedBy(this.#broken?.error));
   }
 
@@ -248,6 +253,11 @@ export class LaneSender {
   #isTakenWhole(): boolean {
     return this.#hasEnded && this.#stream.readableEnded && parseStatus(this.#answer)?.kind === "accepted";
   }
+}
+
+function newChunk(): Buffer {
+  tookShortLived(chunkBytes);
+  return alignedBuffer(chunkBytes, unitHeaderBytes);
 }
 
 const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));

@@ -81,15 +81,15 @@ test("threads that idle end after a while", async () => {
   expect(threads.size).toBe(0);
 });
 
-test("when there are as many as there may be, lanes share them", async () => {
-  const threads = open({ threadsMax: 2 });
+test.each([{ threadsMax: 2, sharedFrom: 4 }, { sharedFrom: 2 }])("with %o, lanes share two threads", async (limits) => {
+  const threads = open(limits);
   const leases = await Promise.all(Array.from({ length: 5 }, () => run(threads)));
   expect(threads.size).toBe(2);
   for (const lease of leases) await end(lease);
 });
 
 test("a lane that blocks has a thread to itself, and waits for it", async () => {
-  const threads = open({ threadsMax: 2 });
+  const threads = open({ threadsMax: 2, sharedFrom: 1 });
   const blocking = await run(threads, { isBlocking: true });
   const shared = await Promise.all([run(threads), run(threads)]);
   expect(threads.size).toBe(2);

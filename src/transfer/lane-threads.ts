@@ -1,5 +1,6 @@
 // The threads that lanes run on, so that a lane costs the main thread next to nothing, and several use several cores. They are
 // reused, for starting one takes a tenth of a second and more; those that idle end after a while.
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { MessageChannel, type MessagePort, Worker } from "node:worker_threads";
 import type { Clock } from "../base/clock.ts";
@@ -14,13 +15,15 @@ export interface LaneThreadsOptions {
 }
 
 export interface LaneThreadsLimits {
-  /** Lanes that need a thread to themselves wait when there are so many; others share one then. */
+  /** Lanes that need a thread to themselves wait when there are so many. */
   readonly threadsMax: number;
+  /** Other lanes share threads from so many on: more than there are cores make nothing faster, and each takes 10 MiB and more. */
+  readonly sharedFrom: number;
   /** An idle thread ends after this time. */
   readonly idleMs: number;
 }
 
-const defaultLimits: LaneThreadsLimits = { threadsMax: 32, idleMs: 60_000 };
+const defaultLimits: LaneThreadsLimits = { threadsMax: 32, sharedFrom: availableParallelism(), idleMs: 60_000 };
 
 /** What runs on a thread, until it is released. */
 export interface ThreadLease {
@@ -103,11 +106,11 @@ export class LaneThreads {
     const threads = [...this.#threads];
     const idle = threads.find(({ tasks }) => tasks.size === 0);
     if (idle !== undefined) return idle;
-    if (threads.length < this.#limits.threadsMax) return this.#startThread();
-    if (isBlocking) return undefined;
-    return threads
-      .filter(({ tasks }) => ![...tasks.keys()].some((task) => task.isBlocking))
-      .sort((one, other) => one.tasks.size - other.tasks.size)[0];
+    const canStart = threads.length < this.#limits.threadsMax;
+    if (isBlocking) return canStart ? this.#startThread() : undefined;
+    const shared = threads.filter(({ tasks }) => ![...tasks.keys()].some((task) => task.isBlocking));
+    if (canStart && shared.length < this.#limits.sharedFrom) return this.#startThread();
+    return shared.sort((one, other) => one.tasks.size - other.tasks.size)[0];
   }
 
   #start(task: Task, thread: Thread): ThreadLease {

@@ -6,7 +6,7 @@ import { parseStatus, renderPreamble } from "./lane-codec.ts";
 import { type FromSource, renderError, type SourceEnded, type ToSource } from "./lane-messages.ts";
 import { LaneSender } from "./lane-sender.ts";
 import { LaneSignals } from "./lane-signals.ts";
-import { keepAliveMs, peerChain, type TlsMaterial, tlsSettings } from "./tls-peer.ts";
+import { keepAliveMs, peerChain, secureContext, type TlsMaterial } from "./tls-peer.ts";
 
 export interface TlsSourceJob {
   readonly role: "tlsSource";
@@ -114,7 +114,7 @@ class TlsSource {
 
 function dial({ host, port, material }: TlsSourceJob): TLSSocket {
   const socket = connect({
-    ...{ host, port, ...material, ...tlsSettings },
+    ...{ host, port, secureContext: secureContext(material) },
     // Agents are known by the URI name of their certificates, which the main thread judges; hosts and addresses change.
     checkServerIdentity: () => undefined,
   });

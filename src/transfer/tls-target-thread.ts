@@ -4,6 +4,7 @@ import { Socket } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import type { MessagePort } from "node:worker_threads";
 import { type Clock, systemClock } from "../base/clock.ts";
+import { tookShortLived } from "../base/memory.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { whenIdle } from "./idle-socket.ts";
 import { refusalOf, renderStatus } from "./lane-codec.ts";
@@ -12,6 +13,9 @@ import { hangUpWith, readPreamble } from "./lane-opening.ts";
 import { LaneReceiver } from "./lane-receiver.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import { keepAliveMs, peerChain, type TlsMaterial, tlsSettings } from "./tls-peer.ts";
+
+/** About what OpenSSL takes for a connection and its settings, outside the heap. */
+const connectionBytes = 192 * 1024;
 
 export interface TlsTargetJob {
   readonly role: "tlsTarget";
@@ -86,6 +90,7 @@ class TlsTarget {
 
   /** A server for this one connection: no session of another one can be resumed with it. */
   #tlsServer(): Server | undefined {
+    tookShortLived(connectionBytes);
     try {
       return createServer({
         ...this.#job.material,
