@@ -34,8 +34,14 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
       return found(await peerOf(request).claim(body));
     },
     peerRenew: (request) => done(peerOf(request).renew(targetOf(request))),
-    peerPutPlan: (request) => done(peerOf(request).putPlan(targetOf(request), request.body.header)),
-    peerPutPlanPage: (request) => done(peerOf(request).putPlanPage(targetOf(request), request.body.page)),
+    async peerPutPlan(request) {
+      const { header, ...extras } = request.body;
+      return found(await peerOf(request).putPlan(targetOf(request), header, extras));
+    },
+    async peerPutPlanPage(request) {
+      const { page, ...extras } = request.body;
+      return found(await peerOf(request).putPlanPage(targetOf(request), page, extras));
+    },
     peerFreeze: async (request) => found(await peerOf(request).freeze(targetOf(request))),
     peerLaneTicket: async (request) => found(await peerOf(request).laneTicket(targetOf(request), request.body.request)),
     peerStore: async (request) => found(await peerOf(request).store(targetOf(request), request.body.request)),

@@ -134,7 +134,6 @@ export class Coordinator implements JobDriver {
     await share.stream();
     await share.commit();
     share.moveBase();
-    await share.release();
   }
 
   // ---- dry runs ----------------------------------------------------------------------------------------------------

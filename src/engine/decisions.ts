@@ -55,7 +55,10 @@ export class Decisions {
     const { terms, staging: area } = this.parts;
     return terms.inTermOrEnded(caller, target, async (row) => {
       const done = this.committed(row, request);
-      if (done !== undefined) return done;
+      if (done !== undefined) {
+        if (request.releases) await this.endReleased(row);
+        return done;
+      }
       checkTerm(row, target.term);
       if (row.groupName !== null) {
         throw new LongshoreError("BadRequest", `${row.name} is committed with group ${row.groupName}, not by itself`);
@@ -64,13 +67,16 @@ export class Decisions {
       this.core.journal.transaction(() => {
         checkTerm(this.parts.migrated.require(row.uid), row);
         this.record(row, header, { ...point, job: row.job, epoch: row.epoch, groupPoint: null });
+        if (request.releases) terms.end(row);
       });
       await area.endSession(row.uid);
+      if (request.releases) this.releaseSurplus(row);
       this.core.log.info(
         { migratedVolume: row.name, job: row.job, epoch: row.epoch, point: header.to.pointId, mode: header.mode.kind },
         "point committed",
       );
       this.thawed(row.uid);
+      if (request.releases) this.sweepSoon(row);
       return this.recordOf(row.uid, request.toId);
     });
   }
@@ -105,11 +111,15 @@ export class Decisions {
   release(caller: Caller, target: PeerTarget): Promise<void> {
     return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
       this.checkVote(row);
-      if (row.isTermLive === 1) await this.endTerm(row);
-      this.releaseSurplus(row);
-      this.thawed(row.uid);
-      this.sweepSoon(row);
+      await this.endReleased(row);
     });
+  }
+
+  private async endReleased(row: MigratedRow): Promise<void> {
+    if (row.isTermLive === 1) await this.endTerm(row);
+    this.releaseSurplus(row);
+    this.thawed(row.uid);
+    this.sweepSoon(row);
   }
 
   /** The coordinator is silent past its lease: the decider aborts under an epoch of its own, and thaws. */

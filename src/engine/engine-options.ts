@@ -35,6 +35,8 @@ export interface EngineLimits {
   readonly lanesPerJob: number;
   /** Data of one unit at most, a multiple of 4096: what a broken connection costs, and what is stored at once. */
   readonly unitBytes: number;
+  /** Units of a plan that go into one request, 1,024 at most. */
+  readonly pageUnits: number;
   /** Bytes of one job that may be on their way, sent and not yet acknowledged as stored. */
   readonly windowBytes: number;
   /** A term ends this long after its coordinator was last heard. */
@@ -65,6 +67,7 @@ export const defaultLimits: EngineLimits = {
   jobsPerLocationMax: 4,
   lanesPerJob: 2,
   unitBytes: unitBytesMax,
+  pageUnits: 1024,
   windowBytes: 256 << 20,
   leaseMs: 30_000,
   attemptsMax: 10,

@@ -25,7 +25,7 @@ test("pages hold every unit once, in order, and are bounded by units and by exte
   const unit = (extents: number, at: number) =>
     Array.from({ length: extents }, (_, index) => [(at * 4096 + index) * 4096, 4096, 1] as const);
   const units = Array.from({ length: 3000 }, (_, index) => unit(index < 20 ? 2048 : 1, index));
-  const pages = [...pagesOf(new UnitList(units))];
+  const pages = [...pagesOf(new UnitList(units), 1024)];
   expect(pages.flatMap((page) => page.units)).toEqual(units);
   expect(pages.map(({ first }) => first)).toEqual(
     pages.map((_, index) => pages.slice(0, index).reduce((sum, page) => sum + page.units.length, 0)),

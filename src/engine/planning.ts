@@ -14,7 +14,6 @@ import type { VolumeRow } from "./volume-rows.ts";
 import type { Volumes } from "./volumes.ts";
 
 const pageExtentsMax = 16_384;
-const pageUnitsMax = 1024;
 
 /** What a job is about, read afresh for each attempt. */
 export interface Subject {
@@ -155,7 +154,7 @@ function allocatedReason(reason: string): string {
 }
 
 /** Pages small enough for one request each. */
-export function* pagesOf(units: Plan["units"]): Generator<PlanPage> {
+export function* pagesOf(units: Plan["units"], pageUnitsMax: number): Generator<PlanPage, undefined> {
   let first = 0;
   while (first < units.length) {
     let end = first;

@@ -9,6 +9,11 @@ import { keepOriginal, plannedBase } from "./lineage.ts";
 import type { MigratedRow, MigratedVolumes, StagingRow } from "./migrated.ts";
 import { pointOf, pointsOf } from "./points.ts";
 
+interface Begun {
+  readonly header: PlanHeader;
+  readonly page: PlanPage | undefined;
+}
+
 export class Plans {
   private readonly core: Core;
   private readonly migrated: MigratedVolumes;
@@ -18,14 +23,18 @@ export class Plans {
     this.migrated = parts.migrated;
   }
 
-  /** Under the volume's lock. `drop` removes the staging of another plan. Throws `PlanMismatch`, `ShrinkRefused`. */
-  async put(row: MigratedRow, header: PlanHeader, drop: (staging: StagingRow) => Promise<void>): Promise<void> {
+  /**
+   * Under the volume's lock; with the header may come the first page. `drop` removes the staging of another plan. Throws
+   * `PlanMismatch`, `ShrinkRefused`.
+   */
+  async put(row: MigratedRow, { header, page }: Begun, drop: (staging: StagingRow) => Promise<void>): Promise<void> {
     this.check(row, header);
+    if (page !== undefined) checkPage(header, page);
     const staging = this.migrated.staging(row.uid);
-    if (staging !== undefined && isSamePlan(staging, header)) this.takeUp(row, staging, header);
+    if (staging !== undefined && isSamePlan(staging, header)) this.takeUp(row, staging, { header, page });
     else {
       if (staging !== undefined) await drop(staging);
-      this.begin(row, header);
+      this.begin(row, { header, page });
     }
     this.finish(row, header);
   }
@@ -35,20 +44,19 @@ export class Plans {
     const staging = this.require(row);
     if (staging.isPlanned === 1) return;
     const header = headerOf(staging);
-    const end = page.first + page.units.length;
-    if (page.units.length === 0 || end > header.unitCount) {
-      throw new LongshoreError("BadRequest", `the page ${page.first}..${end} is not of a plan of ${header.unitCount}`);
-    }
-    this.core.journal.transaction(() =>
-      this.core.journal.run(
-        "INSERT OR REPLACE INTO planPages (owner, first, count, unitsJson) VALUES (?,?,?,?)",
-        row.uid,
-        page.first,
-        page.units.length,
-        JSON.stringify(page.units),
-      ),
-    );
+    checkPage(header, page);
+    this.core.journal.transaction(() => this.keepPage(row, page));
     this.finish(row, header);
+  }
+
+  private keepPage(row: MigratedRow, page: PlanPage): void {
+    this.core.journal.run(
+      "INSERT OR REPLACE INTO planPages (owner, first, count, unitsJson) VALUES (?,?,?,?)",
+      row.uid,
+      page.first,
+      page.units.length,
+      JSON.stringify(page.units),
+    );
   }
 
   /** As far as they have come without a gap. */
@@ -88,18 +96,21 @@ export class Plans {
   }
 
   /** The same plan again, perhaps by another job: what is stored stays; a plan that is not whole begins anew. */
-  private takeUp(row: MigratedRow, staging: StagingRow, header: PlanHeader): void {
+  private takeUp(row: MigratedRow, staging: StagingRow, { header, page }: Begun): void {
     const { journal } = this.core;
     journal.transaction(() => {
       if (staging.isPlanned === 0) journal.run("DELETE FROM planPages WHERE owner = ?", row.uid);
+      if (staging.isPlanned === 0 && page !== undefined) this.keepPage(row, page);
       journal.run("UPDATE staging SET headerJson = ? WHERE owner = ?", JSON.stringify(header), row.uid);
       this.note(row, header);
     });
   }
 
-  private begin(row: MigratedRow, header: PlanHeader): void {
+  private begin(row: MigratedRow, { header, page }: Begun): void {
     const { journal, clock } = this.core;
+    const units = (page?.units ?? []) as Unit[];
     journal.transaction(() => {
+      if (page !== undefined) this.keepPage(row, page);
       journal.run(
         `INSERT INTO staging (owner, toId, baseId, planDigest, headerJson, isPlanned, isMade, sizeBytes, touchedAt)
          VALUES (?,?,?,?,?,?,0,?,?)`,
@@ -108,8 +119,8 @@ export class Plans {
         header.baseId,
         header.planDigest,
         JSON.stringify(header),
-        // A plan without units is whole at once.
-        Number(header.unitCount === 0 && isWhole(header, [])),
+        // Most plans are whole at once: one page, or none.
+        Number(header.unitCount === units.length && isWhole(header, units)),
         header.to.sizeBytes,
         clock.nowMs(),
       );
@@ -165,6 +176,12 @@ export class Plans {
 
 export function headerOf(staging: StagingRow): PlanHeader {
   return JSON.parse(staging.headerJson) as PlanHeader;
+}
+
+function checkPage({ unitCount }: PlanHeader, { first, units }: PlanPage): void {
+  const end = first + units.length;
+  if (units.length > 0 && end <= unitCount) return;
+  throw new LongshoreError("BadRequest", `the page ${first}..${end} is not of a plan of ${unitCount}`);
 }
 
 function isWhole(header: PlanHeader, units: Iterable<Unit>): boolean {

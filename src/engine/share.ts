@@ -6,7 +6,18 @@ import { LongshoreError } from "../domain/errors.ts";
 import { indexesIn } from "../domain/plan.ts";
 import type { UnitList } from "../domain/unit-list.ts";
 import { weakestOf } from "../domain/verification.ts";
-import type { Claim, GroupRef, PeerApi, PeerTarget, PlanHeader, PrepareRequest, Report, Term } from "../wire/peer.ts";
+import type {
+  Claim,
+  FreezeResult,
+  GroupRef,
+  PeerApi,
+  PeerTarget,
+  PlanHeader,
+  PlanPage,
+  PrepareRequest,
+  Report,
+  Term,
+} from "../wire/peer.ts";
 import type { Member, PointRef } from "../wire/schemas.ts";
 import { moveBase } from "./bases.ts";
 import type { Core } from "./core.ts";
@@ -110,6 +121,7 @@ export class Share {
   private readonly options: ShareOptions;
   private readonly api: PeerApi;
   private planned: Planned | undefined;
+  private isFrozen = false;
   private stored: readonly (readonly [number, number])[] = [];
 
   constructor(
@@ -136,7 +148,7 @@ export class Share {
     return this.api.renew(this.target);
   }
 
-  /** Joined: plans, and has the target persist the plan. */
+  /** Joined: plans, and has the target persist the plan. Whoever waits for nobody else is Frozen with it. */
   async join(): Promise<void> {
     const { rows, planning } = this.parts;
     if (this.isThere) return;
@@ -144,10 +156,13 @@ export class Share {
     const planned = await planning.plan(subject, this.report, this.options.signal);
     this.planned = planned;
     const { plan, mode } = planned;
-    await this.api.putPlan(this.target, this.header(subject, planned));
-    for (const page of pagesOf(plan.units)) await this.api.putPlanPage(this.target, page);
-    rows.save(this.name, { barrier: "Joined", planDigest: plan.digest, ...whatIsPlanned(planned) });
-    rows.located(this.name, this.options.destination.home, "Joined");
+    const frozen = await this.putPlan(this.header(subject, planned), plan.units);
+    const change = { planDigest: plan.digest, ...whatIsPlanned(planned) };
+    if (frozen !== null) this.noteFrozen(frozen, change);
+    else {
+      rows.save(this.name, { barrier: "Joined", ...change });
+      rows.located(this.name, this.options.destination.home, "Joined");
+    }
     this.core.log.info(
       {
         job: jobOf(subject.row),
@@ -162,16 +177,11 @@ export class Share {
 
   /** Frozen: no clones of the newest point; staging is there. What is stored already is not sent again. */
   async freeze(): Promise<void> {
-    if (this.isThere) return;
+    if (this.isThere || this.isFrozen) return;
     const { plan } = this.requirePlan();
     this.options.signal.throwIfAborted();
     // A member that has voted for this very plan has sealed it: there is nothing left to freeze or to send.
-    const { stored } = this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.api.freeze(this.target);
-    this.stored = stored;
-    const { rows } = this.parts;
-    rows.save(this.name, { barrier: "Frozen", ...progressAt(plan.units, stored) });
-    rows.start(this.name);
-    rows.located(this.name, this.options.destination.home, "Frozen");
+    this.noteFrozen(this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.api.freeze(this.target));
   }
 
   /** Stored: every unit that was not, is now, verified. */
@@ -195,12 +205,17 @@ export class Share {
     this.parts.rows.save(this.name, { barrier: "Stored" });
   }
 
-  /** The decision, for a job of this volume alone: recorded, together with Stored, before it is asked for. */
+  /** The decision, for a job of this volume alone, and with it Released: recorded, together with Stored, before it is asked for. */
   async commit(): Promise<void> {
     const { plan, base } = this.requirePlan();
     this.parts.rows.save(this.name, { barrier: "Stored", commitAsked: 1 });
     const { toId } = this.subject().row;
-    await this.api.commit(this.target, { baseId: base?.pointId ?? null, toId, planDigest: plan.digest });
+    await this.api.commit(this.target, {
+      baseId: base?.pointId ?? null,
+      toId,
+      planDigest: plan.digest,
+      releases: true,
+    });
   }
 
   /** The home's vote. From the moment it is asked for, the outcome is the group home's. */
@@ -244,6 +259,27 @@ export class Share {
       readers: [this.core.agentId],
       storers: storers.map(({ agentId }) => agentId),
     });
+  }
+
+  /** What freezing answered, if that went along. */
+  private async putPlan(header: PlanHeader, units: UnitList): Promise<FreezeResult | null> {
+    const freezes = (page?: PlanPage) =>
+      this.options.group === undefined && (page === undefined ? 0 : page.first + page.units.length) === units.length;
+    const pages = pagesOf(units, this.core.limits.pageUnits);
+    const { value: first } = pages.next();
+    const extras = { ...(first && { page: first }), freezes: freezes(first) };
+    let { frozen } = await this.api.putPlan(this.target, header, extras);
+    for (const page of pages) ({ frozen } = await this.api.putPlanPage(this.target, page, { freezes: freezes(page) }));
+    return frozen;
+  }
+
+  private noteFrozen({ stored }: FreezeResult, change: JobChange = {}): void {
+    this.stored = stored;
+    this.isFrozen = true;
+    const { rows } = this.parts;
+    rows.save(this.name, { barrier: "Frozen", ...change, ...progressAt(this.requirePlan().plan.units, stored) });
+    rows.start(this.name);
+    rows.located(this.name, this.options.destination.home, "Frozen");
   }
 
   private async send(units: UnitList, missing: readonly number[], { storer }: Assignment): Promise<void> {

@@ -12,6 +12,8 @@ import {
   type PeerGroupApi,
   type PeerTarget,
   type PlanHeader,
+  type PlanPage,
+  type PlanResult,
   type Report,
 } from "../wire/peer.ts";
 import type { Barrier, Lineage } from "../wire/schemas.ts";
@@ -76,8 +78,16 @@ export class Target {
       claim: (claim) => this.claim(caller, claim),
       report: (volume, lineage) => this.reportOf(caller, volume, lineage),
       renew: (target) => terms.inTerm(caller, target, async () => undefined),
-      putPlan: (target, header) => terms.inTerm(caller, target, (row) => this.putPlan(row, header)),
-      putPlanPage: (target, page) => terms.inTerm(caller, target, async (row) => plans.putPage(row, page)),
+      putPlan: (target, header, { page, freezes } = {}) =>
+        terms.inTerm(caller, target, async (row) => {
+          await this.putPlan(row, header, page);
+          return this.planResult(row, freezes);
+        }),
+      putPlanPage: (target, page, { freezes } = {}) =>
+        terms.inTerm(caller, target, async (row) => {
+          plans.putPage(row, page);
+          return this.planResult(row, freezes);
+        }),
       freeze: (target) => terms.inTerm(caller, target, (row) => staging.freeze(row)),
       laneTicket: (target, request) => terms.inTerm(caller, target, async (row) => staging.laneTicket(row, request)),
       store: (target, request) => staging.store(caller, target, request),
@@ -138,12 +148,17 @@ export class Target {
     };
   }
 
-  private putPlan(row: MigratedRow, header: PlanHeader): Promise<void> {
+  private putPlan(row: MigratedRow, header: PlanHeader, page?: PlanPage): Promise<void> {
     this.votes.checkPlan(row, header);
-    return this.plans.put(row, header, async (old) => {
+    const drop = async (old: StagingRow) => {
       this.votes.annul(row);
       await this.staging.drop(row, old);
-    });
+    };
+    return this.plans.put(row, { header, page }, drop);
+  }
+
+  private async planResult(row: MigratedRow, freezes = false): Promise<PlanResult> {
+    return { frozen: freezes ? await this.staging.freeze(row) : null };
   }
 
   /** A coordinator that ends its term may be ahead of a vote: what was decided is done first, and the term is left to it. */

@@ -1,8 +1,8 @@
 // PeerApi over HTTP: a coordinator's view of a target cluster.
 import { LongshoreError } from "../domain/errors.ts";
 import type { Credentials } from "./credentials.ts";
-import { type ClientTimeouts, openHttpClient } from "./http-client.ts";
-import type { GroupTarget, PeerApi, PeerTarget } from "./peer.ts";
+import { type ClientTimeouts, type HttpClient, openHttpClient } from "./http-client.ts";
+import type { GroupTarget, PeerApi, PeerGroupApi, PeerTarget } from "./peer.ts";
 import { peerRoutes as routes } from "./routes.ts";
 
 export interface PeerClientOptions {
@@ -32,8 +32,6 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     agentId,
     ...(timeouts && { timeouts }),
   });
-  const about = ({ volume }: PeerTarget) => ({ params: { volume } });
-  const ofGroup = ({ group }: GroupTarget) => ({ params: { group } });
   const seedNames = seeds.join(", ");
   return {
     async hello() {
@@ -52,11 +50,13 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     async renew(target) {
       await http.call(routes.peerRenew, { ...about(target), body: { term: target.term } });
     },
-    async putPlan(target, header) {
-      await http.call(routes.peerPutPlan, { ...about(target), body: { term: target.term, header } });
+    async putPlan(target, header, extras) {
+      const body = { term: target.term, header, ...extras };
+      return present(await http.call(routes.peerPutPlan, { ...about(target), body }), seedNames);
     },
-    async putPlanPage(target, page) {
-      await http.call(routes.peerPutPlanPage, { ...about(target), body: { term: target.term, page } });
+    async putPlanPage(target, page, extras) {
+      const body = { term: target.term, page, ...extras };
+      return present(await http.call(routes.peerPutPlanPage, { ...about(target), body }), seedNames);
     },
     freeze: async (target) =>
       present(await http.call(routes.peerFreeze, { ...about(target), body: { term: target.term } }), seedNames),
@@ -78,6 +78,14 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     async release(target) {
       await http.call(routes.peerRelease, { ...about(target), body: { term: target.term } });
     },
+    ...groupCalls(http, seedNames),
+    close: () => http.close(),
+  };
+}
+
+function groupCalls(http: HttpClient, seedNames: string): PeerGroupApi {
+  const ofGroup = ({ group }: GroupTarget) => ({ params: { group } });
+  return {
     locate: async (body) => present(await http.call(routes.peerLocate, { body }), seedNames),
     async prepare(target, request) {
       await http.call(routes.peerPrepare, { ...about(target), body: { term: target.term, request } });
@@ -106,8 +114,11 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     async releaseGroup(target) {
       await http.call(routes.peerReleaseGroup, { ...ofGroup(target), body: { term: target.term } });
     },
-    close: () => http.close(),
   };
+}
+
+function about({ volume }: PeerTarget) {
+  return { params: { volume } };
 }
 
 function present<T>(body: T | undefined, where: string): T {

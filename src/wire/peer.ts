@@ -158,6 +158,8 @@ export const CommitRequest = Type.Object({
   baseId: Type.Union([PointId, Type.Null()]),
   toId: PointId,
   planDigest: Digest,
+  /** Whether the term ends with it, as by a release: nothing more is asked under it. */
+  releases: Type.Optional(Type.Boolean()),
 });
 export type CommitRequest = Static<typeof CommitRequest>;
 
@@ -172,6 +174,20 @@ export type LaneTicket = Static<typeof LaneTicket>;
 
 export const FreezeResult = Type.Object({ stored: Ranges });
 export type FreezeResult = Static<typeof FreezeResult>;
+
+/** What goes along with a part of a plan, to save a request. */
+export const PlanExtras = Type.Object({
+  /** The first page; only with the header. */
+  page: Type.Optional(PlanPage),
+  /** Freezes as soon as this part is there; only with the last one. */
+  freezes: Type.Optional(Type.Boolean()),
+});
+export type PlanExtras = Static<typeof PlanExtras>;
+
+export const PlanResult = Type.Object({
+  frozen: Type.Union([FreezeResult, Type.Null()], { description: "As freezing answers; null unless asked for" }),
+});
+export type PlanResult = Static<typeof PlanResult>;
 
 // ---- several nodes, and groups ----------------------------------------------------------------------------------------
 
@@ -337,9 +353,12 @@ export interface PeerApi extends PeerGroupApi {
   /** Renews the lease. */
   renew(target: PeerTarget): Promise<void>;
   /** Persists the plan's header; drops staging of another (base, to, digest). Complete once all its pages are there. */
-  putPlan(target: PeerTarget, header: PlanHeader): Promise<void>;
-  putPlanPage(target: PeerTarget, page: PlanPage): Promise<void>;
-  /** Closes the newest point for new clones, makes or opens staging, applies punches; answers what is stored already. */
+  putPlan(target: PeerTarget, header: PlanHeader, extras?: PlanExtras): Promise<PlanResult>;
+  putPlanPage(target: PeerTarget, page: PlanPage, extras?: Pick<PlanExtras, "freezes">): Promise<PlanResult>;
+  /**
+   * Closes the newest point for new clones, makes or opens staging, applies punches; answers what is stored already. A job of a single
+   * volume, which waits for nobody between plan and freeze, has it done with the last part of the plan.
+   */
   freeze(target: PeerTarget): Promise<FreezeResult>;
   laneTicket(target: PeerTarget, request: LaneRequest): Promise<LaneTicket>;
   /** Waits for the units' bytes, syncs, reads back, compares, and records those that match. */

@@ -19,8 +19,10 @@ import type {
   LocateRequest,
   PeerApi,
   PeerTarget,
+  PlanExtras,
   PlanHeader,
   PlanPage,
+  PlanResult,
   PrepareRequest,
   Report,
   StoreRequest,
@@ -89,12 +91,14 @@ export class FakePeer implements PeerApi {
     this.#under(target);
   }
 
-  async putPlan(target: PeerTarget, header: PlanHeader): Promise<void> {
+  async putPlan(target: PeerTarget, header: PlanHeader, { freezes }: PlanExtras = {}): Promise<PlanResult> {
     this.#under(target).plan = header;
+    return { frozen: freezes ? await this.freeze(target) : null };
   }
 
-  async putPlanPage(target: PeerTarget, _page: PlanPage): Promise<void> {
+  async putPlanPage(target: PeerTarget, _page: PlanPage, { freezes }: PlanExtras = {}): Promise<PlanResult> {
     this.#under(target);
+    return { frozen: freezes ? await this.freeze(target) : null };
   }
 
   async freeze(target: PeerTarget): Promise<FreezeResult> {
@@ -118,6 +122,7 @@ export class FakePeer implements PeerApi {
     if (volume.plan?.planDigest !== request.planDigest) throw new LongshoreError("PlanMismatch", "another plan");
     const record = { job: volume.plan.job, epoch: target.term.epoch, ...request, committedAt: time };
     volume.commits.push(record);
+    if (request.releases) volume.term = undefined;
     return record;
   }
 

@@ -31,7 +31,7 @@ export async function openGroupWorld(options: GroupWorldOptions = {}): Promise<G
     { source: sourceCount, target: targetCount },
     {
       inMemory: true,
-      limits: { unitBytes, windowBytes: 2 * unitBytes, attemptsMax: 1000, leaseMs: 1_000, ...limits },
+      limits: { unitBytes, pageUnits: 1, windowBytes: 2 * unitBytes, attemptsMax: 1000, leaseMs: 1_000, ...limits },
       ...rest,
     },
   );

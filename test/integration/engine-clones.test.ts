@@ -282,7 +282,7 @@ test("a clone that is in use is not deleted, and stays what it was", async () =>
 
 test("a copy that is deleted takes along the requests that wait for it", async () => {
   world.target.onCall = (method) => {
-    if (method === "freeze") throw new LongshoreError("BadRequest", "refused for good");
+    if (method === "putPlan") throw new LongshoreError("BadRequest", "refused for good");
   };
   await makeVolume(world, "fresh");
   await migrate(world, "fresh", "s1");

@@ -214,7 +214,7 @@ function story(open: () => Promise<World>): void {
     await write(world.target, "data-2", 0, randomBytes(unitBytes));
     let released: string[] | undefined;
     world.source.onCall = async (method) => {
-      if (method !== "freeze" || released !== undefined) return;
+      if (method !== "laneTicket" || released !== undefined) return;
       released = [];
       await changeVolume(world, "data");
       await migrate(world, "data", "s3");

@@ -243,7 +243,7 @@ describe("jobs side by side", () => {
       expect(running).toBeLessThanOrEqual(1);
     };
     world.target.onReply = (method) => {
-      if (method === "release") running -= 1;
+      if (method === "commit") running -= 1;
     };
     const jobs = [await start(world, "data", "s1"), await start(world, "data", "s2")];
     for (const job of jobs) expect((await ended(world.source, job)).state).toBe("Succeeded");
@@ -277,7 +277,7 @@ describe("jobs side by side", () => {
       const name = cluster.name as "target" | "other";
       cluster.onReply = (method) => {
         if (method === "claim") busy[name] += 1;
-        if (method === "release") busy[name] -= 1;
+        if (method === "commit") busy[name] -= 1;
         busy.most = Math.max(busy.most, busy.target, busy.other);
         busy.mostAll = Math.max(busy.mostAll, busy.target + busy.other);
       };

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { afterEach, expect } from "@jest/globals";
 import { type Journal, openJournal } from "../../src/engine/journal.ts";
 import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
-import { ended, flaws, makeVolume, openWorld, reaches, snapshot, start, type World } from "../fakes/migration-world.ts";
+import { ended, flaws, makeVolume, openWorld, settled, snapshot, start, type World } from "../fakes/migration-world.ts";
 import { needs } from "../needs.ts";
 
 const MiB = 1 << 20;
@@ -95,14 +95,14 @@ needs("root")("a job on full disks on both sides goes on when there is room", as
   const folders = dirname(world.source.folder);
   let free: (() => void) | undefined;
   world.target.onCall = (method) => {
-    if (method !== "freeze" || free !== undefined) return;
+    if (method !== "putPlan" || free !== undefined) return;
     free = fill(disk.path);
     for (const name of ["source", "target"]) rmSync(join(folders, name, "ballast"));
     rmSync(join(disk.path, "filler"));
     free = fill(disk.path);
   };
   const job = await start(world, "data", "s1");
-  await reaches(world.source, job, () => free !== undefined);
+  expect(await settled(async () => free !== undefined, Boolean)).toBe(true);
   const { api } = world.source.engine;
   await expect(api.putSnapshot("data", "s2")).rejects.toMatchObject({ code: "DiskFull" });
   expect(await api.getJob(job)).toMatchObject({ state: "Running", finishedAt: null });

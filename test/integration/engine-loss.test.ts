@@ -117,13 +117,13 @@ describe("a file that vanishes", () => {
     await allIsWell();
   });
 
-  test("the target's base between plan and freeze: the job plans again", async () => {
+  test("the target's base while the source plans: the job plans again", async () => {
     const first = await pointOf(migrate(world, "data", "s1"));
     await changeVolume(world, "data");
     await snapshot(world, "data", "s2");
     let isGone = false;
     world.target.onCall = async (method) => {
-      if (method !== "freeze" || isGone) return;
+      if (method !== "putPlan" || isGone) return;
       isGone = true;
       await unlink(await fileOf(world.target, first));
     };

@@ -88,8 +88,8 @@ export const canaries: readonly Canary[] = [
     edits: [
       {
         file: "engine/share.ts",
-        search: "await this.api.putPlan(this.target, this.header(subject, planned));",
-        replacement: `await this.api.putPlan(this.target, this.header(subject, planned));
+        search: "const frozen = await this.putPlan(this.header(subject, planned), plan.units);",
+        replacement: `const frozen = await this.putPlan(this.header(subject, planned), plan.units);
         this.core.journal.transaction(() => this.core.journal.run(
           "DELETE FROM holds WHERE owner = ? AND reason = 'job'", subject.row.owner));`,
       },

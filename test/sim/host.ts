@@ -27,6 +27,7 @@ const never = () => new Promise<never>(() => undefined);
 export const simLimits: EngineLimits = {
   ...defaultLimits,
   unitBytes: 2 * 4096,
+  pageUnits: 2,
   windowBytes: 8 * 4096,
   leaseMs: 3_000,
   attemptsMax: 6,
