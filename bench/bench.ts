@@ -165,8 +165,9 @@ async function main(): Promise<void> {
       const described = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
       await keep(withRows({ ...results, cases: described }, rows, absent));
     }
-    if (options.withMicro && results.micro === null) {
-      await keep({ ...results, micro: await measureMicro(options.size) });
+    const { withMicro, size } = options;
+    if (withMicro && results.micro === null) await keep({ ...results, micro: await measureMicro(size) });
+    if (withMicro && results.counts === null) {
       await keep({ ...results, counts: (await countEmptyJob(options, join(scratch.path, "counts"))) ?? null });
     }
     await keep({ ...results, finishedAt: new Date().toISOString() });

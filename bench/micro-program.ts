@@ -1,6 +1,7 @@
 // Measures one backend on one image in pieces, in a process of its own so that its memory is seen: `node
 // bench/micro-program.ts FOLDER EXTENTS`, with a folder on a file system that can share extents. Prints JSON.
 import { open } from "node:fs/promises";
+import { keepHeapSmall } from "../src/base/memory.ts";
 import { fiemap } from "../src/native/file-calls.ts";
 import { openBackend } from "../src/storage/open.ts";
 import { blockBytes } from "./cases.ts";
@@ -89,5 +90,7 @@ async function extentsOf(path: string): Promise<number> {
   }
 }
 
+// As an agent does.
+keepHeapSmall();
 const [folder = "", extents = ""] = process.argv.slice(2);
 process.stdout.write(JSON.stringify(await run(folder, Number(extents))));

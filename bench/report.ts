@@ -137,6 +137,7 @@ function microSection(micro: Micro | null): string {
   if (micro === null) return "";
   const count = (value: number) => value.toLocaleString("en-US");
   const tracking = micro.changeTracking.map((row) => [
+    row.fileSystem,
     count(row.extents),
     count(row.extentsWalked),
     `${row.microsecondsPerExtent.toFixed(2)} µs`,
@@ -144,6 +145,7 @@ function microSection(micro: Micro | null): string {
     `${row.growthMiB.toFixed(0)} MiB`,
   ]);
   const stall = micro.snapshotStall.map((row) => [
+    row.fileSystem,
     count(row.extents),
     duration(row.stallMs),
     `${row.microsecondsPerExtent.toFixed(2)} µs`,
@@ -152,11 +154,11 @@ function microSection(micro: Micro | null): string {
 
 What one difference of two points costs: the base's map, the next point's, and the base's once more, and reading what may differ.
 
-${table(["extents of the image", "extents walked", "each", "together", "memory grown by"], tracking)}
+${table(["file system", "extents of the image", "extents walked", "each", "together", "memory grown by"], tracking)}
 
 ## How long a snapshot holds writers up
 
-${table(["extents of the image", "stall", "each"], stall)}`;
+${table(["file system", "extents of the image", "stall", "each"], stall)}`;
 }
 
 function countsSection({ counts }: Results): string {

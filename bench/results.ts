@@ -68,6 +68,7 @@ export interface Counts {
 }
 
 export interface TrackingRow {
+  readonly fileSystem: FileSystem;
   readonly extents: number;
   /** Extents of all maps that were read for one difference. */
   readonly extentsWalked: number;
@@ -77,6 +78,7 @@ export interface TrackingRow {
 }
 
 export interface StallRow {
+  readonly fileSystem: FileSystem;
   readonly extents: number;
   readonly stallMs: number;
   readonly microsecondsPerExtent: number;
