@@ -95,9 +95,9 @@ export class Clones {
     }
   }
 
-  /** After a start: goes on with those that were being made. */
+  /** After a start: goes on with those that were being made, and serves those that an earlier process thawed the volume for. */
   recover(): void {
-    for (const row of this.unserved().filter(({ state }) => state === "Creating")) {
+    for (const row of this.unserved()) {
       const served = this.underLock(row, () => this.serveOne(row.name));
       this.core.tasks.spawn(`clone ${row.name}`, () => served);
     }

@@ -69,14 +69,14 @@ export class Decisions {
         this.record(row, header, { ...point, job: row.job, epoch: row.epoch, groupPoint: null });
         if (request.releases) terms.end(row);
       });
+      // It is decided: whoever waits for the volume is served, whatever else may fail.
+      this.thawed(row.uid);
+      if (request.releases) this.pruneSoon(row);
       await area.endSession(row.uid);
-      if (request.releases) this.releaseSurplus(row);
       this.core.log.info(
         { migratedVolume: row.name, job: row.job, epoch: row.epoch, point: header.to.pointId, mode: header.mode.kind },
         "point committed",
       );
-      this.thawed(row.uid);
-      if (request.releases) this.sweepSoon(row);
       return this.recordOf(row.uid, request.toId);
     });
   }
@@ -107,19 +107,16 @@ export class Decisions {
     });
   }
 
-  /** Ends the term; points beyond the number kept are released, and deleted soon. */
+  /** Ends the term; points beyond the number kept go soon. */
   release(caller: Caller, target: PeerTarget): Promise<void> {
-    return this.parts.terms.inTermOrEnded(caller, target, async (row) => {
-      this.checkVote(row);
-      await this.endReleased(row);
-    });
+    return this.parts.terms.inTermOrEnded(caller, target, (row) => this.endReleased(row));
   }
 
   private async endReleased(row: MigratedRow): Promise<void> {
+    this.checkVote(row);
     if (row.isTermLive === 1) await this.endTerm(row);
-    this.releaseSurplus(row);
     this.thawed(row.uid);
-    this.sweepSoon(row);
+    this.pruneSoon(row);
   }
 
   /** The coordinator is silent past its lease: the decider aborts under an epoch of its own, and thaws. */
@@ -133,9 +130,8 @@ export class Decisions {
       this.core.journal.transaction(() => terms.takeAway(row));
       const about = { migratedVolume: row.name, job: row.job, epoch: row.epoch };
       this.core.log.warn(about, "term ended: coordinator silent past its lease");
-      this.releaseSurplus(row);
       this.thawed(row.uid);
-      this.sweepSoon(row);
+      this.pruneSoon(row);
     });
   }
 
@@ -282,7 +278,6 @@ export class Decisions {
     return record;
   }
 
-  /** To be swept afterwards. */
   private releaseSurplus(row: MigratedRow): void {
     const { journal } = this.core;
     const kept = this.parts.sources.byName(row.source)?.spec.pointsKept ?? pointsKeptDefault;
@@ -300,17 +295,20 @@ export class Decisions {
     }
   }
 
-  /** After all that waits for the volume now: to delete a file in many pieces takes a while, and nobody waits for it. */
-  private sweepSoon({ uid }: MigratedRow): void {
+  /**
+   * Lets go of points beyond the number kept: after the clones that wait now, which may be of them, and before whoever asks for the
+   * volume later. To delete a file in many pieces takes a while, and nobody waits for it.
+   */
+  private pruneSoon(stale: MigratedRow): void {
     const { core, parts } = this;
-    core.tasks.spawn(`sweep of ${uid}`, async () => {
+    const { uid } = stale;
+    const pruned = core.lock.run(migratedLockKey(stale), async () => {
       const row = parts.migrated.byUid(uid);
-      if (row === undefined) return;
-      await core.lock.run(migratedLockKey(row), async () => {
-        if (parts.migrated.byUid(uid)?.deleting !== 0) return;
-        await sweep(core, uid);
-        parts.migrated.published(uid);
-      });
+      if (row === undefined || row.deleting !== 0) return;
+      this.releaseSurplus(row);
+      await sweep(core, uid);
+      parts.migrated.published(uid);
     });
+    core.tasks.spawn(`prune ${stale.name}`, () => pruned);
   }
 }

@@ -2,7 +2,7 @@
 // volume is one share; a participant in a group's job has one for each of its volumes.
 
 import { type Assignment, assignUnits } from "../domain/assign-units.ts";
-import { LongshoreError } from "../domain/errors.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { indexesIn } from "../domain/plan.ts";
 import type { UnitList } from "../domain/unit-list.ts";
 import { weakestOf } from "../domain/verification.ts";
@@ -122,6 +122,7 @@ export class Share {
   private readonly api: PeerApi;
   private planned: Planned | undefined;
   private isFrozen = false;
+  private isCommitAsked = false;
   private stored: readonly (readonly [number, number])[] = [];
 
   constructor(
@@ -144,8 +145,13 @@ export class Share {
     return hasPoint(this.report, this.subject().row.toId);
   }
 
-  renew(): Promise<void> {
-    return this.api.renew(this.target);
+  /** From when the commit is asked for, which ends the term, its own answer tells whether the term was lost. */
+  async renew(): Promise<void> {
+    try {
+      await this.api.renew(this.target);
+    } catch (error) {
+      if (!this.isCommitAsked || codeOf(error) !== "TermLost") throw error;
+    }
   }
 
   /** Joined: plans, and has the target persist the plan. Whoever waits for nobody else is Frozen with it. */
@@ -210,6 +216,7 @@ export class Share {
     const { plan, base } = this.requirePlan();
     this.parts.rows.save(this.name, { barrier: "Stored", commitAsked: 1 });
     const { toId } = this.subject().row;
+    this.isCommitAsked = true;
     await this.api.commit(this.target, {
       baseId: base?.pointId ?? null,
       toId,

@@ -1,12 +1,13 @@
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { type LoopFs, mountLoop } from "../../test/fakes/loop-fs.ts";
 import { needs } from "../../test/needs.ts";
 import { seededDice } from "../base/dice.ts";
-import { clipRuns, runsOf } from "../storage/extent-diff.ts";
-import { extentReader, isAtLeast } from "./extent-reader.ts";
+import { clipRuns, type MappedRun, runsOf } from "../storage/extent-diff.ts";
+import { type ExtentReader, extentReader, isAtLeast } from "./extent-reader.ts";
 import { cloneWhole, fiemap, punchHole } from "./file-calls.ts";
 
 const block = 4096;
@@ -111,6 +112,46 @@ describe("on btrfs", () => {
     }
     await file.close();
   });
+
+  it("while its extents are moved, no data is taken for a hole", async () => {
+    const path = join(disks()[0] as string, "moving");
+    const file = await fs.open(path, "w+");
+    const size = 4096 * block;
+    const read = extentReader(file.fd);
+    let moves = 0;
+    for (let round = 0; round < 12; round++) {
+      // In pieces again: every other block is written anew.
+      for (let at = 0; at < size; at += 2 * block) await file.write(Buffer.alloc(block, round + 1), 0, block, at);
+      await file.sync();
+      for (let at = block; at < size; at += 2 * block) await file.write(Buffer.alloc(block, round + 1), 0, block, at);
+      await file.sync();
+      let isMoving = true;
+      const moving = promisify(execFile)("btrfs", ["filesystem", "defragment", "-f", "-t", "64M", path]).finally(() => {
+        isMoving = false;
+      });
+      while (isMoving) {
+        const runs = await runsIn(read, size);
+        expect(runs.reduce((sum, { length }) => sum + length, 0)).toBe(size);
+        moves += 1;
+      }
+      await moving;
+    }
+    expect(moves).toBeGreaterThan(12);
+    await file.close();
+  }, 60_000);
+
+  /** All of a file, a window after the other. */
+  async function runsIn(read: ExtentReader, size: number): Promise<MappedRun[]> {
+    const runs: MappedRun[] = [];
+    for (let start = 0; start < size; ) {
+      const report = await read({ offset: start, length: size - start });
+      const last = report.isCut ? report.at(report.count - 1) : undefined;
+      const end = last === undefined ? size : last.logical + last.length;
+      runs.push(...runsOf(report, { start, end }));
+      start = end;
+    }
+    return runs;
+  }
 
   it("a file that is small enough to lie among the items is told by FIEMAP", async () => {
     const file = await fs.open(join(disks()[0] as string, "tiny"), "w+");

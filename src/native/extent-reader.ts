@@ -3,8 +3,7 @@
 import { fstatSync } from "node:fs";
 import { release } from "node:os";
 import { tookShortLived } from "../base/memory.ts";
-import { errnoOf } from "../base/system-error.ts";
-import { type ExtentRange, extentsPerCallMax, fiemap, sharingFileSystem } from "./file-calls.ts";
+import { type ExtentRange, extentsPerCallMax, fiemap, seek, sharingFileSystem } from "./file-calls.ts";
 import { inPool, libc } from "./libc.ts";
 import { ExtentReport, extentFlags, inexact, type ReportedExtent } from "./reported-extent.ts";
 
@@ -38,13 +37,17 @@ const headerBytes = 32;
 const itemBytes = 53;
 const stride = headerBytes + itemBytes;
 const fileExtentKey = 108;
+const inlineType = 0;
 const largest = 2n ** 64n - 1n;
 
 /** How far before a range the item is looked for that reaches into it. */
 const lookBackBytes = 2 ** 20;
 const lookBackItems = lookBackBytes / 4096 + 1;
 
-/** `undefined` where the items do not tell it: without CAP_SYS_ADMIN, with data among them, or when the range begins within a large extent. */
+/**
+ * `undefined` where the items do not tell it: without CAP_SYS_ADMIN, with data among them, when the range begins within a large extent,
+ * or when items were missing because extents were being moved.
+ */
 async function readItems(fd: number, inode: bigint, range: ExtentRange): Promise<FileExtentItems | undefined> {
   const { offset, length, extentsMax = extentsPerCallMax } = range;
   const from = Math.max(0, offset - lookBackBytes);
@@ -59,9 +62,9 @@ async function readItems(fd: number, inode: bigint, range: ExtentRange): Promise
   tookShortLived(buffer.length);
   try {
     await inPool("ioctl BTRFS_IOC_TREE_SEARCH_V2", ioctlPointer, [fd, 0xc0709411, buffer]);
-  } catch (error) {
-    if (["EPERM", "ENOTTY", "EOVERFLOW"].includes(errnoOf(error) ?? "")) return undefined;
-    throw error;
+  } catch {
+    // Whatever it is, FIEMAP answers, or says what is wrong.
+    return undefined;
   }
   const found = buffer.readUInt32LE(64);
   const items = new FileExtentItems(buffer.subarray(headBytes), found, found === itemsMax);
@@ -69,8 +72,29 @@ async function readItems(fd: number, inode: bigint, range: ExtentRange): Promise
   const first = items.firstEndingAfter(offset);
   // One that begins earlier still may reach into the range.
   const mayBeMissed = from > 0 && first === 0 && (items.at(0)?.logical ?? Number.POSITIVE_INFINITY) > offset;
-  const isWithin = !mayBeMissed && (first < found || !items.isCut);
-  return isWithin ? items.from(first) : undefined;
+  if (mayBeMissed || (items.isCut && first === found)) return undefined;
+  const within = items.from(first);
+  return areHoles(fd, gapsOf(within, offset, offset + length)) ? within : undefined;
+}
+
+/** What the items leave out, in order, as far as they reach. */
+function* gapsOf(items: FileExtentItems, start: number, end: number): Generator<{ start: number; end: number }> {
+  let at = start;
+  for (const { logical, length, flags } of items) {
+    if ((flags & extentFlags.unwritten) !== 0) continue;
+    if (logical > at) yield { start: at, end: Math.min(logical, end) };
+    at = logical + length;
+  }
+  if (!items.isCut && at < end) yield { start: at, end };
+}
+
+/**
+ * The search reads leaf by leaf under no lock of the file, and a range whose items are being replaced, as by a defragmentation, has
+ * none for a moment. To seek takes the locks. What was a hole once in a file that is not written to has always been one.
+ */
+function areHoles(fd: number, gaps: Iterable<{ readonly start: number; readonly end: number }>): boolean {
+  for (const { start, end } of gaps) if ((seek(fd, start, "data") ?? end) < end) return false;
+  return true;
 }
 
 /** struct btrfs_file_extent_item, each with its header. */
@@ -83,10 +107,11 @@ class FileExtentItems extends ExtentReport {
     this.#bytes = filled;
   }
 
-  /** Whether all are of the size that an item has whose data lies elsewhere. */
+  /** Whether all are of the size and kind that an item has whose data lies elsewhere. */
   get areWhole(): boolean {
     for (let index = 0; index < this.count; index++) {
-      if (this.#bytes.readUInt32LE(index * stride + 28) !== itemBytes) return false;
+      const isOfSize = this.#bytes.readUInt32LE(index * stride + 28) === itemBytes;
+      if (!isOfSize || this.#bytes.readUInt8(index * stride + headerBytes + 20) === inlineType) return false;
     }
     return true;
   }

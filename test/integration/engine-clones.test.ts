@@ -221,6 +221,33 @@ test("a clone that is being made keeps its point, which pruning wants, until it 
   expect(await leftovers(world.clusters)).toEqual([]);
 });
 
+test("a clone of a pinned point that waits is served by the commit, though pruning wants the point", async () => {
+  const source = { clusterName: "source", clusterUid: world.source.uid, caBundle: "ca", pointsKept: 1 };
+  await world.target.engine.api.putSource("source", source);
+  const job = await frozen("s2");
+  expect(await ask("c", { point: first })).toMatchObject({ state: "Waiting" });
+  gate.open();
+  await ended(world.source, job);
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: first });
+  const kept = async () => (await requireCopy(world, "data")).points.map(({ pointId }) => pointId);
+  expect(await settled(kept, (points) => !points.includes(first))).toHaveLength(1);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+test("a clone that waited for a commit is served by the next start, when the target ended in between", async () => {
+  const job = await frozen("s2");
+  expect(await ask("c")).toMatchObject({ state: "Waiting" });
+  world.target.onStorage = (step, when) => {
+    if (step === "clone" && when === "before") throw new Error("killed");
+  };
+  gate.open();
+  const { to } = await ended(world.source, job);
+  await world.target.stop();
+  world.target.onStorage = () => undefined;
+  await world.target.start();
+  expect(await served("c")).toMatchObject({ state: "Ready", pointId: to?.pointId });
+});
+
 test.each(["before", "after"] as const)(
   "a crash %s the image of a clone is made is finished by the next start",
   async (moment) => {

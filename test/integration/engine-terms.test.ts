@@ -258,6 +258,25 @@ describe("a target that cannot be reached after it was asked to commit", () => {
     world.target.onReply = () => undefined;
   }
 
+  test("a commit that takes longer than the term needs to be renewed is no attempt lost", async () => {
+    await world.clusters.close();
+    world = await openWorld({ limits: { leaseMs: 300 } });
+    await makeVolume(world, "data");
+    await snapshot(world, "data", "s1");
+    const done = { commit: false, renewalsAfter: 0 };
+    world.target.onCall = (method) => {
+      if (method === "renew" && done.commit) done.renewalsAfter += 1;
+    };
+    world.target.onReply = async (method) => {
+      if (method !== "commit") return;
+      done.commit = true;
+      await new Promise((resolve) => setTimeout(resolve, 400));
+    };
+    const job = await start(world, "data", "s1");
+    expect(await ended(world.source, job)).toMatchObject({ state: "Succeeded", attempts: 0 });
+    expect(done.renewalsAfter).toBeGreaterThan(0);
+  });
+
   test.each([
     ["had committed", true],
     ["had not committed", false],
