@@ -3,7 +3,7 @@
 import { describe } from "../domain/errors.ts";
 import type { JobSpec } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
-import { type JobChange, type JobRow, type JobRows, jobOf } from "./job-rows.ts";
+import { isGroup, type JobChange, type JobRow, type JobRows, jobOf } from "./job-rows.ts";
 import type { Volumes } from "./volumes.ts";
 
 export type FinishedState = "Succeeded" | "Failed" | "Cancelled";
@@ -15,7 +15,7 @@ export function jobEnds(core: Core, { rows, volumes }: { rows: JobRows; volumes:
   return (name, state, reason, facts = {}) => {
     const row = rows.row(name);
     if (row.finishedAt !== null) return;
-    const all = [row, ...rows.sharesOf(name)];
+    const all = isGroup(row) ? [row, ...rows.sharesOf(name)] : [row];
     const errorJson = reason === undefined ? null : JSON.stringify(problemOf(reason));
     core.journal.transaction(() => {
       const finishedAt = core.clock.nowMs();

@@ -138,6 +138,12 @@ export class JobRows {
     );
   }
 
+  /** Within a transaction: with the shares of a group's job. */
+  remove(name: string): void {
+    this.core.journal.run("DELETE FROM jobs WHERE parent = ?", name);
+    this.core.journal.run("DELETE FROM jobs WHERE name = ?", name);
+  }
+
   /** Within a transaction: writes columns, and checks that the state may move so. */
   change(name: string, change: JobChange): void {
     const row = this.row(name);

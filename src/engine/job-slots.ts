@@ -137,7 +137,7 @@ export class JobSlots {
   }
 
   /** A group's job counts once on a node, whether it is coordinated there, has volumes there, or both. */
-  private hasRoom(name: string, location: string): boolean {
+  hasRoom(name: string, location: string): boolean {
     const active = new Map<string, string>();
     for (const { row, isActive } of this.slots.values()) if (isActive) active.set(row.name, row.location);
     for (const reservation of this.reservations.values()) active.set(reservation.job, reservation.location);

@@ -25,6 +25,9 @@ class Interrupted extends Error {
   override readonly name = "Interrupted";
 }
 
+/** Finished jobs that are forgotten in one go: the next go comes within a second. */
+const expiredAtOnce = 500;
+
 export class Jobs {
   private readonly core: Core;
   private readonly rows: JobRows;
@@ -89,7 +92,8 @@ export class Jobs {
     if (known !== undefined) await this.steer(known, spec);
     else if (subject.kind === "volume") this.take(name, spec, subject.volume);
     else await this.takeGroup(name, spec, subject.group);
-    this.admit();
+    // Those that wait already do so because there is no room for them.
+    if (known === undefined) this.admit([this.rows.row(name)].filter(({ finishedAt }) => finishedAt === null));
     return this.get(name);
   }
 
@@ -98,9 +102,8 @@ export class Jobs {
     const row = this.rows.find(name);
     if (row === undefined) return;
     if (row.finishedAt === null) throw new LongshoreError("InUse", `job ${name} is ${row.state}; cancel it first`);
-    this.core.journal.transaction(() => this.core.journal.run("DELETE FROM jobs WHERE name = ?1 OR parent = ?1", name));
-    this.views.forget(name);
-    this.core.feed.publish("job", name);
+    this.core.journal.transaction(() => this.rows.remove(name));
+    this.forget(name);
   }
 
   async *follow(name: string, signal: AbortSignal): AsyncIterable<JobView> {
@@ -117,13 +120,17 @@ export class Jobs {
   }
 
   /** Starts what may run: in the order of asking, one per volume and location, within the limits. */
-  admit(): void {
+  admit(waiting: readonly JobRow[] = this.rows.unfinished()): void {
     const { tasks } = this.core;
     if (tasks.signal.aborted) return;
-    for (const row of this.rows.unfinished()) {
+    const full = new Set<string>();
+    for (const row of waiting) {
+      // A group's job may have its room already.
+      if (full.has(row.location) && !isGroup(row)) continue;
       if (this.slots.find(row.name) !== undefined || !this.isReady(row)) continue;
       const slot = this.slots.take(row);
       if (slot !== undefined) tasks.spawn(`job ${row.name}`, (signal) => this.run(row.name, slot, signal));
+      else if (!this.slots.hasRoom(row.name, row.location)) full.add(row.location);
     }
   }
 
@@ -138,18 +145,23 @@ export class Jobs {
 
   /** Forgets finished jobs past their history. */
   expire(): void {
-    const { journal, clock, limits, feed } = this.core;
+    const { journal, clock, limits } = this.core;
     const before = clock.nowMs() - limits.jobHistoryMs;
-    const sql = "SELECT name FROM jobs WHERE finishedAt < ? AND parent IS NULL";
+    const sql = `SELECT name FROM jobs WHERE finishedAt < ? AND parent IS NULL LIMIT ${expiredAtOnce}`;
     const old = journal.all<{ name: string }>(sql, before);
     if (old.length === 0) return;
     journal.transaction(() => {
-      for (const { name } of old) journal.run("DELETE FROM jobs WHERE name = ?1 OR parent = ?1", name);
+      for (const { name } of old) this.rows.remove(name);
     });
-    for (const { name } of old) {
-      this.views.forget(name);
-      feed.publish("job", name);
-    }
+    for (const { name } of old) this.forget(name);
+  }
+
+  /** A job whose row is gone. */
+  private forget(name: string): void {
+    this.views.forget(name);
+    this.participants.forget(name);
+    this.rows.publish(name);
+    this.rows.stop(name);
   }
 
   private async run(name: string, slot: Slot, signal: AbortSignal): Promise<void> {
@@ -231,16 +243,15 @@ export class Jobs {
   }
 
   private isReady(row: JobRow): boolean {
-    if (!isGroup(row)) return row.state !== "Suspended";
     const { suspend, cancel } = JSON.parse(row.specJson) as JobSpec;
     if (row.state === "Suspended") {
       if (suspend === true && cancel !== true) {
-        this.groups.lookAround(row, () => this.endedElsewhere(row.name));
+        if (isGroup(row)) this.groups.lookAround(row, () => this.endedElsewhere(row.name));
         return false;
       }
-      // An order that came late has suspended it again.
+      // It was being suspended when something else was asked of it, or an order that came late has suspended it again.
       this.rows.save(row.name, { state: "Pending" });
     }
-    return this.participants.isDue(row);
+    return !isGroup(row) || this.participants.isDue(row);
   }
 }

@@ -28,7 +28,7 @@ export function clonedPoint({ journal }: Pick<Core, "journal">, volume: LineageV
   const copy =
     lineage &&
     journal.get<{ uid: string }>(
-      "SELECT uid FROM migrated WHERE clusterUid = ? AND volumeUid = ?",
+      "SELECT uid FROM migrated WHERE clusterUid = ? AND volumeUid = ? AND deleting = 0",
       lineage.clusterUid,
       lineage.volumeUid,
     );

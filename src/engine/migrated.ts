@@ -5,6 +5,7 @@ import type { Precondition } from "../wire/agent-api.ts";
 import type { PlanHeader } from "../wire/peer.ts";
 import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
 import { type Core, checkRevision, closeLanes, timeText } from "./core.ts";
+import { releaseOriginal } from "./lineage.ts";
 import { holdsOf, type PointRow, pointsOf, sweep } from "./points.ts";
 
 export interface MigratedRow {
@@ -206,6 +207,7 @@ export class MigratedVolumes {
     await sweep(core, row.uid);
     await core.storage.remove(row.uid);
     core.journal.transaction(() => {
+      if (staging !== undefined) releaseOriginal(core, row.name, JSON.parse(staging.headerJson) as PlanHeader);
       for (const table of ["staging", "planPages", "storedUnits", "commits", "bases"]) {
         core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, row.uid);
       }

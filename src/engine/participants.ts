@@ -100,8 +100,14 @@ export class Participants {
   /** Notes that another agent leads the job, so that this one waits and looks again. */
   led(job: string, coordinator: string): void {
     this.parts.views.heard(job).coordinator = coordinator;
-    if (coordinator === this.core.agentId) this.ledAtMs.delete(job);
-    else this.ledAtMs.set(job, this.core.clock.monotonicMs());
+    const isOpen = this.parts.rows.find(job)?.finishedAt === null;
+    if (isOpen && coordinator !== this.core.agentId) this.ledAtMs.set(job, this.core.clock.monotonicMs());
+    else this.ledAtMs.delete(job);
+  }
+
+  /** Of a job whose row is gone. */
+  forget(job: string): void {
+    this.ledAtMs.delete(job);
   }
 
   /** Takes over what is asked of the job elsewhere, if that is newer. */

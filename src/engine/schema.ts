@@ -114,5 +114,12 @@ const targets = `
 ALTER TABLE jobs ADD COLUMN targetJson TEXT;
 `;
 
+// For what is asked every second, or at the end of each job, however long the history is.
+const indexes = `
+CREATE INDEX sharesOf ON jobs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX finishedJobs ON jobs (finishedAt) WHERE finishedAt IS NOT NULL;
+CREATE INDEX unconfirmedPoints ON points (groupPoint) WHERE isValid = 0;
+`;
+
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups, targets];
+export const upgrades: readonly string[] = [first, groups, targets, indexes];

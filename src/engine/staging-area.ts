@@ -81,8 +81,8 @@ export class StagingArea {
   async store(caller: Caller, target: PeerTarget, request: StoreRequest): Promise<StoreResult> {
     const { session, missing } = await this.terms.inTerm(caller, target, async (row) => {
       await this.checkReserve(0);
-      const stored = new Set(this.migrated.storedIndexes(row.uid));
-      return { session: this.session(row), missing: checkedUnits(request).filter(({ index }) => !stored.has(index)) };
+      const session = this.session(row);
+      return { session, missing: checkedUnits(request).filter(({ index }) => !session.isKept(index)) };
     });
     await session.received(
       request.lane,
@@ -118,7 +118,6 @@ export class StagingArea {
   async drop(row: MigratedRow, staging: StagingRow): Promise<void> {
     const { journal, storage } = this.core;
     await this.endSession(row.uid);
-    this.trusted.delete(trustKey(staging));
     const isPointFile = pointsOf(journal, row.uid).some(
       (point) => point.file === staging.toId && point.state !== "lost",
     );
@@ -129,7 +128,10 @@ export class StagingArea {
   /** Within a transaction: the rows of a plan that became a point, or was given up. */
   forget({ uid, name }: MigratedRow): void {
     const staging = this.migrated.staging(uid);
-    if (staging !== undefined) releaseOriginal(this.core, name, headerOf(staging));
+    if (staging !== undefined) {
+      this.trusted.delete(trustKey(staging));
+      releaseOriginal(this.core, name, headerOf(staging));
+    }
     for (const table of ["storedUnits", "planPages", "staging"]) {
       this.core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, uid);
     }
@@ -235,6 +237,8 @@ export class StagingArea {
     for (const { unit, digest, verified } of this.storedUnits(row.uid)) {
       if (verified === "none" || (await session.digestOf(unit, verified)).digest !== digest) return false;
     }
+    // Digests are of data. Holes are punched once more: that is cheaper than to see whether they still are there.
+    await session.punchAgain(this.storedUnits(row.uid));
     return true;
   }
 

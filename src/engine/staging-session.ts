@@ -107,6 +107,12 @@ export class StagingSession {
     if (!this.isOpen) throw new LongshoreError("TermLost", "the staging image was closed under the call");
   }
 
+  /** Punches the holes of units that were stored before this session, durably. */
+  async punchAgain(units: Iterable<{ readonly unit: number }>): Promise<void> {
+    for (const { unit } of units) await this.punch(this.unit(unit));
+    await this.staging.sync();
+  }
+
   private async punch(unit: Unit): Promise<void> {
     for (const [offset, length, data] of unit) if (data === 0) await this.staging.punch({ offset, length });
   }

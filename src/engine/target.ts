@@ -77,7 +77,7 @@ export class Target {
       ...this.groupApi(caller),
       claim: (claim) => this.claim(caller, claim),
       report: (volume, lineage) => this.reportOf(caller, volume, lineage),
-      renew: (target) => terms.inTerm(caller, target, async () => undefined),
+      renew: async (target) => terms.renew(caller, target),
       putPlan: (target, header, { page, freezes } = {}) =>
         terms.inTerm(caller, target, async (row) => {
           await this.putPlan(row, header, page);

@@ -44,6 +44,18 @@ export class Terms {
     return row;
   }
 
+  /**
+   * A sign of life, under the term that was granted. It waits for nobody: who has the volume's lock may be at work for the very
+   * coordinator that renews, for longer than a lease.
+   */
+  renew(caller: Caller, { volume, term }: PeerTarget): void {
+    this.sources.seen(caller);
+    const row = this.migrated.bySource(caller.clusterUid, volume);
+    if (row === undefined) throw new LongshoreError("NotFound", `volume ${volume} has no copy here`);
+    checkTerm(row, term);
+    this.leases.renew(row.uid);
+  }
+
   /** Runs `work` under the volume's lock if the term is the one granted, and counts as a sign of life. */
   inTerm<T>(caller: Caller, target: PeerTarget, work: (row: MigratedRow) => Promise<T>): Promise<T> {
     return this.inTermOrEnded(caller, target, (row) => {

@@ -247,8 +247,11 @@ export function hasReadLease(fd: number): boolean {
   return checked("fcntl F_GETLEASE", fcntlNumber(fd, getLease, 0)) === readLease;
 }
 
+/** Also of a lease that the kernel has taken away, because it was not given back in time. */
 export function releaseLease(fd: number): void {
-  checked("fcntl F_SETLEASE", fcntlNumber(fd, setLease, noLease));
+  if (fcntlNumber(fd, setLease, noLease) >= 0) return;
+  const error = systemError("fcntl F_SETLEASE", koffi.errno());
+  if (error.code !== "EAGAIN") throw error;
 }
 
 // ---- Files without a name -----------------------------------------------------------------------------------------

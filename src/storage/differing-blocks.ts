@@ -53,7 +53,10 @@ export async function differingBlocks(
   try {
     for (const slice of slicesOf(candidates)) {
       signal?.throwIfAborted();
-      underWay.push({ slice, found: reader.differing(...files, slice) });
+      const found = reader.differing(...files, slice);
+      // One that fails before its turn is no failure that nobody handles.
+      found.catch(() => undefined);
+      underWay.push({ slice, found });
       if (underWay.length === aheadMax) await takeFirst();
     }
     while (underWay.length > 0) await takeFirst();

@@ -59,10 +59,12 @@ export class Freezer {
       if (state !== "writable")
         throw new LongshoreError("VolumeGone", `the live image of volume ${volume} is ${state}`);
       const attachments = await attachmentsOf(image);
-      const entry =
-        attachments.length === 0
-          ? await this.lease(volume, timeoutMs)
-          : await this.freezeMounts(volume, attachments, timeoutMs);
+      await this.thawLeftover(volume, attachments);
+      // Through what is attached for reading nobody writes; who does so past it, the lease tells.
+      const isWritten = attachments.some(({ isWritable }) => isWritable);
+      const entry = isWritten
+        ? await this.freezeMounts(volume, attachments, timeoutMs)
+        : await this.lease(volume, timeoutMs);
       this.entries.set(volume, entry);
       return entry;
     } catch (error) {
@@ -83,12 +85,26 @@ export class Freezer {
   /** Thaws what an earlier process left frozen, if it could not do so itself. */
   async recover(): Promise<void> {
     const names = (await unlessErrno(["ENOENT"], () => fs.readdir(this.folder()))) ?? [];
-    for (const name of names) {
-      const path = join(this.folder(), name);
-      const note = parseNote(await fs.readFile(path, "utf8"));
-      if (note?.bootId === (await bootId())) await thawDevices(note.devices);
-      await fs.rm(path, { force: true });
-    }
+    const mounts = await mountsHere();
+    for (const name of names) await this.thawNoted(name, mounts);
+  }
+
+  /** What could not be thawed when the agent started, because nobody had it mounted where it could be reached. */
+  private async thawLeftover(volume: string, attachments: readonly Attachment[]): Promise<void> {
+    const mounts = attachments.flatMap((one) => one.mounts);
+    if (mounts.length > 0) await this.thawNoted(volume, mounts);
+  }
+
+  /** Thaws what the note of a volume names, as far as it is mounted; the note stays for the rest, until the machine starts anew. */
+  private async thawNoted(volume: string, mounts: readonly Mount[]): Promise<void> {
+    const path = join(this.folder(), volume);
+    const text = await unlessErrno(["ENOENT"], () => fs.readFile(path, "utf8"));
+    if (text === undefined) return;
+    const note = parseNote(text);
+    const isOfThisBoot = note !== undefined && note.bootId === (await bootId());
+    const left = isOfThisBoot ? await thawDevices(note.devices, mounts) : [];
+    if (left.length === 0) await fs.rm(path, { force: true });
+    else await fs.writeFile(path, JSON.stringify({ ...note, devices: left }));
   }
 
   async close(): Promise<void> {
@@ -124,10 +140,13 @@ export class Freezer {
     const end = async () => {
       ended ??= { wasFrozen: isWhole(), frozenMs: this.clock.monotonicMs() - startedMs };
       over.abort();
-      // Closing the file releases the lease as well, but not before the last call on it has ended.
-      releaseLease(image.fd);
-      await image.close();
-      this.forget(volume);
+      try {
+        // Closing the file releases the lease as well, but not before the last call on it has ended.
+        releaseLease(image.fd);
+      } finally {
+        this.forget(volume);
+        await image.close();
+      }
     };
     const thaw = once(async () => {
       await end();
@@ -144,7 +163,10 @@ export class Freezer {
     const fileSystems = fileSystemsOn(volume, attachments);
     await this.refuseOwn(volume, [...fileSystems.keys()]);
     const handles = await openAll(volume, fileSystems);
-    const note = await this.writeNote(volume, [...fileSystems.keys()]);
+    const note = await this.writeNote(volume, [...fileSystems.keys()]).catch(async (error: unknown) => {
+      for (const handle of handles) await handle.close();
+      throw error;
+    });
     const guard = this.takeGuard();
     const byForce = () => this.thawByForce(guard, handles);
     const cleanUp = async () => {
@@ -202,10 +224,13 @@ export class Freezer {
     return { isMounted: true, isWhole, thaw };
   }
 
-  /** Another file system of the image, mounted while it was thought to be frozen as a whole. */
+  /** The image was attached in another way, or has another file system mounted, while it was thought to be frozen as a whole. */
   private async hasOtherMounts(volume: string, fileSystems: ReadonlyMap<string, readonly Mount[]>): Promise<boolean> {
     const now = await attachmentsOf(this.layout.live(volume));
-    return now.some(({ mounts }) => mounts.some(({ device }) => !fileSystems.has(device)));
+    return now.some(({ isWritable, mounts }) => {
+      const isRaw = isWritable && mounts.length === 0;
+      return isRaw || mounts.some(({ device }) => !fileSystems.has(device));
+    });
   }
 
   /** The agent must never wait for itself. */
@@ -296,17 +321,22 @@ function attachedRaw(volume: string, why: string): LongshoreError {
 /** Open, they can be thawed whatever becomes of the mount points. */
 async function openAll(volume: string, fileSystems: ReadonlyMap<string, readonly Mount[]>): Promise<fs.FileHandle[]> {
   const handles: fs.FileHandle[] = [];
-  for (const mounts of fileSystems.values()) {
-    const handle = await firstOpen(mounts);
-    if (handle !== undefined) {
+  try {
+    for (const mounts of fileSystems.values()) {
+      const handle = await firstOpen(mounts);
+      if (handle === undefined) throw unreachable(volume, mounts);
       handles.push(handle);
-      continue;
     }
+    return handles;
+  } catch (error) {
     for (const open of handles) await open.close();
-    const paths = mounts.map(({ path }) => path).join(", ");
-    throw new LongshoreError("VolumeBusy", `volume ${volume} is mounted at ${paths}, which cannot be reached`);
+    throw error;
   }
-  return handles;
+}
+
+function unreachable(volume: string, mounts: readonly Mount[]): LongshoreError {
+  const paths = mounts.map(({ path }) => path).join(", ");
+  return new LongshoreError("VolumeBusy", `volume ${volume} is mounted at ${paths}, which cannot be reached`);
 }
 
 async function firstOpen(mounts: readonly Mount[]): Promise<fs.FileHandle | undefined> {
@@ -326,17 +356,22 @@ function refusal(volume: string, fileSystems: ReadonlyMap<string, readonly Mount
   return new LongshoreError(isForEver ? "Unsupported" : "VolumeBusy", text, { cause });
 }
 
-async function thawDevices(devices: readonly string[]): Promise<void> {
-  const mounts = await mountsHere();
+/** Those that are not among the mounts, or cannot be thawed now. */
+async function thawDevices(devices: readonly string[], mounts: readonly Mount[]): Promise<string[]> {
+  const left: string[] = [];
   for (const device of devices) {
     const handle = await firstOpen(mounts.filter((mount) => mount.device === device));
-    if (handle === undefined) continue;
+    if (handle === undefined) {
+      left.push(device);
+      continue;
+    }
     try {
       await thawFileSystem(handle.fd);
     } finally {
       await handle.close();
     }
   }
+  return left;
 }
 
 function parseNote(text: string): FreezeNote | undefined {

@@ -73,9 +73,13 @@ export async function openMount(mount: Mount): Promise<fs.FileHandle | undefined
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
   const handle = await unlessErrno(["ENOENT", "ENOTDIR", "EACCES", "ENXIO"], () => fs.open(mount.path, flags));
   if (handle === undefined) return undefined;
-  if ((await openFile(handle.fd)).mountId === mount.id) return handle;
-  await handle.close();
-  return undefined;
+  let isMeant = false;
+  try {
+    isMeant = (await openFile(handle.fd)).mountId === mount.id;
+  } finally {
+    if (!isMeant) await handle.close();
+  }
+  return isMeant ? handle : undefined;
 }
 
 /** The file systems, by device number, that this process could be held up on: it has a file open for writing there. */

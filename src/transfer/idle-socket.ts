@@ -6,7 +6,9 @@ import type { Socket } from "node:net";
  * was held up for long finds its timers due before it has read what came in meanwhile, so it looks once more at the socket.
  */
 export function whenIdle(socket: Socket, idleMs: number, isBusy: () => boolean, then: () => void): void {
-  socket.setTimeout(idleMs, () => {
+  socket.setTimeout(idleMs);
+  // Each time: what `setTimeout` is given itself is called once only.
+  socket.on("timeout", () => {
     const { bytesRead, bytesWritten } = socket;
     setImmediate(() => {
       const hasMoved = socket.bytesRead !== bytesRead || socket.bytesWritten !== bytesWritten;

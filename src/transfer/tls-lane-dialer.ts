@@ -93,13 +93,16 @@ function accepted(lease: ThreadLease, { to, stop, authorize }: Opening): Promise
   return new Promise((resolve, reject) => {
     const post = (message: ToSource) => port.postMessage(message);
     const onStop = () => fail(stop.reason);
+    let isGivenUp = false;
     const fail = (error: unknown) => {
+      isGivenUp = true;
       post({ kind: "destroy" });
       reject(error);
     };
     const onMessage = (message: FromSource) => {
       if (message.kind === "peer") judge(message.chain);
-      else if (message.kind === "opened") end(resolve);
+      // Given up meanwhile, it is still to end.
+      else if (message.kind === "opened" && !isGivenUp) end(resolve);
       else if (message.kind === "ended") onEnded(message);
     };
     const judge = (chain: readonly Uint8Array[]) => {

@@ -215,6 +215,22 @@ function broken(it: It): void {
     expect(await note()).toEqual([]);
   });
 
+  it("and left so where nobody could reach it, is thawed when it is frozen the next time", async () => {
+    const mount = await makeMounted();
+    const { devices } = JSON.parse(await (await leaveFrozen()).text);
+    const hidden = join(root, "hidden");
+    await fs.rename(join(root, "frozen", "vol"), hidden);
+    await backend.close();
+    backend = await openBackend({ kind: ground.kind, root });
+    await fs.rename(hidden, join(root, "frozen", "vol"));
+    expect(devices).toHaveLength(1);
+    const writer = await heldUpWriter(mount);
+    const frozen = await backend.freeze("vol", ample);
+    await writer.done;
+    expect(await frozen.thaw()).toMatchObject({ wasFrozen: true });
+    expect(await note()).toEqual([]);
+  });
+
   it("and left so before the machine was started again, is left to whoever has frozen it since", async () => {
     const mount = await makeMounted();
     const { devices } = JSON.parse(await (await leaveFrozen()).text);
@@ -268,6 +284,25 @@ function refused(it: It): void {
     await log.close();
     const frozen = await backend.freeze("vol", ample);
     await frozen.thaw();
+  });
+
+  it("is refused when it is attached for reading only while somebody writes to its image", async () => {
+    await backend.create("vol", sizes.ext4);
+    const live = backend.livePath("vol");
+    const loop = execFileSync("losetup", ["--find", "--show", "--read-only", live], { env, encoding: "utf8" }).trim();
+    const forget = onInterrupt(() => spawnSync("losetup", ["--detach", loop], { env }));
+    const writer = await fs.open(live, "r+");
+    try {
+      expect(await refusal(backend.freeze("vol", ample))).toMatch(/^VolumeBusy: .*open for writing/);
+      await writer.close();
+      const frozen = await backend.freeze("vol", ample);
+      expect(frozen.isMounted).toBe(false);
+      expect(await frozen.thaw()).toMatchObject({ wasFrozen: true });
+    } finally {
+      await writer.close().catch(() => undefined);
+      execFileSync("losetup", ["--detach", loop], { env });
+      forget();
+    }
   });
 
   it("is refused when it is attached and not mounted", async () => {

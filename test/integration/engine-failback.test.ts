@@ -15,6 +15,7 @@ import {
   makeVolume,
   migrate,
   openWorld,
+  reaches,
   requireCopy,
   settled,
   snapshot,
@@ -229,6 +230,30 @@ function story(open: () => Promise<World>): void {
     const names = async () => (await world.source.engine.api.getVolume("data")).snapshots.map(({ name }) => name);
     expect(await settled(names, (left) => !left.includes("s2"))).toEqual(["s1", "s3"]);
     await allIsWell([world, "data"], [back, "data-2"]);
+  });
+
+  test("the original's point is let go when what has half arrived from it is deleted", async () => {
+    const back = reversed(world);
+    await failOver(world);
+    await write(world.target, "data-2", 0, randomBytes(unitBytes));
+    const { promise: held, resolve: open } = Promise.withResolvers<void>();
+    world.source.onCall = async (method) => {
+      if (method === "laneTicket") await held;
+    };
+    await snapshot(back, "data-2", "b1");
+    const job = await start(back, "data-2", "b1", backTo);
+    await reaches(back.source, job, ({ barrier }) => barrier === "Frozen");
+    const holds = async () => {
+      const { snapshots } = await world.source.engine.api.getVolume("data");
+      return snapshots.flatMap((one) => one.holds.map(({ owner }) => `${one.name} ${owner}`));
+    };
+    const copy = await requireCopy(back, "data-2");
+    expect(await holds()).toContain(`s2 lineage/${copy.name}`);
+    await back.source.engine.api.putJob(job, { volume: "data-2", snapshot: "b1", ...backTo, suspend: true });
+    open();
+    await reaches(back.source, job, ({ state }) => state === "Suspended");
+    await world.source.engine.api.removeMigratedVolume(copy.name);
+    expect(await holds()).not.toContain(`s2 lineage/${copy.name}`);
   });
 
   test("there and back again: a clone of what came back has its lineage in the other cluster", async () => {

@@ -100,6 +100,29 @@ describe("a job", () => {
     await allIsWell();
   });
 
+  test.each([
+    ["resumed", { suspend: false }, "Succeeded"],
+    ["cancelled", { suspend: true, cancel: true }, "Cancelled"],
+  ] as const)("that is %s while it is still being suspended", async (_how, then, state) => {
+    const { promise: held, resolve: open } = Promise.withResolvers<void>();
+    const reached = Promise.withResolvers<void>();
+    world.target.onCall = async (method) => {
+      if (method === "laneTicket") await held;
+      if (method !== "abort") return;
+      reached.resolve();
+      await held;
+    };
+    await snapshot(world, "data", "s1");
+    const job = await start(world, "data", "s1");
+    await reaches(world.source, job, ({ barrier }) => barrier === "Frozen");
+    await api().putJob(job, { ...spec, suspend: true });
+    await reached.promise;
+    await api().putJob(job, { ...spec, ...then });
+    open();
+    expect((await ended(world.source, job)).state).toBe(state);
+    await allIsWell();
+  });
+
   test("that is suspended from the start waits, and starts when it no longer is", async () => {
     await snapshot(world, "data", "s1");
     await api().putJob("job", { ...spec, suspend: true });
