@@ -35,7 +35,7 @@ process.on("exit", () => rmSync(scratch, { recursive: true, force: true, maxRetr
 
 let running: ChildProcess | undefined;
 let interruptedBy: NodeJS.Signals | undefined;
-const graceMs = 10_000;
+const graceMs = 30_000;
 
 /** Passes the signal to all of the running step, which {@link run} then waits for. A second one is blunt. */
 function interrupt(signal: NodeJS.Signals): void {
