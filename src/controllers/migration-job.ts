@@ -207,7 +207,10 @@ function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { is
 function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
   const { job, subject } = facts;
   // Whether an agent that is not seen has the job cannot be known, so it is not over before all are seen.
-  if (isCancelled && facts.agentsProblem === undefined) return { kind: "end", ending: neverStarted(job, isLate) };
+  if (isCancelled) {
+    if (facts.agentsProblem === undefined) return { kind: "end", ending: neverStarted(job, isLate) };
+    return { kind: "wait", wait: { reason: reason.agentUnreachable, message: facts.agentsProblem } };
+  }
   if (isOneOfGroup(job, subject)) return { kind: "end", ending: oneOfGroup(job, subject) };
   if (subject.group !== undefined && subject.parts.length === 0) return decideUnsettled(job, subject.group);
   const gone = subject.group && subject.parts.find(({ migration }) => migration === undefined);

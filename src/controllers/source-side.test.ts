@@ -366,6 +366,19 @@ test("a snapshot that cannot be taken is shown with its reason, tried again, and
   expect(snapshots(world)).toBe("1");
 });
 
+test("a snapshot that cannot be taken does not keep those that nobody needs any more", async () => {
+  const world = sourceWorld();
+  await world.runUntil(4 * hour);
+  const newest = snapshots(world).split(" ").at(-1);
+  world.agent.putSnapshot = async () => {
+    throw new LongshoreError("DiskFull", "0 bytes are free");
+  };
+  await world.runUntil(8 * hour);
+  // All have expired, the newest was migrated, and is the base now.
+  expect(snapshots(world)).toBe(newest);
+  expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
+});
+
 test("a failed job is not repeated; its changes are part of the next", async () => {
   const world = sourceWorld();
   const succeed = world.onJob;

@@ -90,8 +90,9 @@ async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promi
   // What a crash may cut off comes last: releasing goes by what the status says was taken.
   await record({ seen, decision, troubles: attempt.troubles }, deps, context.signal);
   if (isOutdated(attempt.error)) return again(outdatedMs);
-  if (attempt.error !== undefined) throw attempt.error;
+  // A snapshot that cannot be taken, for want of room, say, is no reason to keep those that nobody needs any more.
   await release(key, decision, deps);
+  if (attempt.error !== undefined) throw attempt.error;
   return outcome(decision, nowMs);
 }
 

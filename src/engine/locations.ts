@@ -116,13 +116,18 @@ export class Locations {
       }
       for (const { owner, pointId } of bases) {
         dropHold(journal, { owner, pointId, reason: "base", holder: name });
+        journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", owner);
       }
       journal.run("DELETE FROM bases WHERE location = ?", name);
       journal.run("DELETE FROM locations WHERE name = ?", name);
     });
     await this.disconnect(name);
     this.probes.delete(name);
-    for (const { owner } of bases) await sweep(this.core, owner);
+    for (const { owner } of bases) {
+      await sweep(this.core, owner);
+      const volume = journal.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", owner);
+      if (volume !== undefined) feed.publish("volume", volume.name);
+    }
     feed.publish("location", name);
   }
 
@@ -167,7 +172,7 @@ export class Locations {
     const after = await this.ask(name);
     if (this.find(name) === undefined) return;
     this.probes.set(name, after);
-    if (before?.state === after.state && before.message === after.message) return;
+    if (before !== undefined && whatIsNews(before) === whatIsNews(after)) return;
     this.core.log.info({ location: name, state: after.state, message: after.message }, "location probed");
     this.core.feed.publish("location", name);
   }
@@ -244,6 +249,11 @@ export class Locations {
 function leadsElsewhere(old: LocationSpec, spec: LocationSpec): boolean {
   const way = ({ seeds, caBundle, clusterUid }: LocationSpec) => JSON.stringify([seeds, caBundle, clusterUid]);
   return way(old) !== way(spec);
+}
+
+/** Of a probe; how long it took and the room there is are different each time. */
+function whatIsNews({ state, message, members }: Probe): string {
+  return JSON.stringify([state, message, members.map(({ agentId, state: ofMember }) => [agentId, ofMember])]);
 }
 
 function stateOf(error: unknown): LocationState {

@@ -353,12 +353,21 @@ describe("what a job needs", () => {
     gate.resolve();
     expect((await ended(world.source, "data.s1.target")).state).toBe("Succeeded");
     await expect(api().removeLocation("target")).rejects.toMatchObject({ code: "InUse" });
+    const { sequence } = await api().listVolumes();
+    const { revision } = await api().getVolume("data");
     await api().removeLocation("target", { force: true });
     const volume = await settled(
       () => api().getVolume("data"),
       ({ snapshots }) => snapshots.length === 0,
     );
     expect([volume.bases, volume.snapshots]).toEqual([[], []]);
+    // Whoever follows the changes learns that the volume has no base any more.
+    expect(volume.revision).toBeGreaterThan(revision);
+    const stop = new AbortController();
+    for await (const { kind, name } of api().changes(sequence, stop.signal)) {
+      if (kind === "volume" && name === "data") stop.abort();
+    }
+    expect(stop.signal.aborted).toBe(true);
   });
 
   async function migrateHalf(): Promise<void> {

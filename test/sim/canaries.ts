@@ -122,7 +122,11 @@ export const canaries: readonly Canary[] = [
     name: "resume past the durable unit",
     wrong: "units are recorded before they are on the disk, and believed after a restart",
     edits: [
-      { file: "engine/staging-session.ts", search: "await this.staging.sync();", replacement: "" },
+      {
+        file: "engine/staging-session.ts",
+        search: "await this.punch(this.unit(index));\n    await this.staging.sync();",
+        replacement: "await this.punch(this.unit(index));",
+      },
       { file: "engine/staging-area.ts", search: "(await this.isAsRecorded(row, session))", replacement: "true" },
     ],
   },
