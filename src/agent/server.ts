@@ -9,6 +9,7 @@ import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { peerChain } from "../transfer/tls-peer.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import type { Credentials } from "../wire/credentials.ts";
 import type { MemberApi } from "../wire/member.ts";
@@ -203,19 +204,8 @@ const chains = new WeakMap<TLSSocket, readonly X509Certificate[]>();
 function chainOf(socket: TLSSocket): readonly X509Certificate[] {
   const known = chains.get(socket);
   if (known !== undefined) return known;
-  const chain = shownBy(socket);
+  const chain = peerChain(socket);
   chains.set(socket, chain);
-  return chain;
-}
-
-/** The leaf, and what Node.js found above it; which of that may be believed is decided from the bundles alone. */
-function shownBy(socket: TLSSocket): X509Certificate[] {
-  const chain: X509Certificate[] = [];
-  let next = socket.getPeerX509Certificate();
-  while (next !== undefined && chain.length < 8 && !chain.some((one) => one.fingerprint256 === next?.fingerprint256)) {
-    chain.push(next);
-    next = next.issuerCertificate;
-  }
   return chain;
 }
 

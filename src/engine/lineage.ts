@@ -6,7 +6,7 @@ import type { Claim, PlanHeader } from "../wire/peer.ts";
 import type { Lineage } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import { dropHold, type HoldKey, type PointRow, pointOf, sweep, takeHold } from "./points.ts";
-import type { VolumeRow } from "./volume-rows.ts";
+import { publishVolume, touchVolume, type VolumeRow } from "./volume-rows.ts";
 
 type LineageVolume = Pick<VolumeRow, "uid" | "name" | "lineageJson">;
 
@@ -98,7 +98,7 @@ export function keepOriginal(core: Core, copy: string, header: PlanHeader): void
   if (point === undefined) return;
   if (point.state !== "sealed") throw new LongshoreError("PlanMismatch", `point ${point.pointId} is going`);
   takeHold(core, originalHold(copy, point));
-  touched(core, point.owner);
+  touchVolume(core, point.owner);
 }
 
 /** Within a transaction: what was staged is a point by now, or was given up. */
@@ -106,12 +106,12 @@ export function releaseOriginal(core: Core, copy: string, header: PlanHeader): v
   const point = plannedOriginal(core, header);
   if (point === undefined) return;
   dropHold(core.journal, originalHold(copy, point));
-  touched(core, point.owner);
+  touchVolume(core, point.owner);
   core.tasks.spawn("sweep an original", async () => {
     // The transaction we are called in comes first; should it fail, the hold is still there.
     await undefined;
     await sweep(core, point.owner);
-    published(core, point.owner);
+    publishVolume(core, point.owner);
   });
 }
 
@@ -121,13 +121,4 @@ function plannedOriginal(core: Core, { baseId, lineage }: PlanHeader): PointRow 
 
 function originalHold(copy: string, { owner, pointId }: PointRow): HoldKey {
   return { owner, pointId, reason: "job", holder: `lineage/${copy}` };
-}
-
-function touched({ journal }: Core, uid: string): void {
-  journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", uid);
-}
-
-function published({ journal, feed }: Core, uid: string): void {
-  const volume = journal.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", uid);
-  if (volume !== undefined) feed.publish("volume", volume.name);
 }

@@ -7,6 +7,7 @@ import type { LocationSpec, LocationState, LocationView, Member } from "../wire/
 import { type Core, checkRevision, timeText } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
 import { dropHold, sweep } from "./points.ts";
+import { publishVolume, touchVolume } from "./volume-rows.ts";
 
 interface LocationRow {
   readonly name: string;
@@ -116,7 +117,7 @@ export class Locations {
       }
       for (const { owner, pointId } of bases) {
         dropHold(journal, { owner, pointId, reason: "base", holder: name });
-        journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", owner);
+        touchVolume(this.core, owner);
       }
       journal.run("DELETE FROM bases WHERE location = ?", name);
       journal.run("DELETE FROM locations WHERE name = ?", name);
@@ -125,8 +126,7 @@ export class Locations {
     this.probes.delete(name);
     for (const { owner } of bases) {
       await sweep(this.core, owner);
-      const volume = journal.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", owner);
-      if (volume !== undefined) feed.publish("volume", volume.name);
+      publishVolume(this.core, owner);
     }
     feed.publish("location", name);
   }

@@ -198,6 +198,15 @@ export class MigratedVolumes {
     });
   }
 
+  /** Within a transaction: the rows of a plan that became a point, or was given up, and its hold on an original's point. */
+  forgetStaging({ uid, name }: Pick<MigratedRow, "uid" | "name">): void {
+    const staging = this.staging(uid);
+    if (staging !== undefined) releaseOriginal(this.core, name, JSON.parse(staging.headerJson) as PlanHeader);
+    for (const table of ["storedUnits", "planPages", "staging"]) {
+      this.core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, uid);
+    }
+  }
+
   /** Goes on with what {@link remove} began. */
   async finishRemoval(row: MigratedRow): Promise<void> {
     const { core } = this;
@@ -207,10 +216,8 @@ export class MigratedVolumes {
     await sweep(core, row.uid);
     await core.storage.remove(row.uid);
     core.journal.transaction(() => {
-      if (staging !== undefined) releaseOriginal(core, row.name, JSON.parse(staging.headerJson) as PlanHeader);
-      for (const table of ["staging", "planPages", "storedUnits", "commits", "bases"]) {
-        core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, row.uid);
-      }
+      this.forgetStaging(row);
+      for (const table of ["commits", "bases"]) core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, row.uid);
       core.journal.run("DELETE FROM migrated WHERE uid = ?", row.uid);
     });
     core.log.info({ migratedVolume: row.name }, "migrated volume deleted");

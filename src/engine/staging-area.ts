@@ -14,7 +14,7 @@ import type {
   StoreResult,
 } from "../wire/peer.ts";
 import { type Core, closeLanes } from "./core.ts";
-import { plannedBase, releaseOriginal } from "./lineage.ts";
+import { plannedBase } from "./lineage.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRow } from "./migrated.ts";
 import { headerOf, type Plans } from "./plans.ts";
 import { basePoint, markLost, type PointRow, pointsOf } from "./points.ts";
@@ -126,15 +126,10 @@ export class StagingArea {
   }
 
   /** Within a transaction: the rows of a plan that became a point, or was given up. */
-  forget({ uid, name }: MigratedRow): void {
-    const staging = this.migrated.staging(uid);
-    if (staging !== undefined) {
-      this.trusted.delete(trustKey(staging));
-      releaseOriginal(this.core, name, headerOf(staging));
-    }
-    for (const table of ["storedUnits", "planPages", "staging"]) {
-      this.core.journal.run(`DELETE FROM ${table} WHERE owner = ?`, uid);
-    }
+  forget(row: MigratedRow): void {
+    const staging = this.migrated.staging(row.uid);
+    if (staging !== undefined) this.trusted.delete(trustKey(staging));
+    this.migrated.forgetStaging(row);
   }
 
   /** Drops the staging of a volume without term when nobody went on with it for too long. */
@@ -234,11 +229,12 @@ export class StagingArea {
 
   /** What was not read back then cannot be compared now. */
   private async isAsRecorded(row: MigratedRow, session: StagingSession): Promise<boolean> {
-    for (const { unit, digest, verified } of this.storedUnits(row.uid)) {
+    const stored = this.storedUnits(row.uid);
+    for (const { unit, digest, verified } of stored) {
       if (verified === "none" || (await session.digestOf(unit, verified)).digest !== digest) return false;
     }
     // Digests are of data. Holes are punched once more: that is cheaper than to see whether they still are there.
-    await session.punchAgain(this.storedUnits(row.uid));
+    await session.punchAgain(stored);
     return true;
   }
 

@@ -44,12 +44,11 @@ export class VolumeRows {
 
   /** Within a transaction: the volume changed in a way its view shows. */
   touch(uid: string): void {
-    this.core.journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", uid);
+    touchVolume(this.core, uid);
   }
 
   published(uid: string): void {
-    const row = this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE uid = ?", uid);
-    if (row !== undefined) this.core.feed.publish("volume", row.name);
+    publishVolume(this.core, uid);
   }
 
   /** Throws `DiskFull` when `bytes` more would go below the reserve. */
@@ -79,4 +78,14 @@ export class VolumeRows {
   find(name: string): VolumeRow | undefined {
     return this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE name = ?", name);
   }
+}
+
+/** Within a transaction: the volume, if it is there, changed in a way its view shows. {@link publishVolume} afterwards. */
+export function touchVolume({ journal }: Pick<Core, "journal">, uid: string): void {
+  journal.run("UPDATE volumes SET revision = revision + 1 WHERE uid = ?", uid);
+}
+
+export function publishVolume({ journal, feed }: Pick<Core, "journal" | "feed">, uid: string): void {
+  const volume = journal.get<{ name: string }>("SELECT name FROM volumes WHERE uid = ?", uid);
+  if (volume !== undefined) feed.publish("volume", volume.name);
 }

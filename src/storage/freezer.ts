@@ -59,7 +59,11 @@ export class Freezer {
       if (state !== "writable")
         throw new LongshoreError("VolumeGone", `the live image of volume ${volume} is ${state}`);
       const attachments = await attachmentsOf(image);
-      await this.thawLeftover(volume, attachments);
+      // What could not be thawed when the agent started, because nobody had it mounted where it could be reached.
+      await this.thawNoted(
+        volume,
+        attachments.flatMap(({ mounts }) => mounts),
+      );
       // Through what is attached for reading nobody writes; who does so past it, the lease tells.
       const isWritten = attachments.some(({ isWritable }) => isWritable);
       const entry = isWritten
@@ -87,12 +91,6 @@ export class Freezer {
     const names = (await unlessErrno(["ENOENT"], () => fs.readdir(this.folder()))) ?? [];
     const mounts = await mountsHere();
     for (const name of names) await this.thawNoted(name, mounts);
-  }
-
-  /** What could not be thawed when the agent started, because nobody had it mounted where it could be reached. */
-  private async thawLeftover(volume: string, attachments: readonly Attachment[]): Promise<void> {
-    const mounts = attachments.flatMap((one) => one.mounts);
-    if (mounts.length > 0) await this.thawNoted(volume, mounts);
   }
 
   /** Thaws what the note of a volume names, as far as it is mounted; the note stays for the rest, until the machine starts anew. */

@@ -1,6 +1,6 @@
 // What both ends of a tls lane have in common: who we are, who the other side is, and how addresses are written.
-import { constants, type X509Certificate } from "node:crypto";
-import { createSecureContext, type SecureContext, type TLSSocket } from "node:tls";
+import type { X509Certificate } from "node:crypto";
+import type { TLSSocket } from "node:tls";
 import { LongshoreError } from "../domain/errors.ts";
 
 /** Our own certificate and key, as PEM texts of now; asked for at every connection, so a rotation needs no call. */
@@ -31,31 +31,16 @@ export const tlsSettings = {
   maxVersion: "TLSv1.3",
   ciphers: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
 } as const;
-
-let newest: { readonly key: string; readonly context: SecureContext } | undefined;
-
-/**
- * For all of a thread's connections, for as long as the material is the same: making one takes a millisecond, and some 100 KiB
- * outside the heap that nobody sees. No session is ever resumed with it: each connection shows its certificate. Throws what makes
- * the material unusable.
- */
-export function secureContext(material: TlsMaterial): SecureContext {
-  const key = JSON.stringify(material);
-  if (newest?.key !== key) {
-    const secureOptions = constants.SSL_OP_NO_TICKET;
-    newest = { key, context: createSecureContext({ ...material, ...tlsSettings, secureOptions }) };
-  }
-  return newest.context;
-}
-
 /** A peer that vanished without a word is noticed by probes after this time without traffic. */
 export const keepAliveMs = 15_000;
 
-/** The certificate the peer proved to hold, and its issuers. */
+const chainMax = 8;
+
+/** The certificate the peer proved to hold, and what Node.js found above it; which of that may be believed is decided from bundles alone. */
 export function peerChain(socket: TLSSocket): X509Certificate[] {
   const chain: X509Certificate[] = [];
   let certificate = socket.getPeerX509Certificate();
-  while (certificate !== undefined && !isAmong(certificate, chain)) {
+  while (certificate !== undefined && chain.length < chainMax && !isAmong(certificate, chain)) {
     chain.push(certificate);
     certificate = certificate.issuerCertificate;
   }

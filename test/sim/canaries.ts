@@ -167,7 +167,7 @@ export const canaries: readonly Canary[] = [
     wrong: "units stored for one point count for the next one",
     edits: [
       {
-        file: "engine/staging-area.ts",
+        file: "engine/migrated.ts",
         search: 'for (const table of ["storedUnits", "planPages", "staging"]) {',
         replacement: 'for (const table of ["planPages", "staging"]) {',
       },
