@@ -253,7 +253,7 @@ async function watchJobs(api: AgentApi, names: readonly string[]): Promise<JobWa
   const stop = new AbortController();
   const opened = Promise.withResolvers<void>();
   const pending = new Set(names);
-  const ended: JobView[] = [];
+  const ended = new Map<string, JobView>();
   const changed = new Set<string>();
   let news = Promise.withResolvers<void>();
   const { sequence } = await api.listJobs();
@@ -284,11 +284,12 @@ async function watchJobs(api: AgentApi, names: readonly string[]): Promise<JobWa
         if (job.finishedAt === null) continue;
         if (job.state !== "Succeeded")
           throw new Error(`job ${job.name} ended ${job.state}: ${job.error?.detail ?? "without an error"}`);
-        ended.push(job);
+        // Named again while it was being asked for, it is answered twice.
+        ended.set(job.name, job);
         pending.delete(job.name);
       }
     }
-    return ended;
+    return [...ended.values()];
   }
 
   await opened.promise;
