@@ -1,5 +1,5 @@
 // `make bench`: this project side by side with what else its users could run, in one run, on the same data, on disks in
-// memory. Writes bench/results/latest.json after each case, and docs/performance.md with its plots at the end.
+// memory. Writes bench/results/latest.json after each tool, and docs/performance.md with its plots at the end.
 // Options are environment variables: see options.ts, and docs/performance.md.
 import { mkdirSync, rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
@@ -23,16 +23,7 @@ import { makePackageTree, type PackageTree } from "./package-tree.ts";
 import { tell } from "./progress.ts";
 import { pageOf, writeReport } from "./report.ts";
 import { resticTool } from "./restic-tool.ts";
-import {
-  type Absence,
-  type Results,
-  type Row,
-  readResults,
-  resumed,
-  rowOf,
-  withRows,
-  writeResults,
-} from "./results.ts";
+import { type Absence, type Results, readResults, resumed, rowOf, withRows, writeResults } from "./results.ts";
 import { rsyncTool } from "./rsync-tool.ts";
 import { runsOfPasses, shuffled } from "./statistics.ts";
 import { NotAvailable, type Tool } from "./tool.ts";
@@ -67,49 +58,102 @@ interface Benchmark {
   readonly lacking: Map<ToolName, string>;
 }
 
-interface Findings {
-  readonly rows: readonly Row[];
-  readonly absent: readonly Absence[];
-  readonly describe: string | undefined;
+/** What has been found so far, kept in its file after each tool. */
+class Ledger {
+  readonly #file: string;
+  #results: Results;
+
+  constructor(file: string, results: Results) {
+    this.#file = file;
+    this.#results = results;
+  }
+
+  get results(): Results {
+    return this.#results;
+  }
+
+  async keep(found: Partial<Results>): Promise<void> {
+    this.#results = { ...this.#results, ...found };
+    await writeResults(this.#file, this.#results);
+  }
+
+  /** The tools that have no row in the case, and could have one. */
+  toolsLeft(measured: Case, tools: readonly ToolName[]): readonly ToolName[] {
+    const rows = this.#results.rows.filter((row) => row.case === measured.name);
+    const isMeasured = (tool: ToolName) => rows.some((row) => row.tool === tool);
+    return tools.filter((tool) => absence(tool, measured) === undefined && !isMeasured(tool));
+  }
+
+  /** What the case changes, in bytes, once it was found out. */
+  bytesChanged(name: CaseName): number | undefined {
+    return this.#results.rows.find((row) => row.case === name)?.bytesChanged;
+  }
 }
 
 /** All tools in one case: in each pass every tool has its turn, with a part of the runs. */
-async function measureCase(measured: Case, { options, scratch, lacking }: Benchmark): Promise<Findings> {
+async function measureCase(measured: Case, benchmark: Benchmark, ledger: Ledger): Promise<void> {
+  const { options, scratch } = benchmark;
+  const { name } = measured;
   const tree = measured.change.kind === "tree" ? await packageTree(measured, scratch) : undefined;
-  const absent = new Map<ToolName, string>();
-  for (const tool of options.tools) {
-    const reason = lacking.get(tool) ?? absence(tool, measured);
-    if (reason !== undefined) absent.set(tool, reason);
-  }
-  const found = new Map<ToolName, MeasuredSession[]>();
-  for (const [pass, runs] of runsOfPasses(options.runs, options.passes).entries()) {
-    const dice = seededDice(options.seed * 1000 + pass * 10 + measured.name.length);
-    const order = shuffled(options.tools, dice).filter((tool) => !absent.has(tool));
-    for (const tool of order) {
-      const isFirst = found.size === 0;
-      tell(`${measured.name}: ${tool}, pass ${pass + 1}`);
-      try {
-        const session = await measureTool(toolOf(tool), { measured, options, scratch, tree, runs, pass, isFirst });
-        found.set(tool, [...(found.get(tool) ?? []), session]);
-        tell(`${measured.name}: ${tool}: ${session.runsMs.map((ms) => `${ms.toFixed(0)} ms`).join(", ")}`);
-      } catch (error) {
-        if (!(error instanceof NotAvailable)) throw error;
-        absent.set(tool, error.message);
-        lacking.set(tool, error.message);
-        tell(`${measured.name}: ${tool} is left out: ${error.message}`);
-      }
+  if (tree !== undefined) await ledger.keep({ cases: { ...ledger.results.cases, [name]: tree.describe } });
+  const absent = options.tools.flatMap((tool): Absence[] => {
+    const reason = absence(tool, measured);
+    return reason === undefined ? [] : [{ case: name, tool, reason }];
+  });
+  await ledger.keep(withRows(ledger.results, [], absent));
+  const sessions = new Map<ToolName, MeasuredSession[]>();
+  const left = ledger.toolsLeft(measured, options.tools);
+  const passes = runsOfPasses(options.runs, options.passes);
+  for (const [pass, runs] of passes.entries()) {
+    const dice = seededDice(options.seed * 1000 + pass * 10 + name.length);
+    const isLast = pass === passes.length - 1;
+    for (const tool of shuffled(options.tools, dice).filter((each) => left.includes(each))) {
+      const turn = { tool, measured, tree, runs, pass, isLast };
+      await takeTurn(turn, sessions, { benchmark, ledger });
     }
   }
   await tree?.remove();
-  const describe = tree?.describe;
-  const truth = [...found.values()].flat().find(({ bytesChanged }) => bytesChanged !== undefined)?.bytesChanged;
-  if (truth === undefined) return { rows: [], absent: absencesOf(measured.name, absent), describe };
-  const rows = [...found].map(([tool, sessions]) => rowOf({ case: measured.name, tool }, truth, sessions));
-  return { rows, absent: absencesOf(measured.name, absent), describe };
 }
 
-function absencesOf(name: CaseName, absent: ReadonlyMap<ToolName, string>): Absence[] {
-  return [...absent].map(([tool, reason]) => ({ case: name, tool, reason }));
+interface Turn {
+  readonly tool: ToolName;
+  readonly measured: Case;
+  readonly tree: PackageTree | undefined;
+  readonly runs: number;
+  readonly pass: number;
+  readonly isLast: boolean;
+}
+
+/** A tool's part of a pass. What was found of it is kept as soon as its last run is over. */
+async function takeTurn(
+  turn: Turn,
+  sessions: Map<ToolName, MeasuredSession[]>,
+  { benchmark, ledger }: { readonly benchmark: Benchmark; readonly ledger: Ledger },
+): Promise<void> {
+  const { tool, measured, pass, isLast } = turn;
+  const { name } = measured;
+  const leaveOut = async (reason: string) => {
+    benchmark.lacking.set(tool, reason);
+    tell(`${name}: ${tool} is left out: ${reason}`);
+    await ledger.keep(withRows(ledger.results, [], [{ case: name, tool, reason }]));
+  };
+  const lacking = benchmark.lacking.get(tool);
+  if (lacking !== undefined) return leaveOut(lacking);
+  tell(`${name}: ${tool}, pass ${pass + 1}`);
+  try {
+    const told = [...sessions.values()].flat().find(({ bytesChanged }) => bytesChanged !== undefined)?.bytesChanged;
+    const truth = ledger.bytesChanged(name) ?? told;
+    const session = await measureTool(turn, benchmark, truth === undefined);
+    const all = [...(sessions.get(tool) ?? []), session];
+    sessions.set(tool, all);
+    tell(`${name}: ${tool}: ${session.runsMs.map((ms) => `${ms.toFixed(0)} ms`).join(", ")}`);
+    const bytesChanged = truth ?? session.bytesChanged;
+    if (!isLast || bytesChanged === undefined) return;
+    await ledger.keep(withRows(ledger.results, [rowOf({ case: name, tool }, bytesChanged, all)], []));
+  } catch (error) {
+    if (!(error instanceof NotAvailable)) throw error;
+    await leaveOut(error.message);
+  }
 }
 
 function packageTree(measured: Case, scratch: string): Promise<PackageTree> {
@@ -117,24 +161,16 @@ function packageTree(measured: Case, scratch: string): Promise<PackageTree> {
   return makePackageTree({ folder: join(scratch, "tree"), imageBytes: volumeBytes, treeBytes: volumeBytes * 0.45 });
 }
 
-interface Turn {
-  readonly measured: Case;
-  readonly options: Options;
-  readonly scratch: string;
-  readonly tree: PackageTree | undefined;
-  readonly runs: number;
-  readonly pass: number;
-  readonly isFirst: boolean;
-}
-
-async function measureTool(tool: Tool, turn: Turn): Promise<MeasuredSession> {
-  const { measured, options, scratch, tree, runs, pass, isFirst } = turn;
+/** `wantsTruth`: nobody knows yet how much the case changes. */
+async function measureTool(turn: Turn, { options, scratch }: Benchmark, wantsTruth: boolean): Promise<MeasuredSession> {
+  const { measured, tree, runs, pass } = turn;
+  const tool = toolOf(turn.tool);
   const folder = await mkdtemp(join(scratch, `${tool.name}-`));
   const setting = { case: measured, options, folder };
   const session = await tool.open(setting);
   try {
     const data = dataSetOf({ case: measured, seed: options.seed * 100 + pass, tree });
-    return await measure({ session, setting, data, runs, wantsTruth: isFirst, verifiesAll: options.size === "small" });
+    return await measure({ session, setting, data, runs, wantsTruth, verifiesAll: options.size === "small" });
   } finally {
     await session.close();
     rmSync(folder, { recursive: true, force: true });
@@ -148,33 +184,27 @@ async function main(): Promise<void> {
   const page = pageOf(options.fileSystem);
   const file = options.results ?? join(root, options.size === "small" ? ".cache/bench.json" : page.results);
   const fresh = await emptyResults(options);
-  let results = options.resumes ? resumed(await readResults(file), fresh) : fresh;
-  const cases = options.cases.filter((name) => !results.rows.some((row) => row.case === name));
-  const keep = async (found: Results) => {
-    results = found;
-    await writeResults(file, results);
-  };
+  const ledger = new Ledger(file, options.resumes ? resumed(await readResults(file), fresh) : fresh);
+  const cases = options.cases
+    .map((name) => caseOf(name, options.size))
+    .filter((measured) => ledger.toolsLeft(measured, options.tools).length > 0);
   const benchmark = { options, scratch: scratch.path, lacking: new Map<ToolName, string>() };
   try {
     if (options.size === "full" && cases.length > 0) {
       tell("taking memory for the disks");
-      await takeMemory(cases.map((name) => caseOf(name, options.size)));
+      await takeMemory(cases);
     }
-    for (const name of cases) {
-      const { rows, absent, describe } = await measureCase(caseOf(name, options.size), benchmark);
-      const described = describe === undefined ? results.cases : { ...results.cases, [name]: describe };
-      await keep(withRows({ ...results, cases: described }, rows, absent));
-    }
+    for (const measured of cases) await measureCase(measured, benchmark, ledger);
     const { withMicro, size } = options;
-    if (withMicro && results.micro === null) await keep({ ...results, micro: await measureMicro(size) });
-    if (withMicro && results.counts === null) {
-      await keep({ ...results, counts: (await countEmptyJob(options, join(scratch.path, "counts"))) ?? null });
+    if (withMicro && ledger.results.micro === null) await ledger.keep({ micro: await measureMicro(size) });
+    if (withMicro && ledger.results.counts === null) {
+      await ledger.keep({ counts: (await countEmptyJob(options, join(scratch.path, "counts"))) ?? null });
     }
-    await keep({ ...results, finishedAt: new Date().toISOString() });
+    await ledger.keep({ finishedAt: new Date().toISOString() });
   } finally {
     await scratch.close();
   }
-  if (options.size === "full" && options.results === undefined) await writeReport(results, root);
+  if (options.size === "full" && options.results === undefined) await writeReport(ledger.results, root);
   tell(`done: ${file}`);
 }
 

@@ -19,8 +19,8 @@ type Side = (typeof sides)[number];
 
 const mebibyte = 2 ** 20;
 const pieceBytes = 4 * mebibyte;
-/** For increments of 10 % that come one after the other; what a copy takes is free before it is made anew. */
-const usualCopies = 1.4;
+/** For increments of 10 % that come one after the other: the points kept, the one that comes, and one that is still being deleted. */
+const usualCopies = 1.6;
 
 /** Room for the volumes, so often, and what the file system itself needs. */
 function diskBytes({ volumes, volumeBytes }: Case, copies: number): number {

@@ -43,12 +43,12 @@ class Run {
     this.#session = measuring.session;
   }
 
-  /** The first content; the base at both sides, unless copies begin anew; one change that is not timed. */
+  /** The first content, and what is not timed: a first copy, which is the base unless copies begin anew, and then a change. */
   async prepare(): Promise<void> {
     const { setting, data } = this.#measuring;
     await data.fill(this.#session);
-    if (setting.case.change.kind === "all") return;
     await this.#bringOver([]);
+    if (setting.case.change.kind === "all") return;
     await this.#bringOver(await data.warmUp(this.#session));
     await this.#revert();
     // So that the last profiles are of the runs that count alone.
@@ -59,7 +59,7 @@ class Run {
   async timed(isLast: boolean): Promise<void> {
     const { setting, data, wantsTruth, verifiesAll } = this.#measuring;
     const isFirstCopy = setting.case.change.kind === "all";
-    if (isFirstCopy && this.#transfers.length > 0) await this.#session.forget();
+    if (isFirstCopy) await this.#session.forget();
     const ranges = await data.change(this.#session, this.#step + 1);
     if (wantsTruth && this.#bytesChanged === undefined) this.#bytesChanged = await this.#compare(ranges);
     if (setting.case.isCold) await this.#session.restart();

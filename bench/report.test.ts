@@ -46,7 +46,9 @@ test("results on another file system have a page of their own", () => {
 
 test("the page tells when the run was gone on with", () => {
   const { markdown } = reportOf({ ...results, resumedAt: ["2026-01-02T00:00:00Z"] });
-  expect(markdown).toContain("load of 0.1, gone on with 2026-01-02T00:00:00Z; each case was measured in one go.");
+  expect(markdown).toContain(
+    "load of 0.1, gone on with 2026-01-02T00:00:00Z; what a tool did in a case was measured in one go.",
+  );
 });
 
 test("the page has each case with a plot, what is promised, and what is missing", () => {

@@ -62,7 +62,7 @@ at the other side and the tool says so; for Longshore that is a whole job throug
 - **memory** is the peak of the tool's largest process; for agents VmHWM, and in brackets how much an agent grew over idle.
 - The floors know beforehand what has changed, and do nothing else than copy it into a clone of the base and sync.
 - Scattered blocks are the same in each run of a session, with new content: else the images would fall into more pieces run by run.
-- One untimed change comes before the runs that count. Copies are compared with their sources byte by byte.
+- One change, or one copy, that is not timed comes before the runs that count. Copies are compared with their sources byte by byte.
 - All tools have their volumes on ${fileSystem === "xfs" ? "XFS, only `btrfs send` has btrfs" : "btrfs"}.`;
 }
 
@@ -71,7 +71,7 @@ function machineOf({ machine, startedAt, resumedAt, runs, passes, lanes }: Resul
   return `## Machine and run
 
 ${cpu}, ${cores} cores, ${memoryGiB} GiB of memory; ${distribution}, Linux ${kernel}; Node.js ${node} with OpenSSL ${openssl}. Begun ${startedAt} at a
-load of ${loadBefore}${resumedAt.map((at) => `, gone on with ${at}`).join("")}; each case was measured in one go. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.`;
+load of ${loadBefore}${resumedAt.map((at) => `, gone on with ${at}`).join("")}; what a tool did in a case was measured in one go. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.`;
 }
 
 function figureTable(figures: readonly Figure[]): string {

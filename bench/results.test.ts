@@ -1,5 +1,5 @@
 import { expect, test } from "@jest/globals";
-import { type Results, type Row, resumed } from "./results.ts";
+import { type Absence, type Results, type Row, resumed, withRows } from "./results.ts";
 
 const machine = {
   ...{ cpu: "a CPU", cores: 2, memoryGiB: 24, kernel: "6.1", distribution: "Debian" },
@@ -40,4 +40,15 @@ test.each<[string, Partial<Results>, string]>([
   ["other settings", { runs: 6, lanes: 2 }, "runs 5, and is now 6; lanes 1, and is now 2"],
 ])("a run on %s does not go on with it", (_what, differing, told) => {
   expect(() => resumed(earlier, { ...fresh, ...differing })).toThrow(told);
+});
+
+test("what a tool did takes the place of what it did before, and of the reason why it did nothing", () => {
+  const missing: Absence = { case: "empty", tool: "btrfs", reason: "it is not installed" };
+  const other: Absence = { case: "empty-cold", tool: "btrfs", reason: "always cold" };
+  const without = withRows({ ...fresh, absent: [missing, other] }, [], [missing]);
+  expect(without).toMatchObject({ rows: [], absent: [other, missing] });
+  const measured = withRows(without, [row], []);
+  expect(measured).toMatchObject({ rows: [row], absent: [other] });
+  const quicker = { ...row, medianMs: 0.5 };
+  expect(withRows(measured, [quicker], []).rows).toEqual([quicker]);
 });

@@ -38,7 +38,7 @@ export interface Results {
   readonly format: 1;
   readonly startedAt: string;
   readonly finishedAt: string | null;
-  /** When it was interrupted and gone on with; every case was measured in one go. */
+  /** When it was interrupted and gone on with; what a tool did in a case was measured in one go. */
   readonly resumedAt: readonly string[];
   readonly size: string;
   readonly fileSystem: FileSystem;
@@ -125,14 +125,14 @@ export function rounded(value: number): number {
   return Math.round(value * 10) / 10;
 }
 
-/** Rows of this run in the place of those of an earlier one. */
+/** Rows of this run, and tools that have none, in the place of what an earlier one said. */
 export function withRows(results: Results, rows: readonly Row[], absent: readonly Absence[]): Results {
-  const isNew = (old: { readonly case: CaseName; readonly tool: ToolName }) =>
-    !rows.some((row) => row.case === old.case && row.tool === old.tool);
+  const isKept = (old: { readonly case: CaseName; readonly tool: ToolName }) =>
+    ![...rows, ...absent].some((row) => row.case === old.case && row.tool === old.tool);
   return {
     ...results,
-    rows: [...results.rows.filter(isNew), ...rows],
-    absent: [...results.absent, ...absent],
+    rows: [...results.rows.filter(isKept), ...rows],
+    absent: [...results.absent.filter(isKept), ...absent],
   };
 }
 

@@ -14,6 +14,9 @@ import type { Session, SessionOptions, Tool, Transfer } from "./tool.ts";
 // Without the modify window it takes a file for unchanged that was written twice within a second.
 const flags = ["--recursive", "--times", "--modify-window=-1", "--inplace", "--no-whole-file", "--fsync"];
 
+/** It writes 64 KiB and more around each block, in place, where btrfs keeps what was there before until all of its extent is written. */
+const targetCopies = 2.2;
+
 export function rsyncTool(): Tool {
   return {
     name: "rsync",
@@ -26,7 +29,7 @@ export function rsyncTool(): Tool {
 }
 
 async function openRsync({ case: measured, folder, options }: SessionOptions): Promise<Session> {
-  const disks = await mountDisks(options.fileSystem, measured);
+  const disks = await mountDisks(options.fileSystem, measured, targetCopies);
   try {
     const [from, to] = [join(disks.source, "volumes"), join(disks.target, "volumes")];
     for (const path of [from, to]) await mkdir(path);
