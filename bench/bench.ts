@@ -108,6 +108,8 @@ async function measureCase(measured: Case, benchmark: Benchmark, ledger: Ledger)
     const dice = seededDice(options.seed * 1000 + pass * 10 + name.length);
     const isLast = pass === passes.length - 1;
     for (const tool of shuffled(options.tools, dice).filter((each) => left.includes(each))) {
+      // It was told in the first pass.
+      if (pass > 0 && benchmark.lacking.has(tool)) continue;
       const turn = { tool, measured, tree, runs, pass, isLast };
       await takeTurn(turn, sessions, { benchmark, ledger });
     }

@@ -31,6 +31,7 @@ export const tlsSettings = {
   maxVersion: "TLSv1.3",
   ciphers: "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
 } as const;
+
 /** A peer that vanished without a word is noticed by probes after this time without traffic. */
 export const keepAliveMs = 15_000;
 
