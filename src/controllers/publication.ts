@@ -3,6 +3,7 @@
 import type { VolumeSnapshot, VolumeSnapshotContent } from "../api/core.ts";
 import type { MigratedVolume } from "../api/migrated-volume.ts";
 import { driverName, label, managedByLongshore, metadataKey, reason } from "../api/names.ts";
+import { latestHandle } from "../domain/handles.ts";
 import { labelValueOf } from "../domain/names.ts";
 import type { Publication } from "../domain/publication.ts";
 import { type Cluster, controlledBy, type Draft } from "../kube/cluster.ts";
@@ -11,11 +12,6 @@ import type { MigratedVolumeView } from "../wire/schemas.ts";
 import { snapshotsByMigratedVolume, VolumeSnapshotContents, VolumeSnapshots } from "./kinds.ts";
 import type { Publishing } from "./migrated-volume-status.ts";
 import { present } from "./status-parts.ts";
-
-/** The handle by which the CSI driver knows "the newest point of this migrated volume". It never changes. */
-export function latestHandle(migratedVolume: string): string {
-  return `${migratedVolume}@latest`;
-}
 
 const contentPrefix = "longshore-";
 
