@@ -43,7 +43,7 @@ export async function buildImage(
   finish: "writable" | "sealed",
   fill: (image: fs.FileHandle) => Promise<void>,
 ): Promise<void> {
-  await removeImage(path);
+  await clearName(path);
   await ensureFolder(dirname(path));
   const image = await fs.open(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, modes.unfinished);
   try {
@@ -63,7 +63,7 @@ export async function buildImage(
 
 /** Makes a complete file that has no name an image to be written to; what stands under the name already is removed first. */
 export async function adoptImage(path: string, image: fs.FileHandle): Promise<void> {
-  await removeImage(path);
+  await clearName(path);
   await ensureFolder(dirname(path));
   await image.chmod(modes.writable);
   await image.sync();
@@ -97,18 +97,32 @@ function makeImmutable(fd: number): void {
   }
 }
 
-/** Unlinks an image, immutable or not, durably. Gone already is success. */
+/**
+ * Unlinks an image, immutable or not, durably. Gone already is success, and is made durable as well: whoever unlinked it may
+ * have died before.
+ */
 export async function removeImage(path: string): Promise<void> {
+  await unlinkImage(path);
+  await unlessErrno(["ENOENT", "ENOTDIR"], () => syncFolder(dirname(path)));
+}
+
+/** Makes room for an image that is made under this name, durable together with it. */
+async function clearName(path: string): Promise<void> {
+  if (await unlinkImage(path)) await syncFolder(dirname(path));
+}
+
+/** Whether there was one. */
+async function unlinkImage(path: string): Promise<boolean> {
   try {
     await fs.unlink(path);
   } catch (error) {
     const errno = errnoOf(error);
-    if (errno === "ENOENT" || errno === "ENOTDIR") return;
+    if (errno === "ENOENT" || errno === "ENOTDIR") return false;
     if (errno !== "EPERM") throw error;
     await clearImmutable(path);
     await fs.unlink(path);
   }
-  await syncFolder(dirname(path));
+  return true;
 }
 
 /** Takes the immutable attribute off a file that carries it. */

@@ -7,6 +7,7 @@ import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, expect } from "@jest/globals";
 import type { SealedPoint, StorageBackend } from "../../src/storage/backend.ts";
+import { clearImmutable } from "../../src/storage/image-file.ts";
 import { openBackend } from "../../src/storage/open.ts";
 import { type LoopFs, type LoopFsOptions, mountLoop } from "../fakes/loop-fs.ts";
 import { needs } from "../needs.ts";
@@ -91,6 +92,13 @@ const promises: Record<string, (world: World) => Promise<() => Promise<void>>> =
     return async () => (await world.backend.openPoint("new", point)).close();
   },
   "a point that was deleted": async (world) => {
+    await world.backend.deletePoint("vol", "base");
+    return async () => expect(await world.backend.list()).toMatchObject([{ kind: "live" }]);
+  },
+  "a point's deletion, by a process that found it unlinked by one that was killed": async (world) => {
+    const path = join(world.loop.path, "root", "volumes", "vol", "points", "base.img");
+    await clearImmutable(path);
+    await fs.unlink(path);
     await world.backend.deletePoint("vol", "base");
     return async () => expect(await world.backend.list()).toMatchObject([{ kind: "live" }]);
   },
