@@ -56,15 +56,27 @@ class TlsConnection implements Connection {
   }
 
   async #start(socketFd: number): Promise<void> {
-    const options = { isBlocking: false, signal: this.#stopped.signal, onRevoke: () => this.stop() };
+    const { threads, limits, clock } = this.#settings;
+    // All threads may be held by lanes of the other transport: whoever waits for one so long is told, by being hung up on.
+    const found = new AbortController();
+    const late = new AbortController();
+    const tooMany = new LongshoreError("TicketRefused", "lane: too many lanes are open here");
+    clock.sleep(limits.openingMs, found.signal).then(
+      () => late.abort(tooMany),
+      () => {},
+    );
+    const signal = AbortSignal.any([this.#stopped.signal, late.signal]);
     try {
-      this.#lease = await this.#settings.threads.run(this.#job(socketFd), options);
+      this.#lease = await threads.run(this.#job(socketFd), { isBlocking: false, signal, onRevoke: () => this.stop() });
     } catch (error) {
       closeSync(socketFd);
-      if (!this.#stopped.signal.aborted) {
+      if (error === tooMany) this.#report(tooMany);
+      else if (!this.#stopped.signal.aborted) {
         this.#report(new LongshoreError("Unauthenticated", "lane: our certificates cannot be used", { cause: error }));
       }
       return this.#closed.resolve();
+    } finally {
+      found.abort();
     }
     this.#lease.port.on("message", (message: FromTarget) => this.#take(message));
     this.#lease.port.on("close", () => this.#onClosed());

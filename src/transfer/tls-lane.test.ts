@@ -9,7 +9,9 @@ import { authorizeBy, type TestCluster, testCluster } from "../../test/contract/
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
 import type { LongshoreError } from "../domain/errors.ts";
+import type { KernelTargetJob } from "./kernel-target-thread.ts";
 import { renderStatus } from "./lane-codec.ts";
+import { LaneSignals } from "./lane-signals.ts";
 import { LaneThreads } from "./lane-threads.ts";
 import { type TlsLaneDialerOptions, tlsLaneDialer } from "./tls-lane-dialer.ts";
 import { openTlsLaneServer, type TlsLaneServerOptions } from "./tls-lane-server.ts";
@@ -255,6 +257,24 @@ describe("a tls lane server", () => {
     const { server } = await world({ limits: { openingMs: 40 } });
     const socket = connectTcp(parseAddress(server.address));
     await once(socket.resume(), "close");
+  });
+
+  test("hangs up on who waits too long for a thread, while lanes that block theirs have them all", async () => {
+    const receiving = new LaneThreads({ clock: systemClock, limits: { threadsMax: 1 } });
+    cleanups.push(() => receiving.close());
+    const signals = new LaneSignals();
+    const job: KernelTargetJob = {
+      role: "kernelTarget",
+      idleMs: 60_000,
+      windowBytesMax: 4096,
+      signals: signals.buffer,
+    };
+    await receiving.run(job, { isBlocking: true, signal: nobody, onRevoke: () => signals.stop() });
+    const { server, refusals } = await world({ threads: receiving, limits: { openingMs: 40 } });
+    const socket = connectTcp(parseAddress(server.address));
+    await once(socket.resume(), "close");
+    await until(() => refusals.length === 1);
+    expect(refusals).toMatchObject([{ code: "TicketRefused", message: "lane: too many lanes are open here" }]);
   });
 
   test("serves more lanes than it has threads", async () => {
