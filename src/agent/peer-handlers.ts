@@ -42,7 +42,10 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
       const { page, ...extras } = request.body;
       return found(await peerOf(request).putPlanPage(targetOf(request), page, extras));
     },
-    peerFreeze: async (request) => found(await peerOf(request).freeze(targetOf(request))),
+    async peerFreeze(request) {
+      const { term: _, ...options } = request.body;
+      return found(await peerOf(request).freeze(targetOf(request), options));
+    },
     peerLaneTicket: async (request) => found(await peerOf(request).laneTicket(targetOf(request), request.body.request)),
     peerStore: async (request) => found(await peerOf(request).store(targetOf(request), request.body.request)),
     peerCommit: async (request) => found(await peerOf(request).commit(targetOf(request), request.body.request)),

@@ -7,6 +7,7 @@ import type { AgentApi } from "../wire/agent-api.ts";
 import type { MemberApi } from "../wire/member.ts";
 import type { PeerApi } from "../wire/peer.ts";
 import type { List } from "../wire/schemas.ts";
+import { understoodHere } from "../wire/understood.ts";
 import { openChangeFeed } from "./changes.ts";
 import { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
@@ -255,5 +256,6 @@ async function describeAgent({ agentId, node, version, cluster, storage, members
     backend: storage.kind,
     members: members.all(),
     ...space,
+    understands: understoodHere(),
   };
 }

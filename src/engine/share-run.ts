@@ -1,5 +1,6 @@
 // What a participant does for a group's job under one term: its volumes' shares, brought from step to step as the coordinator
 // orders. It lasts as long as orders come; once the coordinator has been silent for a lease, it lets go.
+import { severally } from "../base/severally.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { Order, ShareSpec, Step } from "../wire/member.ts";
 import type { Report, Term } from "../wire/peer.ts";
@@ -275,11 +276,11 @@ export class ShareRun {
   }
 
   private each(work: (share: Share) => Promise<void>): Promise<void> {
-    return severally([...this.shares.values()], work);
+    return severally([...this.shares.values()], sharesAtOnceMax, work);
   }
 
   private eachRow(work: (row: JobRow) => Promise<void>): Promise<void> {
-    return severally(this.rows(), work);
+    return severally(this.rows(), sharesAtOnceMax, work);
   }
 
   private destination(name: string, order: Order): Destination {
@@ -290,21 +291,4 @@ export class ShareRun {
     if (home === undefined) throw new LongshoreError("Unreachable", `no home is known for the copy of ${owner}`);
     return atHome(interruptible(locations.connection(location), this.signal), order.targetClusterUid, home);
   }
-}
-
-/** Does the work on all of them, a few at a time; throws the first failure when none of it is under way any more. */
-async function severally<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
-  const waiting = [...items];
-  const failures: unknown[] = [];
-  const lane = async () => {
-    for (let item = waiting.shift(); item !== undefined && failures.length === 0; item = waiting.shift()) {
-      try {
-        await work(item);
-      } catch (error) {
-        failures.push(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: sharesAtOnceMax }, lane));
-  if (failures.length > 0) throw failures[0];
 }

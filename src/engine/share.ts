@@ -187,7 +187,17 @@ export class Share {
     const { plan } = this.requirePlan();
     this.options.signal.throwIfAborted();
     // A member that has voted for this very plan has sealed it: there is nothing left to freeze or to send.
-    this.noteFrozen(this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.api.freeze(this.target));
+    this.noteFrozen(this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.askFreeze());
+  }
+
+  /** A target that was started again reads what it has stored again, for as long as that takes. */
+  private async askFreeze(): Promise<FreezeResult> {
+    const { clock, limits } = this.core;
+    for (;;) {
+      const result = await this.api.freeze(this.target, { inParts: true });
+      if (result.isChecking !== true) return result;
+      await clock.sleep(limits.retryDelayMs, this.options.signal);
+    }
   }
 
   /** Stored: every unit that was not, is now, verified. */

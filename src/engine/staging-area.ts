@@ -19,8 +19,14 @@ import { type MigratedRow, type MigratedVolumes, migratedLockKey, type StagingRo
 import { headerOf, type Plans } from "./plans.ts";
 import { basePoint, markLost, type PointRow, pointsOf } from "./points.ts";
 import type { Caller } from "./sources.ts";
+import { StagingCheck } from "./staging-check.ts";
 import { StagingSession, type StoredUnit } from "./staging-session.ts";
 import type { Terms } from "./terms.ts";
+
+/** Who freezes is answered after this long at the latest, if it need not be all there by then. */
+const freezeWaitMs = 10_000;
+/** Readers are told of what arrives this often at most. */
+const publishIntervalMs = 500;
 
 export class StagingArea {
   private readonly core: Core;
@@ -28,8 +34,13 @@ export class StagingArea {
   private readonly plans: Plans;
   private readonly terms: Terms;
   private readonly sessions = new Map<string, StagingSession>();
+  /** Images that are read again before they are opened for storing. */
+  private readonly checks = new Map<string, StagingCheck>();
   /** Images, by owner and plan, whose recorded units this very process stored; those of an earlier one are read again. */
   private readonly trusted = new Set<string>();
+  /** Of the others: the units that were read again and are right. */
+  private readonly found = new Map<string, Set<number>>();
+  private readonly publishedMs = new Map<string, number>();
 
   constructor(core: Core, parts: { migrated: MigratedVolumes; plans: Plans; terms: Terms }) {
     this.core = core;
@@ -38,8 +49,25 @@ export class StagingArea {
     this.terms = parts.terms;
   }
 
-  /** Closes the newest point for clones, and opens the image; answers what is stored already. */
-  async freeze(row: MigratedRow): Promise<FreezeResult> {
+  /**
+   * Closes the newest point for clones, and opens the image; answers what is stored already. What has to be read again before
+   * is waited for outside the lock; with `isPatient` until it is there, else for a while: undefined when that is over.
+   */
+  async freeze(
+    caller: Caller,
+    target: PeerTarget,
+    { isPatient }: { isPatient: boolean },
+  ): Promise<FreezeResult | undefined> {
+    for (;;) {
+      const frozen = await this.terms.inTerm(caller, target, (row) => this.tryFreeze(row));
+      if (!(frozen instanceof StagingCheck)) return frozen;
+      await (isPatient ? frozen.done : this.patiently(frozen));
+      if (frozen.result === undefined) return undefined;
+    }
+  }
+
+  /** Under the volume's lock: the check that is to be waited for first, if there is one. */
+  private async tryFreeze(row: MigratedRow): Promise<FreezeResult | StagingCheck> {
     const staging = this.plans.require(row);
     if (staging.isPlanned === 0) throw new LongshoreError("PlanMismatch", `the plan for ${row.name} is not complete`);
     const { journal, clock } = this.core;
@@ -55,7 +83,9 @@ export class StagingArea {
     const header = headerOf(staging);
     // What was voted for is sealed: nothing is missing, and nothing may be written into it any more.
     const isSealed = this.migrated.vote(row.uid) !== undefined;
-    if (!isSealed && !this.plans.sharesBaseFile(row.uid, header)) await this.openSession(row, staging, header);
+    const isStaged = !isSealed && !this.plans.sharesBaseFile(row.uid, header);
+    const check = isStaged ? await this.openSession(row, staging, header) : undefined;
+    if (check !== undefined) return check;
     return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
   }
 
@@ -110,8 +140,12 @@ export class StagingArea {
   async endSession(uid: string): Promise<void> {
     await closeLanes(this.core, uid);
     const session = this.sessions.get(uid);
+    const check = this.checks.get(uid);
     this.sessions.delete(uid);
+    this.checks.delete(uid);
+    this.publishedMs.delete(uid);
     await session?.close();
+    await check?.stop();
   }
 
   /** The image goes first: a row without image is made again, an image without row would be quarantined. */
@@ -128,7 +162,7 @@ export class StagingArea {
   /** Within a transaction: the rows of a plan that became a point, or was given up. */
   forget(row: MigratedRow): void {
     const staging = this.migrated.staging(row.uid);
-    if (staging !== undefined) this.trusted.delete(trustKey(staging));
+    if (staging !== undefined) this.distrust(staging);
     this.migrated.forgetStaging(row);
   }
 
@@ -150,19 +184,76 @@ export class StagingArea {
   }
 
   async close(): Promise<void> {
-    for (const uid of this.sessions.keys()) await this.endSession(uid);
+    for (const uid of new Set([...this.sessions.keys(), ...this.checks.keys()])) await this.endSession(uid);
   }
 
   // ---- the image ---------------------------------------------------------------------------------------------------
 
-  private async openSession(row: MigratedRow, staging: StagingRow, header: PlanHeader): Promise<void> {
-    if (this.sessions.has(row.uid)) return;
+  /** The check that has to end before, if there is one. */
+  private async openSession(
+    row: MigratedRow,
+    staging: StagingRow,
+    header: PlanHeader,
+  ): Promise<StagingCheck | undefined> {
+    if (this.sessions.has(row.uid)) return undefined;
+    const known = this.checks.get(row.uid);
+    if (known !== undefined && known.result === undefined) return known;
+    if (known !== undefined) {
+      await this.conclude(row, staging, known);
+      return undefined;
+    }
     const units = this.plans.units(row.uid);
     await this.checkReserve(this.bytesMissing(row, staging, { header, units }));
-    const session = await this.trustedSession(row, staging, units);
+    const session = new StagingSession(await this.openImage(row, staging), units);
+    const stored = this.storedUnits(row.uid);
+    if (stored.length > 0 && !this.trusted.has(trustKey(staging))) {
+      const check = new StagingCheck(session, { stored, found: this.foundIn(staging) });
+      this.checks.set(row.uid, check);
+      return check;
+    }
+    this.begin(row, staging, session);
+    return undefined;
+  }
+
+  /** What is recorded as stored is there: the session takes the rest. */
+  private begin(row: MigratedRow, staging: StagingRow, session: StagingSession): void {
     session.keep(this.storedUnits(row.uid));
     this.trusted.add(trustKey(staging));
+    this.found.delete(trustKey(staging));
     this.sessions.set(row.uid, session);
+  }
+
+  /** Opens what was read again. Throws why that failed: the next freeze reads what was not found to be right by then. */
+  private async conclude(row: MigratedRow, staging: StagingRow, { session, result }: StagingCheck): Promise<void> {
+    this.checks.delete(row.uid);
+    if (result?.kind === "right") return this.begin(row, staging, session);
+    await session.close();
+    if (result?.kind === "failed") throw result.error;
+    this.core.log.error({ migratedVolume: row.name }, "stored units did not survive; the staging image is made again");
+    await this.makeImage(row, staging);
+    this.begin(row, staging, new StagingSession(await this.openImage(row, staging), session.units));
+  }
+
+  private async patiently({ done }: StagingCheck): Promise<void> {
+    const { clock, limits, tasks } = this.core;
+    const over = new AbortController();
+    const waited = clock.sleep(
+      Math.min(freezeWaitMs, limits.leaseMs / 3),
+      AbortSignal.any([over.signal, tasks.signal]),
+    );
+    await Promise.race([done, waited.catch(() => undefined)]);
+    over.abort();
+  }
+
+  private foundIn(staging: StagingRow): Set<number> {
+    const found = this.found.get(trustKey(staging)) ?? new Set<number>();
+    this.found.set(trustKey(staging), found);
+    return found;
+  }
+
+  private distrust(staging: StagingRow): void {
+    this.trusted.delete(trustKey(staging));
+    this.found.delete(trustKey(staging));
   }
 
   private bytesMissing(
@@ -173,22 +264,6 @@ export class StagingArea {
     if (staging.isMade === 0) return header.bytesData;
     const stored = this.migrated.storedIndexes(row.uid);
     return stored.reduce((bytes, index) => bytes - units.dataBytesOf(index), header.bytesData);
-  }
-
-  /** What an earlier process stored is read again before it is trusted: a crash or an old disk may have taken it. */
-  private async trustedSession(row: MigratedRow, staging: StagingRow, units: UnitList): Promise<StagingSession> {
-    const open = async () => new StagingSession(await this.openImage(row, staging), units);
-    const session = await open();
-    try {
-      if (this.trusted.has(trustKey(staging)) || (await this.isAsRecorded(row, session))) return session;
-    } catch (error) {
-      await session.close();
-      throw error;
-    }
-    await session.close();
-    this.core.log.error({ migratedVolume: row.name }, "stored units did not survive; the staging image is made again");
-    await this.makeImage(row, staging);
-    return open();
   }
 
   private async openImage(row: MigratedRow, staging: StagingRow) {
@@ -209,6 +284,7 @@ export class StagingArea {
   private async makeImage(row: MigratedRow, staging: StagingRow): Promise<void> {
     const { journal, storage } = this.core;
     // Rows of units go before the image they were stored in is replaced: they must never vouch for another one.
+    this.distrust(staging);
     journal.transaction(() => {
       journal.run("DELETE FROM storedUnits WHERE owner = ?", row.uid);
       journal.run("UPDATE staging SET isMade = 0 WHERE owner = ?", row.uid);
@@ -225,17 +301,6 @@ export class StagingArea {
       throw gone(error);
     }
     journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", row.uid));
-  }
-
-  /** What was not read back then cannot be compared now. */
-  private async isAsRecorded(row: MigratedRow, session: StagingSession): Promise<boolean> {
-    const stored = this.storedUnits(row.uid);
-    for (const { unit, digest, verified } of stored) {
-      if (verified === "none" || (await session.digestOf(unit, verified)).digest !== digest) return false;
-    }
-    // Digests are of data. Holes are punched once more: that is cheaper than to see whether they still are there.
-    await session.punchAgain(stored);
-    return true;
   }
 
   private async checkReserve(bytes: number): Promise<void> {
@@ -269,7 +334,15 @@ export class StagingArea {
       journal.run("UPDATE staging SET touchedAt = ? WHERE owner = ?", this.core.clock.nowMs(), row.uid);
       this.migrated.touch(row.uid);
     });
-    this.migrated.published(row.uid);
+    this.progressed(row.uid);
+  }
+
+  /** Whoever follows has all units counted for each telling; what comes after the last one is told with the end of the term. */
+  private progressed(uid: string): void {
+    const nowMs = this.core.clock.monotonicMs();
+    if (nowMs - (this.publishedMs.get(uid) ?? Number.NEGATIVE_INFINITY) < publishIntervalMs) return;
+    this.publishedMs.set(uid, nowMs);
+    this.migrated.published(uid);
   }
 }
 

@@ -24,6 +24,7 @@ beforeEach(() => {
   image = Buffer.alloc(8 * block, 0xff);
   const staging: Staging = {
     sizeBytes: image.length,
+    isSealed: false,
     fd: -1,
     write: async (offset, data) => void image.set(data, offset),
     punch: async ({ offset, length }) => void image.fill(0, offset, offset + length),

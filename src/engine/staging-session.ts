@@ -107,10 +107,13 @@ export class StagingSession {
     if (!this.isOpen) throw new LongshoreError("TermLost", "the staging image was closed under the call");
   }
 
-  /** Punches the holes of units that were stored before this session, durably. */
-  async punchAgain(units: Iterable<{ readonly unit: number }>): Promise<void> {
-    for (const { unit } of units) await this.punch(this.unit(unit));
-    await this.staging.sync();
+  /** Punches the holes of a unit that was stored before this session; {@link sync} makes it durable. Sealed, it has them. */
+  async punchAgain(index: number): Promise<void> {
+    if (!this.staging.isSealed) await this.punch(this.unit(index));
+  }
+
+  sync(): Promise<void> {
+    return this.staging.sync();
   }
 
   private async punch(unit: Unit): Promise<void> {

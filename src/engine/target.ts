@@ -17,6 +17,7 @@ import {
   type Report,
 } from "../wire/peer.ts";
 import type { Barrier, Lineage } from "../wire/schemas.ts";
+import { understoodHere } from "../wire/understood.ts";
 import type { Clones } from "./clones.ts";
 import type { Core } from "./core.ts";
 import { Decisions } from "./decisions.ts";
@@ -78,17 +79,16 @@ export class Target {
       claim: (claim) => this.claim(caller, claim),
       report: (volume, lineage) => this.reportOf(caller, volume, lineage),
       renew: async (target) => terms.renew(caller, target),
-      putPlan: (target, header, { page, freezes } = {}) =>
-        terms.inTerm(caller, target, async (row) => {
-          await this.putPlan(row, header, page);
-          return this.planResult(row, freezes);
-        }),
-      putPlanPage: (target, page, { freezes } = {}) =>
-        terms.inTerm(caller, target, async (row) => {
-          plans.putPage(row, page);
-          return this.planResult(row, freezes);
-        }),
-      freeze: (target) => terms.inTerm(caller, target, (row) => staging.freeze(row)),
+      putPlan: async (target, header, { page, freezes } = {}) => {
+        await terms.inTerm(caller, target, (row) => this.putPlan(row, header, page));
+        return this.planResult(caller, target, freezes);
+      },
+      putPlanPage: async (target, page, { freezes } = {}) => {
+        await terms.inTerm(caller, target, async (row) => plans.putPage(row, page));
+        return this.planResult(caller, target, freezes);
+      },
+      freeze: async (target, { inParts = false } = {}) =>
+        (await staging.freeze(caller, target, { isPatient: !inParts })) ?? { stored: [], isChecking: true },
       laneTicket: (target, request) => terms.inTerm(caller, target, async (row) => staging.laneTicket(row, request)),
       store: (target, request) => staging.store(caller, target, request),
       commit: (target, request) => decisions.commit(caller, target, request),
@@ -157,8 +157,9 @@ export class Target {
     return this.plans.put(row, { header, page }, drop);
   }
 
-  private async planResult(row: MigratedRow, freezes = false): Promise<PlanResult> {
-    return { frozen: freezes ? await this.staging.freeze(row) : null };
+  private async planResult(caller: Caller, target: PeerTarget, freezes = false): Promise<PlanResult> {
+    const frozen = freezes ? await this.staging.freeze(caller, target, { isPatient: false }) : undefined;
+    return { frozen: frozen ?? null };
   }
 
   /** A coordinator that ends its term may be ahead of a vote: what was decided is done first, and the term is left to it. */
@@ -185,6 +186,7 @@ export class Target {
       agentId,
       members: members.all(),
       freeBytes,
+      understands: understoodHere(),
     };
   }
 

@@ -83,6 +83,8 @@ export interface Digest {
 /** The image a migration writes into, held open; it becomes the point by {@link StorageBackend.seal}, under the name it has. */
 export interface Staging {
   readonly sizeBytes: number;
+  /** It was sealed before it was opened: it can only be read back. */
+  readonly isSealed: boolean;
   /**
    * For whoever writes by itself, within the image; negative where there is no file. Whoever uses it has ended before
    * {@link close}, {@link StorageBackend.seal} and {@link StorageBackend.deletePoint}.

@@ -77,6 +77,7 @@ function openStaging(facts: StagingFacts, forget: () => void): OpenStaging {
   return {
     path: facts.path,
     sizeBytes,
+    isSealed: facts.isSealed,
     fd: image.fd,
     write: (offset, data) =>
       run("write to", async () => {

@@ -11,6 +11,7 @@ import { parseEvents, type ServerSentEvent } from "./event-stream.ts";
 import { networkError } from "./network-error.ts";
 import { errorOfProblem } from "./problem.ts";
 import { agentHeader, type BodyOf, type ParamsOf, type QueryOf, type ResponseOf, type Route } from "./routes.ts";
+import { additionsIn, fitted } from "./understood.ts";
 
 export interface HttpClientOptions {
   /** host:port of agents of one cluster; they are tried in turn, beginning with the last that answered. */
@@ -22,6 +23,11 @@ export interface HttpClientOptions {
   readonly clusterUid?: string | undefined;
   /** The one agent that is meant: another that has taken over its address answers nothing but `Unreachable`. */
   readonly agentId?: string | undefined;
+  /**
+   * Asked for what the agent at an address understands (`understands` of its answer) before that one is sent what agents of
+   * earlier versions refuse. Without it everything is sent as it is.
+   */
+  readonly greeting?: Route;
   readonly timeouts?: Partial<ClientTimeouts>;
 }
 
@@ -70,16 +76,21 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
   const timeouts = { ...defaults, ...options.timeouts };
   const pool = openPool(options, timeouts);
   const meant = options.agentId === undefined ? {} : { [agentHeader]: options.agentId };
+  const understanding = openUnderstanding(options, async (greeting, address) => {
+    const limits = { headersMs: timeouts.answerMs, bodyMs: timeouts.answerMs };
+    const response = await pool.request(address, prepare(greeting, {}, meant), limits);
+    return { status: response.statusCode, body: await bodyOf(response, address) };
+  });
   let preferred = 0;
 
   /** Tries the addresses in turn until one can be connected to; another failure than that is final. */
-  async function send(prepared: Prepared, limits: Limits, signal?: AbortSignal) {
+  async function send(preparedFor: (address: string) => Promise<Prepared>, limits: Limits, signal?: AbortSignal) {
     const failures: LongshoreError[] = [];
     for (let turn = 0; turn < options.addresses.length; turn++) {
       const index = (preferred + turn) % options.addresses.length;
       const address = String(options.addresses[index]);
       try {
-        const response = await pool.request(address, prepared, limits, signal);
+        const response = await pool.request(address, await preparedFor(address), limits, signal);
         preferred = index;
         return { response, address };
       } catch (error) {
@@ -91,23 +102,35 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
     throw joined(failures);
   }
 
+  /** One request and its answer, whatever it says. */
+  async function exchange(route: Route, call: Loose) {
+    const answerMs = route.timeoutMs ?? timeouts.answerMs;
+    const preparedFor = async (address: string) =>
+      prepare(route, { ...call, body: await understanding.fitted(route, call.body, address) }, meant);
+    const { response, address } = await send(preparedFor, { headersMs: answerMs, bodyMs: answerMs });
+    return { status: response.statusCode, address, body: await bodyOf(response, address) };
+  }
+
   return {
     get clusterUid() {
       return pool.clusterUid();
     },
     async call(route, call) {
-      const answerMs = route.timeoutMs ?? timeouts.answerMs;
-      const { response, address } = await send(prepare(route, call, meant), { headersMs: answerMs, bodyMs: answerMs });
-      const body = await bodyOf(response, address);
-      if (response.statusCode >= 400) throw failureOf(response.statusCode, body, address);
-      return response.statusCode === 204 ? undefined : checked(route, body, address);
+      let answer = await exchange(route, call as Loose);
+      // Perhaps an agent of an earlier version is there by now: it is asked anew, and given what it understands.
+      const isRefused = answer.status === 400 && understanding.forget(route, call as Loose, answer.address);
+      if (isRefused) answer = await exchange(route, call as Loose);
+      const { status, body, address } = answer;
+      if (status >= 400) throw failureOf(status, body, address);
+      return status === 204 ? undefined : checked(route, body, address);
     },
     async *events(route, call, signal) {
       const limits = { headersMs: timeouts.answerMs, bodyMs: timeouts.silenceMs };
       const accept = { accept: "text/event-stream" };
-      const prepared = prepare(route, call, meant);
+      const prepared = prepare(route, call as Loose, meant);
+      const streamed = { ...prepared, headers: { ...prepared.headers, ...accept } };
       try {
-        const sent = await send({ ...prepared, headers: { ...prepared.headers, ...accept } }, limits, signal);
+        const sent = await send(async () => streamed, limits, signal);
         yield* eventsOf(sent.response, sent.address);
       } catch (error) {
         if (!signal.aborted) throw error;
@@ -115,6 +138,39 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
     },
     close: () => pool.close(),
   };
+}
+
+interface Greeted {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+/** What the agents at the addresses understand, as far as something that depends on it had to be sent to them. */
+function openUnderstanding({ greeting }: HttpClientOptions, greet: (by: Route, address: string) => Promise<Greeted>) {
+  const known = new Map<string, ReadonlySet<string>>();
+  return {
+    /** The body as the agent at the address takes it. */
+    async fitted(route: Route, body: unknown, address: string): Promise<unknown> {
+      const additions = additionsIn(route, body);
+      if (greeting === undefined || additions.length === 0) return body;
+      const before = known.get(address);
+      if (before !== undefined && additions.every((name) => before.has(name))) return body;
+      // What it did not understand when it was asked before it may understand by now.
+      const understood = understoodOf(await greet(greeting, address));
+      known.set(address, understood);
+      return fitted(route, body, understood);
+    },
+    /** Whether what is known of the address may have been why a request was refused; it is asked for again then. */
+    forget(route: Route, { body }: Loose, address: string): boolean {
+      return additionsIn(route, body).length > 0 && known.delete(address);
+    },
+  };
+}
+
+/** Who refuses to be greeted, or says nothing of it, is given what every version takes. */
+function understoodOf({ status, body }: Greeted): ReadonlySet<string> {
+  const told = status < 400 ? (body as { understands?: unknown } | undefined)?.understands : undefined;
+  return new Set(Array.isArray(told) ? told.filter((name): name is string => typeof name === "string") : []);
 }
 
 /** One agent of undici for each set of certificates: new connections take the new ones, requests under way end on the old. */
@@ -166,8 +222,8 @@ function untrusted(message: string): LongshoreError {
   return new LongshoreError("Untrusted", message);
 }
 
-function prepare<R extends Route>(route: R, call: CallOf<R>, meant: Record<string, string>): Prepared {
-  const { params, query, body, ifMatch, headers } = call as Loose;
+function prepare(route: Route, call: Loose, meant: Record<string, string>): Prepared {
+  const { params, query, body, ifMatch, headers } = call;
   const path = route.path.replaceAll(/:(\w+)/g, (_, name: string) => encodeURIComponent(String(params?.[name])));
   const search = new URLSearchParams(Object.entries(query ?? {}).filter((pair): pair is [string, string] => !!pair[1]));
   const json = body === undefined ? null : JSON.stringify(body);
@@ -188,7 +244,7 @@ interface Loose {
   readonly params?: Readonly<Record<string, string>>;
   readonly query?: Readonly<Record<string, string | undefined>>;
   readonly body?: unknown;
-  readonly ifMatch?: number;
+  readonly ifMatch?: number | undefined;
   readonly headers?: Readonly<Record<string, string>>;
 }
 

@@ -3,7 +3,7 @@ import { LongshoreError } from "../domain/errors.ts";
 import type { Credentials } from "./credentials.ts";
 import { type ClientTimeouts, openHttpClient } from "./http-client.ts";
 import type { MemberApi } from "./member.ts";
-import { memberRoutes as routes } from "./routes.ts";
+import { agentRoutes, memberRoutes as routes } from "./routes.ts";
 
 export interface MemberClientOptions {
   /** host:port of the one agent that is meant. */
@@ -24,6 +24,7 @@ export function openMemberClient(options: MemberClientOptions): MemberApi & { cl
     trustedCa: () => credentials.current().ca,
     clusterUid: credentials.identity.clusterUid,
     agentId,
+    greeting: agentRoutes.describe,
     ...(timeouts && { timeouts }),
   });
   const ask = async <T>(call: Promise<T | undefined>): Promise<T> => {

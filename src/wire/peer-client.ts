@@ -30,6 +30,7 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
     trustedCa: () => caBundle,
     clusterUid: expectedClusterUid,
     agentId,
+    greeting: routes.peerHello,
     ...(timeouts && { timeouts }),
   });
   const seedNames = seeds.join(", ");
@@ -58,8 +59,11 @@ export function openPeerClient(options: PeerClientOptions): PeerApi & { close():
       const body = { term: target.term, page, ...extras };
       return present(await http.call(routes.peerPutPlanPage, { ...about(target), body }), seedNames);
     },
-    freeze: async (target) =>
-      present(await http.call(routes.peerFreeze, { ...about(target), body: { term: target.term } }), seedNames),
+    freeze: async (target, options) =>
+      present(
+        await http.call(routes.peerFreeze, { ...about(target), body: { term: target.term, ...options } }),
+        seedNames,
+      ),
     laneTicket: async (target, request) =>
       present(
         await http.call(routes.peerLaneTicket, { ...about(target), body: { term: target.term, request } }),

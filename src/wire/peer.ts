@@ -16,6 +16,7 @@ import {
   Time,
   Transport,
   Uid,
+  Understands,
   Verification,
 } from "./schemas.ts";
 
@@ -31,6 +32,7 @@ export const Hello = Type.Object({
   agentId: Uid,
   members: Type.Array(Member),
   freeBytes: Bytes,
+  understands: Type.Optional(Understands),
 });
 export type Hello = Static<typeof Hello>;
 
@@ -172,8 +174,21 @@ export const LaneTicket = Type.Object({
 });
 export type LaneTicket = Static<typeof LaneTicket>;
 
-export const FreezeResult = Type.Object({ stored: Ranges });
+export const FreezeResult = Type.Object({
+  stored: Ranges,
+  isChecking: Type.Optional(
+    Type.Boolean({
+      description: "What an earlier process stored is still being read again, and nothing is told of it: ask again",
+    }),
+  ),
+});
 export type FreezeResult = Static<typeof FreezeResult>;
+
+/** How a freeze is to be answered. */
+export const FreezeOptions = Type.Object({
+  inParts: Type.Optional(Type.Boolean({ description: "Within a while, with `isChecking` where it takes longer" })),
+});
+export type FreezeOptions = Static<typeof FreezeOptions>;
 
 /** What goes along with a part of a plan, to save a request. */
 export const PlanExtras = Type.Object({
@@ -185,7 +200,9 @@ export const PlanExtras = Type.Object({
 export type PlanExtras = Static<typeof PlanExtras>;
 
 export const PlanResult = Type.Object({
-  frozen: Type.Union([FreezeResult, Type.Null()], { description: "As freezing answers; null unless asked for" }),
+  frozen: Type.Union([FreezeResult, Type.Null()], {
+    description: "As freezing answers; null unless asked for, and when that takes longer: then freezing is to be asked for",
+  }),
 });
 export type PlanResult = Static<typeof PlanResult>;
 
@@ -357,9 +374,10 @@ export interface PeerApi extends PeerGroupApi {
   putPlanPage(target: PeerTarget, page: PlanPage, extras?: Pick<PlanExtras, "freezes">): Promise<PlanResult>;
   /**
    * Closes the newest point for new clones, makes or opens staging, applies punches; answers what is stored already. A job of a single
-   * volume, which waits for nobody between plan and freeze, has it done with the last part of the plan.
+   * volume, which waits for nobody between plan and freeze, has it done with the last part of the plan. What an earlier process stored
+   * is read again first, which may take hours: `inParts` has the answer come before, and is asked again until it is all there.
    */
-  freeze(target: PeerTarget): Promise<FreezeResult>;
+  freeze(target: PeerTarget, options?: FreezeOptions): Promise<FreezeResult>;
   laneTicket(target: PeerTarget, request: LaneRequest): Promise<LaneTicket>;
   /** Waits for the units' bytes, syncs, reads back, compares, and records those that match. */
   store(target: PeerTarget, request: StoreRequest): Promise<StoreResult>;

@@ -61,6 +61,12 @@ export interface Route {
   readonly timeoutMs?: number;
   /** Largest body taken, in bytes; {@link bodyBytesMax} unless said. */
   readonly bodyBytesMax?: number;
+  /**
+   * Optional fields of the body that agents of earlier versions refuse, under the name by which an agent says that it
+   * understands them (understood.ts): paths with dots, `*` for every item of a list. A client leaves out what the other side
+   * does not understand, so each must be one that may be missing.
+   */
+  readonly newer?: Readonly<Record<string, readonly string[]>>;
 }
 
 /**
@@ -572,7 +578,8 @@ export const peerRoutes = {
     group: "peer",
     summary: "Close the newest point for new clones and open staging",
     params: volumeOf,
-    body: underTerm({}),
+    body: underTerm(peer.FreezeOptions.properties),
+    newer: { freezeInParts: ["inParts"] },
     response: peer.FreezeResult,
     timeoutMs: copyingMs,
   },

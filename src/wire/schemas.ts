@@ -66,6 +66,13 @@ export const Member = Type.Object({
 });
 export type Member = Static<typeof Member>;
 
+/** Names of what requests between agents may have, and agents of earlier versions refuse (`newer` in routes.ts). */
+export const Understands = Type.Array(Type.String({ minLength: 1, maxLength: 64 }), {
+  maxItems: 256,
+  description: "Names of what may be sent to this agent that earlier versions refuse; absent from the first version",
+});
+export type Understands = Static<typeof Understands>;
+
 export const AgentView = Type.Object({
   agentId: Uid,
   node: Type.String(),
@@ -76,6 +83,7 @@ export const AgentView = Type.Object({
   members: Type.Array(Member),
   freeBytes: Bytes,
   totalBytes: Bytes,
+  understands: Type.Optional(Understands),
 });
 export type AgentView = Static<typeof AgentView>;
 

@@ -792,6 +792,7 @@ function stagings(it: It): void {
     await staging.close();
     backend = await openBackend({ kind: ground.kind, root });
     const again = await backend.openStaging("vol", "s", size);
+    expect(again.isSealed).toBe(false);
     expect((await stagedContent(again)).subarray(blockBytes, 2 * blockBytes).equals(filled(blockBytes, 4))).toBe(true);
     await again.close();
     await again.close();
@@ -912,6 +913,7 @@ function sealing(it: It): void {
     await staging.write(0, filled(blockBytes, 3));
     await backend.seal("vol", "s");
     const again = await backend.openStaging("vol", "s", size);
+    expect(again.isSealed).toBe(true);
     await refused("BadRequest", again.write(0, filled(1, 1)));
     await refused("BadRequest", again.punch({ offset: 0, length: blockBytes }));
     expect((await stagedContent(again)).subarray(0, blockBytes).equals(filled(blockBytes, 3))).toBe(true);

@@ -4,6 +4,7 @@ import type {
   Claim,
   CommitRecord,
   CommitRequest,
+  FreezeOptions,
   FreezeResult,
   Grant,
   GroupClaim,
@@ -53,6 +54,8 @@ const time = "2026-01-01T00:00:00.000Z";
 export class FakePeer implements PeerApi {
   readonly volumes = new Map<string, FakeVolume>();
   readonly groups = new Map<string, FakeGroup>();
+  /** How each freeze was asked for. */
+  readonly freezes: FreezeOptions[] = [];
   readonly #hello: Hello;
 
   constructor(hello: Partial<Hello>) {
@@ -101,7 +104,8 @@ export class FakePeer implements PeerApi {
     return { frozen: freezes ? await this.freeze(target) : null };
   }
 
-  async freeze(target: PeerTarget): Promise<FreezeResult> {
+  async freeze(target: PeerTarget, options: FreezeOptions = {}): Promise<FreezeResult> {
+    this.freezes.push(options);
     return { stored: [...this.#under(target).stored].map((index): [number, number] => [index, index]) };
   }
 

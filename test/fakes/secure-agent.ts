@@ -12,6 +12,7 @@ import type { Role } from "../../src/domain/identity.ts";
 import { initAuthority, issueInto } from "../../src/pki/folder.ts";
 import { openAgentClient } from "../../src/wire/agent-client.ts";
 import { type Credentials, openCredentials } from "../../src/wire/credentials.ts";
+import { understoodHere } from "../../src/wire/understood.ts";
 import { FakeAgent } from "./fake-agent.ts";
 import { FakePeer } from "./fake-peer.ts";
 import { ScriptedMember } from "./scripted-member.ts";
@@ -99,7 +100,8 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
       api: forwarding(() => fake),
       peerFor(caller) {
         peerCallers.push(caller);
-        const peer = peers.get(caller.clusterUid) ?? new FakePeer({ clusterUid: pki.clusterUid });
+        const hello = { clusterUid: pki.clusterUid, understands: understoodHere() };
+        const peer = peers.get(caller.clusterUid) ?? new FakePeer(hello);
         peers.set(caller.clusterUid, peer);
         return peer;
       },

@@ -127,7 +127,7 @@ export const canaries: readonly Canary[] = [
         search: "await this.punch(this.unit(index));\n    await this.staging.sync();",
         replacement: "await this.punch(this.unit(index));",
       },
-      { file: "engine/staging-area.ts", search: "(await this.isAsRecorded(row, session))", replacement: "true" },
+      { file: "engine/staging-check.ts", search: "(await this.isAsRecorded())", replacement: "true" },
     ],
   },
   {

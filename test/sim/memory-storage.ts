@@ -397,6 +397,10 @@ class OpenStaging implements Staging {
     this.forget = forget;
   }
 
+  get isSealed(): boolean {
+    return this.image.state === "sealed";
+  }
+
   isAt({ volume, point }: Place): boolean {
     return this.at.volume === volume && this.at.point === point;
   }

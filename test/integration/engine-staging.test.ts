@@ -1,0 +1,176 @@
+// What a target does with what it has stored so far: how it is told of, and how it is trusted again after a start.
+import { randomBytes } from "node:crypto";
+import * as fs from "node:fs/promises";
+import { afterEach, describe, expect, test } from "@jest/globals";
+import { LongshoreError } from "../../src/domain/errors.ts";
+import { punchHole } from "../../src/native/file-calls.ts";
+import type { PeerApi, StoreResult } from "../../src/wire/peer.ts";
+import { FakeClock } from "../fakes/fake-clock.ts";
+import {
+  ended,
+  flaws,
+  leftovers,
+  makeVolume,
+  migrate,
+  openWorld,
+  reaches,
+  settled,
+  snapshot,
+  start,
+  unitBytes,
+  volumeBytes,
+  type World,
+  write,
+} from "../fakes/migration-world.ts";
+
+let world: World;
+afterEach(() => world.clusters.close());
+
+test("what arrives is told twice a second, not with each batch", async () => {
+  world = await openWorld({ clock: new FakeClock(), limits: { leaseMs: 10_000 } });
+  await makeVolume(world, "data");
+  await snapshot(world, "data", "s1");
+  const { target } = world;
+  const sequence = async () => (await target.engine.api.listMigratedVolumes()).sequence;
+  const seen = new Map<keyof PeerApi, number>();
+  let stores = 0;
+  target.onCall = async (method) => {
+    if (method === "store") stores += 1;
+    if (!seen.has(method)) seen.set(method, await sequence());
+  };
+  expect((await ended(world.source, await start(world, "data", "s1"))).state).toBe("Succeeded");
+  expect(stores).toBeGreaterThan(1);
+  expect((seen.get("commit") ?? 0) - (seen.get("store") ?? 0)).toBe(1);
+});
+
+test("a target that is killed between sealing an image and recording that goes on from there", async () => {
+  world = await openWorld({ limits: { attemptsMax: 1000, leaseMs: 900 } });
+  const { source, target } = world;
+  await makeVolume(world, "data");
+  expect((await migrate(world, "data", "s1")).state).toBe("Succeeded");
+  await write(source, "data", 0, randomBytes(4096));
+  const live = await fs.open((await source.engine.api.getVolume("data")).path, "r+");
+  await punchHole(live.fd, unitBytes, 4096);
+  await live.close();
+  let isSealed = false;
+  target.onStorage = (step, when) => {
+    if (step !== "seal" || when !== "after" || isSealed) return;
+    isSealed = true;
+    // Only begins to: the process waits for the very work that this is called from.
+    void target.stop().then(() => target.start());
+    throw new LongshoreError("Unreachable", "it is ending");
+  };
+  const job = await migrate(world, "data", "s2");
+  expect([job.state, job.error, isSealed]).toEqual(["Succeeded", null, true]);
+  expect(await flaws(world, "data")).toEqual([]);
+  expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+describe("a target that starts again with a copy that is half stored", () => {
+  /** Units that were sent although the target had told that it has them. */
+  const resent: number[] = [];
+  let stored: Set<number>;
+  let job: string;
+
+  /** Two of three units are stored when the target's process ends; the next one reads them again once it is let. */
+  async function halfStored(): Promise<{ reading: () => number; open: () => void }> {
+    world = await openWorld({ limits: { attemptsMax: 1000, leaseMs: 900 } });
+    const { target } = world;
+    await makeVolume(world, "data");
+    await snapshot(world, "data", "s1");
+    resent.length = 0;
+    stored = new Set();
+    const gate = Promise.withResolvers<void>();
+    let reading = 0;
+    let isBack: boolean | undefined;
+    target.lanes.faults.onPiece = ({ unit }, payload) => {
+      if (stored.has(unit)) resent.push(unit);
+      return payload;
+    };
+    target.onCall = (method) => {
+      if (method === "store" && isBack === false) throw new LongshoreError("Unreachable", "it is ending");
+    };
+    target.onReply = (method, _args, result) => {
+      if (method !== "store") return;
+      for (const unit of (result as StoreResult).stored) stored.add(unit);
+      if (stored.size < 2 || isBack !== undefined) return;
+      isBack = false;
+      target.onStorage = (step, when) => {
+        if (step !== "openStaging.digest" || when !== "before") return undefined;
+        reading += 1;
+        return gate.promise;
+      };
+      // Only begins to: the process waits for the very work that this is called from.
+      void restart();
+    };
+    const restart = async () => {
+      await target.stop();
+      await target.start();
+      isBack = true;
+    };
+    job = await start(world, "data", "s1");
+    await settled(
+      async () => reading,
+      (count) => count > 1,
+    );
+    return { reading: () => reading, open: gate.resolve };
+  }
+
+  async function arrives(): Promise<void> {
+    expect((await ended(world.source, job)).state).toBe("Succeeded");
+    expect(resent).toEqual([]);
+    expect(await flaws(world, "data")).toEqual([]);
+    expect(await leftovers(world.clusters)).toEqual([]);
+  }
+
+  test("reads several units of it at once, and answers all others meanwhile", async () => {
+    const { reading, open } = await halfStored();
+    expect(reading()).toBe(2);
+    const { uid } = await world.source.engine.api.getVolume("data");
+    const peer = world.target.engine.peer(world.source.uid, ["source"]);
+    expect(await peer.report(uid)).toMatchObject({ barrier: "Frozen", staging: { stored: [[0, 1]] } });
+    const [copy] = (await world.target.engine.api.listMigratedVolumes()).items;
+    const clone = await world.target.engine.api.putClone("c", { migratedVolume: copy?.name ?? "", point: "latest" });
+    expect(clone.state).toBe("Waiting");
+    await world.target.engine.api.removeClone("c");
+    open();
+    await arrives();
+  });
+
+  test("tells its source in time that it is at it, which costs the job no attempt however long it takes", async () => {
+    const { open } = await halfStored();
+    const { attempts } = await world.source.engine.api.getJob(job);
+    const answers: unknown[] = [];
+    const enough = Promise.withResolvers<void>();
+    world.target.onReply = (method, _args, result) => {
+      if (method !== "freeze") return;
+      answers.push(result);
+      if (answers.length === 3) enough.resolve();
+    };
+    await enough.promise;
+    expect(answers).toEqual(Array(3).fill({ stored: [], isChecking: true }));
+    open();
+    const { attempts: spent } = await reaches(world.source, job, ({ finishedAt }) => finishedAt !== null);
+    expect(spent).toBe(attempts);
+    await arrives();
+  });
+
+  test("goes on where it was with another term: what was read again is not read once more", async () => {
+    const { reading, open } = await halfStored();
+    const { uid } = await world.source.engine.api.getVolume("data");
+    const { agentId: claimant } = world.source.engine;
+    await world.source.stop();
+    // Both are under way when the next term ends it; they are found to be right, and that stays.
+    const peer = world.target.engine.peer(world.source.uid, ["source"]);
+    const claim = { job, volume: uid, name: "data", metadata: {}, sizeBytes: volumeBytes, claimant };
+    const claimed = peer.claim({ ...claim, nonce: "0".repeat(32), offeredEpoch: 0 });
+    open();
+    const { term, report } = await claimed;
+    expect(report.staging?.stored).toEqual([[0, 1]]);
+    expect(await peer.freeze({ volume: uid, term })).toEqual({ stored: [[0, 1]] });
+    expect(reading()).toBe(2);
+    await peer.abort({ volume: uid, term }, { discard: false });
+    await world.source.start();
+    await arrives();
+  });
+});
