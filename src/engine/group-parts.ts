@@ -6,7 +6,7 @@ import type { FreezeRequest, FrozenRef, GroupSnapshotPart, Holdings, HoldingsReq
 import type { SnapshotView } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
 import { claimedLineage } from "./lineage.ts";
-import { type PointRow, pointsOf } from "./points.ts";
+import { type PointRow, pointsOf, readHolds } from "./points.ts";
 import { isUnconfirmed, observeStall } from "./snapshots.ts";
 import { type VolumeRow, volumeLockKey } from "./volume-rows.ts";
 import type { Volumes } from "./volumes.ts";
@@ -45,7 +45,8 @@ export class GroupParts {
       const row = this.volumes.find(name);
       if (row?.state !== "ready") return [];
       const points = pointsOf(this.core.journal, row.uid).filter((point) => point.groupPoint !== null);
-      const snapshots = points.map((point) => this.volumes.snapshots.view(name, point));
+      const holds = readHolds(this.core.journal, row.uid);
+      const snapshots = points.map((point) => this.volumes.snapshots.view(name, point, holds));
       return [{ name, uid: row.uid, snapshots, ...claimedLineage(row) }];
     });
     return { volumes: found };

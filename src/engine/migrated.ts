@@ -6,7 +6,7 @@ import type { PlanHeader } from "../wire/peer.ts";
 import type { MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
 import { type Core, checkRevision, closeLanes, timeText } from "./core.ts";
 import { releaseOriginal } from "./lineage.ts";
-import { holdsOf, type PointRow, pointsOf, sweep } from "./points.ts";
+import { type Holds, type PointRow, pointsOf, readHolds, sweep } from "./points.ts";
 
 export interface MigratedRow {
   readonly uid: string;
@@ -163,9 +163,10 @@ export class MigratedVolumes {
   }
 
   list(): MigratedVolumeView[] {
+    const holds = readHolds(this.core.journal);
     return this.rows()
       .filter((row) => row.deleting === 0)
-      .map((row) => this.view(row));
+      .map((row) => this.view(row, holds));
   }
 
   get(name: string): MigratedVolumeView {
@@ -245,7 +246,7 @@ export class MigratedVolumes {
     journal.run("DELETE FROM clones WHERE migrated = ? AND state = 'Waiting'", row.uid);
   }
 
-  view(row: MigratedRow): MigratedVolumeView {
+  view(row: MigratedRow, holds: Holds = readHolds(this.core.journal, row.uid)): MigratedVolumeView {
     const points = pointsOf(this.core.journal, row.uid).filter((point) => point.released === 0);
     const waiting = this.core.journal.get<{ n: number }>(
       "SELECT count(*) AS n FROM clones WHERE migrated = ? AND state = 'Waiting'",
@@ -266,7 +267,7 @@ export class MigratedVolumes {
       ...(row.groupName !== null && row.groupHome !== null && { group: { name: row.groupName, home: row.groupHome } }),
       diverged: row.diverged === 1,
       transfer: this.transfer(row),
-      points: points.map((point) => this.pointView(point)),
+      points: points.map((point) => pointView(point, holds)),
       waitingClones: waiting?.n ?? 0,
       revision: row.revision,
     };
@@ -275,20 +276,6 @@ export class MigratedVolumes {
   private stateOf(row: MigratedRow, isEmpty: boolean): MigratedVolumeView["state"] {
     if (row.frozenSince !== null) return this.isUndecided(row.uid) ? "Undecided" : "Frozen";
     return isEmpty ? "Empty" : "Available";
-  }
-
-  private pointView(row: PointRow): MigratedPoint {
-    return {
-      pointId: row.pointId,
-      generation: row.generation,
-      sourceTime: timeText(row.sourceTime),
-      committedAt: timeText(row.committedAt ?? row.sourceTime),
-      sizeBytes: row.sizeBytes,
-      state: row.state === "creating" ? "lost" : row.state,
-      verified: row.verified ?? "memory",
-      ...(row.groupPoint !== null && { groupPoint: row.groupPoint }),
-      holds: holdsOf(this.core.journal, row.owner, row.pointId),
-    };
   }
 
   /** What is arriving now; null unless frozen. */
@@ -310,4 +297,18 @@ export class MigratedVolumes {
   private bytesStored(uid: string, header: PlanHeader): number {
     return header.unitCount === 0 ? 0 : Math.floor((header.bytesData * this.storedUnits(uid)) / header.unitCount);
   }
+}
+
+function pointView(row: PointRow, holds: Holds): MigratedPoint {
+  return {
+    pointId: row.pointId,
+    generation: row.generation,
+    sourceTime: timeText(row.sourceTime),
+    committedAt: timeText(row.committedAt ?? row.sourceTime),
+    sizeBytes: row.sizeBytes,
+    state: row.state === "creating" ? "lost" : row.state,
+    verified: row.verified ?? "memory",
+    ...(row.groupPoint !== null && { groupPoint: row.groupPoint }),
+    holds: holds(row),
+  };
 }

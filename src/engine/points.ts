@@ -60,14 +60,31 @@ export function nextPosition(journal: Journal, owner: string): number {
   return row?.next ?? 1;
 }
 
-export function holdsOf(journal: Journal, owner: string, pointId: string): Hold[] {
-  return journal
-    .all<{ reason: HoldReason; holder: string; since: number }>(
-      "SELECT reason, holder, since FROM holds WHERE owner = ? AND pointId = ? ORDER BY reason, holder",
-      owner,
-      pointId,
-    )
-    .map(({ reason, holder, since }) => ({ reason, owner: holder, since: timeText(since) }));
+/** The holds on points: of those of one owner or, for a listing, of all. */
+export type Holds = (point: Pick<PointRow, "owner" | "pointId">) => Hold[];
+
+/** As they are now, read at once however many points there are. */
+export function readHolds(journal: Journal, owner?: string): Holds {
+  const order = "ORDER BY reason, holder";
+  const rows =
+    owner === undefined
+      ? journal.all<HoldRow>(`SELECT * FROM holds ${order}`)
+      : journal.all<HoldRow>(`SELECT * FROM holds WHERE owner = ? ${order}`, owner);
+  const byPoint = Map.groupBy(rows, keyOf);
+  return (point) =>
+    (byPoint.get(keyOf(point)) ?? []).map(({ reason, holder, since }) => ({
+      reason,
+      owner: holder,
+      since: timeText(since),
+    }));
+}
+
+interface HoldRow extends HoldKey {
+  readonly since: number;
+}
+
+function keyOf({ owner, pointId }: Pick<PointRow, "owner" | "pointId">): string {
+  return `${owner} ${pointId}`;
 }
 
 const holdRefusals = { creating: "Conflict", deleting: "SnapshotDeleting", lost: "PointGone" } as const;

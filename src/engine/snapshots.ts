@@ -4,7 +4,17 @@ import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { FrozenVolume, Sealed, Thaw } from "../storage/backend.ts";
 import type { SnapshotView } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
-import { dropHold, hasFile, holdsOf, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
+import {
+  dropHold,
+  type Holds,
+  hasFile,
+  nextPosition,
+  type PointRow,
+  pointsOf,
+  readHolds,
+  sweep,
+  takeHold,
+} from "./points.ts";
 import { type VolumeRow, type VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 export class Snapshots {
@@ -111,7 +121,7 @@ export class Snapshots {
     await sweep(this.core, row.uid);
   }
 
-  view(volume: string, row: PointRow): SnapshotView {
+  view(volume: string, row: PointRow, holds: Holds = readHolds(this.core.journal, row.owner)): SnapshotView {
     return {
       name: row.name ?? row.pointId,
       volume,
@@ -124,7 +134,7 @@ export class Snapshots {
       stallMs: row.stallMs,
       ...(row.groupName !== null && { group: row.groupName }),
       ...(row.groupPoint !== null && { groupPoint: row.groupPoint }),
-      holds: holdsOf(this.core.journal, row.owner, row.pointId),
+      holds: holds(row),
     };
   }
 

@@ -5,7 +5,7 @@ import type { Precondition } from "../wire/agent-api.ts";
 import type { BaseView, Lineage, VolumeSpec, VolumeView } from "../wire/schemas.ts";
 import { type Core, checkRevision, guarded, timeText } from "./core.ts";
 import { keepClonedPoint, releaseClonedPoint, sweepClonedPoint } from "./lineage.ts";
-import { pointsOf, sweep } from "./points.ts";
+import { type Holds, pointsOf, readHolds, sweep } from "./points.ts";
 import { Snapshots } from "./snapshots.ts";
 import { type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
@@ -21,7 +21,8 @@ export class Volumes extends VolumeRows {
 
   list(): VolumeView[] {
     const rows = this.core.journal.all<VolumeRow>("SELECT * FROM volumes WHERE state = 'ready' ORDER BY name");
-    return rows.map((row) => this.view(row));
+    const holds = readHolds(this.core.journal);
+    return rows.map((row) => this.view(row, holds));
   }
 
   get(name: string): VolumeView {
@@ -204,7 +205,7 @@ export class Volumes extends VolumeRows {
     this.core.log.info({ volume: row.name, uid: row.uid }, "volume deleted");
   }
 
-  private view(row: VolumeRow): VolumeView {
+  private view(row: VolumeRow, holds: Holds = readHolds(this.core.journal, row.uid)): VolumeView {
     const { journal, storage, agentId } = this.core;
     const points = pointsOf(journal, row.uid).filter((point) => point.name !== null);
     return {
@@ -219,7 +220,7 @@ export class Volumes extends VolumeRows {
       generation: row.generation,
       lineage: row.lineageJson === null ? null : JSON.parse(row.lineageJson),
       problem: row.problemJson === null ? null : JSON.parse(row.problemJson),
-      snapshots: points.map((point) => this.snapshots.view(row.name, point)),
+      snapshots: points.map((point) => this.snapshots.view(row.name, point, holds)),
       bases: this.bases(row.uid),
       revision: row.revision,
     };
