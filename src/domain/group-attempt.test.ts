@@ -35,11 +35,16 @@ test.each([
 });
 
 const copies: Readonly<Record<string, CopyFacts>> = {
-  none: { isReachable: true, hasPoint: false, votedFor: null },
-  point: { isReachable: true, hasPoint: true, votedFor: null },
-  voted: { isReachable: true, hasPoint: false, votedFor: "g" },
-  other: { isReachable: true, hasPoint: false, votedFor: "older" },
-  down: { isReachable: false, hasPoint: false, votedFor: null },
+  none: { isReachable: true, hasPoint: false, isCommitted: false, votedFor: null },
+  /** Committed with its group. */
+  point: { isReachable: true, hasPoint: true, isCommitted: true, votedFor: null },
+  /** Come by a job of its own. */
+  alone: { isReachable: true, hasPoint: true, isCommitted: false, votedFor: null },
+  /** Committed with its group, and lost since. */
+  lost: { isReachable: true, hasPoint: false, isCommitted: true, votedFor: null },
+  voted: { isReachable: true, hasPoint: false, isCommitted: false, votedFor: "g" },
+  other: { isReachable: true, hasPoint: false, isCommitted: false, votedFor: "older" },
+  down: { isReachable: false, hasPoint: false, isCommitted: false, votedFor: null },
 };
 
 const show = (next: Next) => (next.kind === "end" ? `end ${next.as} like ${next.by}` : next.kind);
@@ -53,6 +58,11 @@ test.each([
   ["", "voted voted", "a:unfinished", "drive"],
   ["", "voted point", "a:unfinished", "release"],
   ["", "point point", "a:unfinished", "release"],
+  ["", "alone point", "a:unfinished", "release"],
+  ["", "alone voted", "a:unfinished", "drive"],
+  ["", "alone voted", "a:unfinished b:Failed", "end Failed like b"],
+  ["", "alone alone", "a:unfinished", "drive"],
+  ["", "lost voted", "a:unfinished", "drive"],
   ["", "none point", "a:unfinished", "drive"],
   ["", "other point", "a:unfinished", "drive"],
   ["", "down point", "a:unfinished", "drive"],

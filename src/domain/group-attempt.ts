@@ -24,6 +24,8 @@ export interface CopyFacts {
   readonly isReachable: boolean;
   /** The member's part of the group point is committed there, with its file present. */
   readonly hasPoint: boolean;
+  /** That part was committed with this very group point, and not by a job of its own. */
+  readonly isCommitted: boolean;
   /** The group point that it has voted for, if any. */
   readonly votedFor: string | null;
 }
@@ -58,12 +60,12 @@ export function decideNext({ groupPoint, committed, copies, answers }: AttemptFa
 }
 
 /**
- * Whether the copies themselves prove the commit, when the group home's record is gone with it: a member gets the point
- * only by the decision, and then every other one has it as well, or has voted for it. A single volume's own job to the
- * same snapshot gives one member the point without the others' votes; that proves nothing.
+ * Whether the copies themselves prove the commit, when the group home's record is gone with it: a member commits with the
+ * group only by the decision, and then every other one has the point as well, or has voted for it. A single volume's own
+ * job to the same snapshot gives a member the point without anybody's vote; that proves nothing.
  */
 function isCommittedByCopies(groupPoint: string, copies: readonly CopyFacts[]): boolean {
-  if (!copies.some((copy) => copy.hasPoint)) return false;
+  if (!copies.some((copy) => copy.isCommitted)) return false;
   return copies.every((copy) => copy.isReachable && (copy.hasPoint || copy.votedFor === groupPoint));
 }
 

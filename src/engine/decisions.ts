@@ -33,6 +33,11 @@ interface Decided extends SealedFile {
   readonly groupPoint: string | null;
 }
 
+type CommitRow = Omit<CommitRecord, "committedAt" | "groupPoint"> & {
+  readonly committedAt: number;
+  readonly groupPoint: string | null;
+};
+
 interface Parts {
   readonly migrated: MigratedVolumes;
   readonly sources: Sources;
@@ -83,12 +88,17 @@ export class Decisions {
 
   /** The newest commit records, oldest first. */
   commits(uid: string): CommitRecord[] {
-    const rows = this.core.journal.all<Omit<CommitRecord, "committedAt"> & { committedAt: number }>(
-      `SELECT toId, job, epoch, baseId, planDigest, committedAt FROM commits WHERE owner = ? ORDER BY rowid DESC LIMIT ?`,
+    const rows = this.core.journal.all<CommitRow>(
+      `SELECT toId, job, epoch, baseId, planDigest, committedAt, groupPoint FROM commits WHERE owner = ?
+       ORDER BY rowid DESC LIMIT ?`,
       uid,
       commitsKept,
     );
-    return rows.reverse().map((row) => ({ ...row, committedAt: timeText(row.committedAt) }));
+    return rows.reverse().map(({ committedAt, groupPoint, ...row }) => ({
+      ...row,
+      committedAt: timeText(committedAt),
+      ...(groupPoint !== null && { groupPoint }),
+    }));
   }
 
   /** Whether a part of the group point was committed here, as far back as commits are remembered. */

@@ -5,10 +5,11 @@
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Answer, coordinatorOf, decideNext, type EndState, isOutcomeOpen } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec, Step } from "../wire/member.ts";
-import type { GroupCommitMember, GroupGrant, GroupTarget, Homes, PeerApi, Report } from "../wire/peer.ts";
+import type { GroupCommitMember, GroupGrant, GroupTarget, Homes, PeerApi } from "../wire/peer.ts";
 import { errorOfProblem } from "../wire/problem.ts";
 import type { JobVolume, Member } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
+import { type Copy, committedWith, copyFacts, hasPart, votedFor } from "./group-copies.ts";
 import { GroupOrders } from "./group-orders.ts";
 import { interruptible } from "./interruptible.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
@@ -16,7 +17,6 @@ import type { AttemptResult, Ending, JobDriver, Resolution } from "./job-runner.
 import { type JobViews, lowest, shareOf, sumsOf } from "./job-views.ts";
 import type { Locations } from "./locations.ts";
 import { type Participants, steeringOf } from "./participants.ts";
-import { hasPoint } from "./share.ts";
 import { openRenewal, type Renewal } from "./term-renewal.ts";
 
 interface Parts {
@@ -33,7 +33,7 @@ interface Mandate {
   readonly name: string;
   readonly share: ShareSpec;
   readonly reports: Reports;
-  readonly copies: readonly (Report | undefined | Error)[];
+  readonly copies: readonly Copy[];
   readonly located: Homes;
   readonly home: PeerApi;
   readonly target: GroupTarget;
@@ -74,7 +74,7 @@ export class GroupCoordinator implements JobDriver {
       const mandate = await this.claim(name, reports, signal);
       const next = this.next(mandate);
       if (next.kind === "release") {
-        await this.release(mandate, { isPatient: false });
+        await this.finishForward(mandate, { isPatient: false });
         return "committed";
       }
       await mandate.home.abortGroup(mandate.target);
@@ -184,11 +184,7 @@ export class GroupCoordinator implements JobDriver {
       groupPoint: share.groupPoint,
       committed: grant.report.commits.map(({ groupPoint }) => groupPoint),
       answers: answersOf(reports),
-      copies: copies.map((copy, index) => ({
-        isReachable: !(copy instanceof Error),
-        hasPoint: !(copy instanceof Error) && copy !== undefined && hasPoint(copy, volumes[index]?.toId ?? ""),
-        votedFor: copy instanceof Error ? null : (copy?.prepared?.groupPoint ?? null),
-      })),
+      copies: copies.map((copy, index) => copyFacts(copy, volumes[index]?.toId ?? "", share.groupPoint)),
     });
   }
 
@@ -198,7 +194,7 @@ export class GroupCoordinator implements JobDriver {
     const next = this.next(mandate);
     switch (next.kind) {
       case "release":
-        return this.release(mandate, { isPatient: true });
+        return this.finishForward(mandate, { isPatient: true });
       case "end": {
         await mandate.home.abortGroup(mandate.target);
         return this.endAll(mandate, this.endedLike(mandate, next));
@@ -232,19 +228,45 @@ export class GroupCoordinator implements JobDriver {
     for (const answer of [...reports.values(), ...copies]) if (answer instanceof Error) throw answer;
   }
 
-  /** What each volume's home has voted for. */
+  /** What each volume's home has voted for, or committed with this very group point before; not what came by a job of its own. */
   private commitMembers({ name, located, copies, share }: Mandate): GroupCommitMember[] {
     const parts = this.parts.views.volumes(this.parts.rows.row(name));
     const uids = volumesOf(share).map(({ uid }) => uid);
     return parts.flatMap((part: JobVolume) => {
       const copy = copies[uids.indexOf(part.uid)];
-      if (copy !== undefined && !(copy instanceof Error) && hasPoint(copy, part.toId)) return [];
-      if (!part.isPrepared || part.planDigest === null) {
+      const { uid: volume, toId, planDigest, from } = part;
+      const { agentId } = homeOf(located, volume);
+      if (hasPart(copy, toId)) {
+        const done = committedWith(copy, toId, share.groupPoint);
+        return done === undefined ? [] : [{ volume, agentId, ...done }];
+      }
+      if (!part.isPrepared || planDigest === null) {
         throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
       }
-      const { uid: volume, toId, planDigest, from } = part;
-      return [{ volume, agentId: homeOf(located, volume).agentId, baseId: from?.pointId ?? null, toId, planDigest }];
+      return [{ volume, agentId, baseId: from?.pointId ?? null, toId, planDigest }];
     });
+  }
+
+  private async finishForward(mandate: Mandate, options: { isPatient: boolean }): Promise<void> {
+    await this.decideAgain(mandate);
+    await this.release(mandate, options);
+  }
+
+  /**
+   * The decision once more, where the group home has lost its record and members still hold votes: they hear of it from
+   * there alone. It is for the very plans they hold sealed, which are verified to be the points that were decided. All copies
+   * are asked first: a record that does not name a vote is one that voids it.
+   */
+  private async decideAgain({ grant, share, copies, located, home, target }: Mandate): Promise<void> {
+    const { groupPoint } = share;
+    if (grant.report.commits.some((commit) => commit.groupPoint === groupPoint)) return;
+    if (!copies.some((copy) => votedFor(copy, groupPoint) !== undefined)) return;
+    for (const copy of copies) if (copy instanceof Error) throw copy;
+    const members = volumesOf(share).flatMap(({ uid: volume, toId }, index) => {
+      const known = votedFor(copies[index], groupPoint) ?? committedWith(copies[index], toId, groupPoint);
+      return known === undefined ? [] : [{ volume, agentId: homeOf(located, volume).agentId, ...known }];
+    });
+    await home.commitGroup(target, { groupPoint, members });
   }
 
   /** Committed: everybody finishes forward, this agent last, so that whoever takes over finds what is left to do. */
@@ -342,7 +364,7 @@ function unfinished(reports: Reports): string[] {
   return [...reports].filter(([, report]) => answerOf(report).kind !== "finished").map(([agentId]) => agentId);
 }
 
-function highestEpoch(row: JobRow, reports: Reports, copies: readonly (Report | undefined | Error)[]): number {
+function highestEpoch(row: JobRow, reports: Reports, copies: readonly Copy[]): number {
   const heard = [...reports.values(), ...copies].flatMap((one) => (one instanceof Error ? [] : (one?.epoch ?? [])));
   return Math.max(row.epoch, ...heard);
 }

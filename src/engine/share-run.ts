@@ -214,6 +214,7 @@ export class ShareRun {
   private async release(row: JobRow, order: Order): Promise<void> {
     const { rows } = this.parts;
     const destination = this.destination(row.name, order);
+    this.shares.get(row.name)?.expectEnd();
     const report = await destination.connection.at(destination.home).settle(row.owner);
     if (report?.prepared?.groupPoint === this.spec.groupPoint) {
       throw new LongshoreError("Undecided", `${destination.home.node} has not heard yet that the group is committed`);
@@ -240,6 +241,7 @@ export class ShareRun {
   private async giveUp(row: JobRow, order: Order): Promise<void> {
     try {
       const destination = this.destination(row.name, order);
+      this.shares.get(row.name)?.expectEnd();
       const report = await destination.connection.at(destination.home).settle(row.owner);
       if (report === undefined || report.prepared !== undefined) return;
       await this.abort(row, { report, destination, discard: order.end?.discard ?? false });

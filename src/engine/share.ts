@@ -122,7 +122,8 @@ export class Share {
   private readonly api: PeerApi;
   private planned: Planned | undefined;
   private isFrozen = false;
-  private isCommitAsked = false;
+  /** What ends the term was asked for. */
+  private isEnding = false;
   private stored: readonly (readonly [number, number])[] = [];
 
   constructor(
@@ -145,13 +146,18 @@ export class Share {
     return hasPoint(this.report, this.subject().row.toId);
   }
 
-  /** From when the commit is asked for, which ends the term, its own answer tells whether the term was lost. */
+  /** From when something is asked for that ends the term, its own answer tells whether the term was lost. */
   async renew(): Promise<void> {
     try {
       await this.api.renew(this.target);
     } catch (error) {
-      if (!this.isCommitAsked || codeOf(error) !== "TermLost") throw error;
+      if (!this.isEnding || codeOf(error) !== "TermLost") throw error;
     }
+  }
+
+  /** To be called before anybody is asked for what ends the term. */
+  expectEnd(): void {
+    this.isEnding = true;
   }
 
   /** Joined: plans, and has the target persist the plan. Whoever waits for nobody else is Frozen with it. */
@@ -226,7 +232,7 @@ export class Share {
     const { plan, base } = this.requirePlan();
     this.parts.rows.save(this.name, { barrier: "Stored", commitAsked: 1 });
     const { toId } = this.subject().row;
-    this.isCommitAsked = true;
+    this.expectEnd();
     await this.api.commit(this.target, {
       baseId: base?.pointId ?? null,
       toId,
@@ -260,10 +266,12 @@ export class Share {
 
   /** Released: ends the term. The caller records it, with whatever else ends then. */
   release(): Promise<void> {
+    this.expectEnd();
     return this.api.release(this.target);
   }
 
   abort(options: { discard: boolean }): Promise<void> {
+    this.expectEnd();
     return this.api.abort(this.target, options);
   }
 

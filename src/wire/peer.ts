@@ -74,6 +74,12 @@ export const CommitRecord = Type.Object({
   toId: PointId,
   planDigest: Digest,
   committedAt: Time,
+  groupPoint: Type.Optional(
+    Type.Unsafe<string>({
+      ...PointId,
+      description: "The group point it was committed with; none for one that was committed by itself",
+    }),
+  ),
 });
 export type CommitRecord = Static<typeof CommitRecord>;
 

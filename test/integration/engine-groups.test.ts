@@ -1,6 +1,8 @@
 // Jobs of consistency groups between clusters of several agents: one commit for all volumes, wherever they are, and a job
 // that ends as it must whoever of them dies, is cut off, or comes back late.
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import type { PeerApi } from "../../src/wire/peer.ts";
 import type { JobView } from "../../src/wire/schemas.ts";
@@ -21,7 +23,7 @@ import {
   snapshotGroup,
   startGroup,
 } from "../fakes/group-world.ts";
-import { reaches, settled } from "../fakes/migration-world.ts";
+import { reaches, settled, volumeBytes } from "../fakes/migration-world.ts";
 import { backUp } from "../fakes/old-disk.ts";
 
 let world: GroupWorld;
@@ -309,6 +311,89 @@ describe("a target cut off while the commit is asked for", () => {
       60_000,
     );
   });
+});
+
+describe("a member that has its point by a job of its own", () => {
+  /** The second volume has arrived alone, by the snapshot that it has of the group. */
+  async function arrivedAlone(): Promise<{ first: Cluster; point: string }> {
+    const { first, second } = await open({ limits: { leaseMs: 300 } });
+    const point = await snapshotGroup(world, "s1");
+    await second.engine.api.putJob("alone", { volume: "v2", location: "target", snapshot: "s1" });
+    expect((await reaches(second, "alone", ({ finishedAt }) => finishedAt !== null)).state).toBe("Succeeded");
+    return { first, point };
+  }
+
+  test("proves no commit, when the group's job fails between the other's vote and that: it goes on to it", async () => {
+    const { point } = await arrivedAlone();
+    once("commitGroup", "before", () => {
+      throw new Error("cut off");
+    });
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect(await groupPointsOf(world)).toEqual([[point], []]);
+    await allIsWell();
+  });
+
+  test("does not keep the group's job from being cancelled after the other's vote", async () => {
+    const { first } = await arrivedAlone();
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    await first.engine.api.putJob(job, groupSpec(world, "s1", { cancel: true }));
+    expect(states(await endedEverywhere(world, job))).toEqual(["Cancelled", "Cancelled"]);
+    quiet();
+    go();
+    const points = async (volume: string) => (await copyAt(homeOf(world, volume).target, volume))?.points.length;
+    expect([await points("v1"), await points("v2")]).toEqual([0, 1]);
+    await allIsWell();
+  });
+});
+
+test("a decision whose record is lost is made again, by who has heard of it, for those who have not", async () => {
+  await open({ limits: { leaseMs: 300 } });
+  const point = await snapshotGroup(world, "s1");
+  const { home, other } = await targetRoles();
+  const cutOff = (what: string) => (method: string) => {
+    if (method === what) throw new Error("cut off");
+  };
+  // The other home hears of nothing: neither when it is told to ask, nor when it asks by itself.
+  other.onCall = cutOff("settle");
+  home.onMemberCall = cutOff("decision");
+  const job = await startGroup(world, "s1");
+  const volume = world.volumes.find((name) => homeOf(world, name).target === home) ?? "";
+  const isThere = (copy: Awaited<ReturnType<typeof copyAt>>) => copy?.points.length === 1;
+  expect(isThere(await settled(() => copyAt(home, volume), isThere))).toBe(true);
+  await home.stop();
+  const database = new DatabaseSync(join(home.folder, "state.db"));
+  database.exec("DELETE FROM groupCommits");
+  database.close();
+  await home.start();
+  quiet();
+  expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+  expect(await groupPointsOf(world)).toEqual([[point], [point]]);
+  await allIsWell();
+});
+
+test("a term that was ended by its own release does not interrupt those that are still to be released", async () => {
+  const { first } = await open({ sources: 1, targets: 1, limits: { leaseMs: 900 } });
+  const [target] = world.targets as [Cluster];
+  await first.engine.api.putVolume("v2", { sizeBytes: volumeBytes, migrationEnabled: true });
+  const group = { name: "shop", volumes: ["v1", "v2"] };
+  await first.engine.api.putGroupSnapshot(group.name, "s1", { volumes: group.volumes });
+  let released: string | undefined;
+  let renewals = 0;
+  const enough = Promise.withResolvers<void>();
+  target.onCall = (method, [about]) => {
+    const volume = (about as { volume?: string } | undefined)?.volume;
+    if (method === "renew" && volume === released && ++renewals === 2) enough.resolve();
+    if (method !== "release") return undefined;
+    if (released !== undefined) return enough.promise;
+    released = volume;
+    return undefined;
+  };
+  await first.engine.api.putJob("job", { group, location: "target", snapshot: "s1" });
+  const ended = await reaches(first, "job", ({ finishedAt }) => finishedAt !== null, 20_000);
+  expect([ended.state, ended.attempts]).toEqual(["Succeeded", 0]);
+  expect(renewals).toBeGreaterThan(1);
 });
 
 describe("what a person asks of a group's job", () => {
