@@ -135,15 +135,16 @@ export class GroupOrders {
 
   private note(job: string, agentId: string, report: ShareReport | undefined): void {
     const heardAtMs = this.core.clock.nowMs();
-    this.views.heard(job).participants.set(agentId, { report, silence: null, heardAtMs });
+    this.views.note(job, ({ participants }) => participants.set(agentId, { report, silence: null, heardAtMs }));
     if (report !== undefined) this.onReport(job, report);
   }
 
   private noteSilence(job: string, agentId: string, error: unknown): void {
-    const { participants } = this.views.heard(job);
-    const known = participants.get(agentId);
     const silence = error instanceof Error ? error.message : String(error);
-    participants.set(agentId, { report: known?.report, heardAtMs: known?.heardAtMs ?? null, silence });
+    this.views.note(job, ({ participants }) => {
+      const known = participants.get(agentId);
+      participants.set(agentId, { report: known?.report, heardAtMs: known?.heardAtMs ?? null, silence });
+    });
   }
 }
 

@@ -4,6 +4,7 @@ import { describe } from "../domain/errors.ts";
 import type { JobSpec } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
 import { isGroup, type JobChange, type JobRow, type JobRows, jobOf } from "./job-rows.ts";
+import type { JobViews } from "./job-views.ts";
 import type { Volumes } from "./volumes.ts";
 
 export type FinishedState = "Succeeded" | "Failed" | "Cancelled";
@@ -11,7 +12,13 @@ export type FinishedState = "Succeeded" | "Failed" | "Cancelled";
 /** Ends a job as a whole; one that has ended stays as it ended. `facts` are written with its end. */
 export type EndJob = (name: string, state: FinishedState, reason?: unknown, facts?: JobChange) => void;
 
-export function jobEnds(core: Core, { rows, volumes }: { rows: JobRows; volumes: Volumes }): EndJob {
+interface Parts {
+  readonly rows: JobRows;
+  readonly views: JobViews;
+  readonly volumes: Volumes;
+}
+
+export function jobEnds(core: Core, { rows, views, volumes }: Parts): EndJob {
   return (name, state, reason, facts = {}) => {
     const row = rows.row(name);
     if (row.finishedAt !== null) return;
@@ -24,8 +31,9 @@ export function jobEnds(core: Core, { rows, volumes }: { rows: JobRows; volumes:
         dropJobHolds(core, one);
         volumes.touch(one.owner);
       }
-      rows.change(name, facts);
+      rows.change(name, { ...facts, ...(isGroup(row) && { heardJson: views.heardText(name) }) });
     });
+    views.forget(name);
     rows.publish(name);
     tell(core, rows.row(name), state, reason);
     for (const { owner } of all) core.tasks.spawn("sweep", () => volumes.sweep(owner));

@@ -45,6 +45,8 @@ export interface JobRow {
   readonly isPrepared: number;
   /** A HeardTarget, once the home of the copy is known. */
   readonly targetJson: string | null;
+  /** Of a group's job that has ended: what was heard of it by then (job-views.ts). */
+  readonly heardJson: string | null;
   readonly revision: number;
 }
 
@@ -169,7 +171,8 @@ export class JobRows {
 
   /** A share is shown as a part of its group's job. */
   publish(name: string): void {
-    this.publishedMs.set(name, this.core.clock.monotonicMs());
+    // Of what does not move, nothing has to be held back.
+    if (this.live.has(name)) this.publishedMs.set(name, this.core.clock.monotonicMs());
     this.core.feed.publish("job", shownAs(name));
   }
 

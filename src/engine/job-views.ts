@@ -27,7 +27,7 @@ export interface Heard {
   readonly heardAtMs: number | null;
 }
 
-/** What this agent has heard of a group's job since it started. */
+/** What this agent has heard of a group's job since it started; of one that has ended, what it had heard by then. */
 export interface Hearsay {
   coordinator: string | null;
   group: GroupRef | null;
@@ -35,6 +35,9 @@ export interface Hearsay {
   targets: readonly Member[];
   readonly participants: Map<string, Heard>;
 }
+
+/** As it is kept with a job that has ended. */
+type KeptHearsay = Omit<Hearsay, "participants"> & { readonly participants: readonly [string, Heard][] };
 
 const barriers: readonly Barrier[] = ["None", "Joined", "Frozen", "Stored", "Committed", "Released"];
 
@@ -108,20 +111,32 @@ export class JobViews {
     if (!isGroup(row)) return [this.rows.volume(row)];
     const own = this.rows.sharesOf(row.name).map((share) => this.rows.volume(share));
     const { agentId } = this.core;
-    const heard = [...this.heard(row.name).participants].filter(([id]) => id !== agentId);
+    const heard = [...this.heard(row).participants].filter(([id]) => id !== agentId);
     const known = [...own, ...heard.flatMap(([, { report }]) => report?.shares ?? [])];
     const { participants } = shareOf(row);
     const all = participants.flatMap(({ volumes }) => volumes);
     return all.map(({ name, uid, toId }) => known.find((one) => one.uid === uid) ?? unheardOf(name, uid, toId));
   }
 
-  /** What was heard of a group's job; empty after a start. */
-  heard(job: string): Hearsay {
-    const known = this.hearsay.get(job);
-    if (known !== undefined) return known;
-    const fresh: Hearsay = { coordinator: null, group: null, targets: [], participants: new Map() };
-    this.hearsay.set(job, fresh);
-    return fresh;
+  /** What was heard of a group's job; empty after a start, unless the job has ended. */
+  heard({ name, heardJson }: Pick<JobRow, "name" | "heardJson">): Hearsay {
+    if (heardJson === null) return this.hearsay.get(name) ?? unheard();
+    const { participants, ...rest } = JSON.parse(heardJson) as KeptHearsay;
+    return { ...rest, participants: new Map(participants) };
+  }
+
+  /** Notes what was heard of a group's job; of one that has ended, or is not known here, nothing is kept. */
+  note(job: string, change: (heard: Hearsay) => void): void {
+    if (this.rows.find(job)?.finishedAt !== null) return;
+    const heard = this.hearsay.get(job) ?? unheard();
+    this.hearsay.set(job, heard);
+    change(heard);
+  }
+
+  /** What is kept of it when the job ends, as its row has it. */
+  heardText(job: string): string {
+    const { participants, ...rest } = this.hearsay.get(job) ?? unheard();
+    return JSON.stringify({ ...rest, participants: [...participants] } satisfies KeptHearsay);
   }
 
   forget(job: string): void {
@@ -156,7 +171,7 @@ export class JobViews {
   }
 
   private groupParticipants(row: JobRow, volumes: readonly JobVolume[]): ParticipantView[] {
-    const { coordinator, group, targets } = this.heard(row.name);
+    const { coordinator, group, targets } = this.heard(row);
     const sources = shareOf(row).participants.map((one) => this.sourceView(row, one, volumes));
     const homes = new Set(volumes.flatMap(({ targetAgent }) => targetAgent ?? []));
     const node = (agentId: string) => targets.find((one) => one.agentId === agentId)?.node ?? null;
@@ -177,7 +192,7 @@ export class JobViews {
     { agentId, volumes: shared }: ShareSpec["participants"][number],
     volumes: readonly JobVolume[],
   ): ParticipantView {
-    const { coordinator, participants } = this.heard(row.name);
+    const { coordinator, participants } = this.heard(row);
     const own = volumes.filter(({ uid }) => shared.some((one) => one.uid === uid));
     const part = {
       ...partOf(row, own),
@@ -193,6 +208,10 @@ export class JobViews {
     const state = heard?.silence == null ? (heard?.report?.state ?? "idle") : "unreachable";
     return { ...part, agentId, node, epoch, state, lastError, lastHeardAt };
   }
+}
+
+function unheard(): Hearsay {
+  return { coordinator: null, group: null, targets: [], participants: new Map() };
 }
 
 /** A group's job as it was taken in. */

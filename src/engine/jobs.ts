@@ -51,7 +51,7 @@ export class Jobs {
       location: (name) => parts.locations.limits(name).jobsMax ?? jobsPerLocationMax,
     });
     this.views = new JobViews(core, { rows: this.rows, locations: parts.locations });
-    this.end = jobEnds(core, { rows: this.rows, ...parts });
+    this.end = jobEnds(core, { rows: this.rows, views: this.views, ...parts });
     const shared = { rows: this.rows, views: this.views, slots: this.slots, end: this.end, ...parts };
     this.participants = new Participants(core, {
       ...shared,

@@ -99,7 +99,9 @@ export class Participants {
 
   /** Notes that another agent leads the job, so that this one waits and looks again. */
   led(job: string, coordinator: string): void {
-    this.parts.views.heard(job).coordinator = coordinator;
+    this.parts.views.note(job, (heard) => {
+      heard.coordinator = coordinator;
+    });
     const isOpen = this.parts.rows.find(job)?.finishedAt === null;
     if (isOpen && coordinator !== this.core.agentId) this.ledAtMs.set(job, this.core.clock.monotonicMs());
     else this.ledAtMs.delete(job);
@@ -223,9 +225,10 @@ export class Participants {
   }
 
   private hear(job: string, { group, homes }: Order): void {
-    const heard = this.parts.views.heard(job);
-    heard.group = group;
-    heard.targets = homes.map(({ member }) => member);
+    this.parts.views.note(job, (heard) => {
+      heard.group = group;
+      heard.targets = homes.map(({ member }) => member);
+    });
   }
 
   /** The last step is done: what was decided becomes the job's end here. */
@@ -262,7 +265,7 @@ export class Participants {
   private noteBarrier(job: string): void {
     const { rows, views } = this.parts;
     const row = rows.find(job);
-    if (row === undefined || row.finishedAt !== null || views.heard(job).coordinator === this.core.agentId) return;
+    if (row === undefined || row.finishedAt !== null || views.heard(row).coordinator === this.core.agentId) return;
     const barrier = lowest(rows.sharesOf(job).map((share) => share.barrier));
     if (barrier !== row.barrier) rows.save(job, { barrier });
   }

@@ -121,5 +121,14 @@ CREATE INDEX finishedJobs ON jobs (finishedAt) WHERE finishedAt IS NOT NULL;
 CREATE INDEX unconfirmedPoints ON points (groupPoint) WHERE isValid = 0;
 `;
 
+// `jobs.heardJson`: what was heard of a group's job by the time it ended here (KeptHearsay of job-views.ts). A placement takes room
+// until its copy is made, and is void when nobody has made it for long. `groups.touchedAt`: when a group was last of use.
+const remains = `
+ALTER TABLE jobs ADD COLUMN heardJson TEXT;
+ALTER TABLE placements ADD COLUMN sizeBytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE placements ADD COLUMN placedAt INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE groups ADD COLUMN touchedAt INTEGER NOT NULL DEFAULT 0;
+`;
+
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups, targets, indexes];
+export const upgrades: readonly string[] = [first, groups, targets, indexes, remains];
