@@ -21,5 +21,6 @@ export function memberHandlers(member: MemberApi): Handlers<typeof memberRoutes>
       return found({ report: (await member.shareReport(params.job)) ?? null });
     },
     memberOrder: async ({ params, body }) => found(await member.order(params.job, body)),
+    memberPauseShare: ({ params, body }) => done(member.pauseShare(params.job, body.term)),
   };
 }

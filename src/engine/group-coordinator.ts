@@ -58,10 +58,13 @@ export class GroupCoordinator implements JobDriver {
     const reports = await this.observe(name, signal);
     if (reports === "elsewhere") return reports;
     const mandate = await this.claim(name, reports, signal);
-    const { grant } = mandate;
-    await mandate.renewal.during({ leaseMs: grant.leaseMs, renew: () => mandate.home.renewGroup(mandate.target) }, () =>
-      this.carryOn(mandate),
-    );
+    const term = { leaseMs: mandate.grant.leaseMs, renew: () => mandate.home.renewGroup(mandate.target) };
+    try {
+      await mandate.renewal.during(term, () => this.carryOn(mandate));
+    } catch (error) {
+      this.letGo(mandate);
+      throw error;
+    }
     return "ended";
   }
 
@@ -312,6 +315,24 @@ export class GroupCoordinator implements JobDriver {
     return this.orders.bring(this.barrier(mandate, step, { who, ending }));
   }
 
+  /**
+   * Nobody keeps room for a job that pauses: its next attempt asks for it anew, in its turn. Who cannot be told, or is of an
+   * earlier version, lets go when its lease is over.
+   */
+  private letGo({ name, share, target }: Mandate): void {
+    const { agentId: self, members, tasks, log } = this.core;
+    this.parts.participants.pause(name, target.term);
+    for (const agentId of idsOf(share).filter((id) => id !== self)) {
+      tasks.spawn(`pause ${name} on ${agentId}`, async () => {
+        try {
+          await members.api(agentId).pauseShare(name, target.term);
+        } catch (error) {
+          log.debug({ job: name, agentId, err: error }, "participant could not be told of the pause");
+        }
+      });
+    }
+  }
+
   private tell(mandate: Mandate, step: Step, who: readonly string[], ending?: Ending): Promise<readonly string[]> {
     return this.orders.tell(this.barrier(mandate, step, { who, ending }));
   }
@@ -331,7 +352,8 @@ export class GroupCoordinator implements JobDriver {
       homes: volumesOf(share).map(({ uid }) => ({ volume: uid, member: homeOf(located, uid) })),
       ...(ending && { end: { state: ending.state, problem, discard: ending.discard } }),
     };
-    return { job: name, order, who, signal: renewal.signal };
+    // Room is asked for in the order of agents, so that no two jobs each have what the other one waits for.
+    return { job: name, order, who: [...who].sort(), isInTurn: step === "Joined", signal: renewal.signal };
   }
 
   /** Whether the group may have been committed without our knowing; every hold stays, and it is asked again. */

@@ -14,7 +14,16 @@ export interface Barrier {
   readonly order: Order;
   /** Agent ids of those that must reach it. */
   readonly who: readonly string[];
+  /** Whether each is ordered only once the one before it has its room. */
+  readonly isInTurn: boolean;
   readonly signal: AbortSignal;
+}
+
+/** What becomes of an order at one participant. */
+interface Progress {
+  /** It has its room, or is of an earlier version and does not tell. */
+  hasRoom(): void;
+  arrived(): void;
 }
 
 export class GroupOrders {
@@ -62,14 +71,18 @@ export class GroupOrders {
       if (missing.size === 0) all.resolve();
     };
     if (missing.size === 0) return;
-    const lanes = barrier.who.map((agentId) =>
-      this.keepOrdering(agentId, { ...barrier, signal }, () => arrive(agentId)),
-    );
+    const turns = [...barrier.who.keys()].map(() => Promise.withResolvers<void>());
+    const lanes = barrier.who.map(async (agentId, index) => {
+      if (barrier.isInTurn) await turns[index - 1]?.promise;
+      const progress = { hasRoom: () => turns[index]?.resolve(), arrived: () => arrive(agentId) };
+      return this.keepOrdering(agentId, { ...barrier, signal }, progress);
+    });
     try {
       // None of them ends by itself but by failing.
       await Promise.race([all.promise, ...lanes]);
     } finally {
       stop.abort(new LongshoreError("Cancelled", "the barrier is decided"));
+      for (const { resolve } of turns) resolve();
       await Promise.allSettled(lanes);
     }
   }
@@ -91,7 +104,7 @@ export class GroupOrders {
     return told.flat();
   }
 
-  private async keepOrdering(agentId: string, barrier: Barrier, arrived: () => void): Promise<never> {
+  private async keepOrdering(agentId: string, barrier: Barrier, progress: Progress): Promise<never> {
     const { clock, limits } = this.core;
     let heardMs = clock.monotonicMs();
     for (;;) {
@@ -109,8 +122,10 @@ export class GroupOrders {
       this.note(barrier.job, agentId, report);
       heardMs = clock.monotonicMs();
       // What it failed with may be of the network as well: that between it and the target, which is no silence.
-      if (isThere(report, barrier.order)) {
-        arrived();
+      const isDone = isThere(report, barrier.order);
+      if (isDone || report.isReserved !== false) progress.hasRoom();
+      if (isDone) {
+        progress.arrived();
         await clock.sleep(limits.leaseMs / 3, barrier.signal);
       } else if (report.state !== "running") await clock.sleep(limits.retryDelayMs, barrier.signal);
     }

@@ -67,12 +67,16 @@ export class Jobs {
   }
 
   /** What the other agents of the cluster may ask of this one's jobs. */
-  get member(): Pick<MemberApi, "takeShare" | "shareReport" | "order"> {
+  get member(): Pick<MemberApi, "takeShare" | "shareReport" | "order" | "pauseShare"> {
     const { participants } = this;
     return {
       takeShare: async (job, share) => participants.take(job, share),
       shareReport: async (job) => participants.report(job),
       order: (job, order) => participants.order(job, order),
+      pauseShare: async (job, term) => {
+        participants.pause(job, term);
+        this.admit();
+      },
     };
   }
 

@@ -4,6 +4,7 @@
 import { LongshoreError } from "../domain/errors.ts";
 import { mergeSteering, type Steering } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec } from "../wire/member.ts";
+import type { Term } from "../wire/peer.ts";
 import { errorOfProblem } from "../wire/problem.ts";
 import type { JobSpec } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
@@ -63,6 +64,8 @@ export class Participants {
       problem: run?.problem === undefined ? null : problemOf(run.problem),
       finishedAs: row.finishedAt === null ? null : row.state,
       steering: steeringOf(row),
+      isReserved: run?.isReserved ?? false,
+      isSuspended: row.state === "Suspended",
       shares: this.parts.rows.sharesOf(job).map((one) => this.parts.rows.volume(one)),
     };
   }
@@ -82,6 +85,12 @@ export class Participants {
     this.led(job, order.coordinator);
     this.noteBarrier(job);
     return this.require(job);
+  }
+
+  /** See MemberApi.pauseShare. */
+  pause(job: string, { epoch, nonce }: Term): void {
+    const run = this.runs.get(job);
+    if (run?.term.epoch === epoch && run.term.nonce === nonce) run.pause();
   }
 
   /**
@@ -215,8 +224,9 @@ export class Participants {
     this.hear(job, order);
     const known = this.runs.get(job);
     if (known?.term.epoch === epoch && known.term.nonce === nonce && !known.isStopped) return known;
-    // What runs under the old term has ended before anything is done under the new one.
+    // What runs under the old term has ended before anything is done under the new one, which asks for its room in its turn.
     await known?.close(new LongshoreError("TermLost", `epoch ${epoch} was granted for job ${job}`));
+    this.parts.slots.release(job);
     this.parts.rows.save(job, { epoch, nonce, startedAt: row.startedAt ?? this.core.clock.nowMs() });
     if (order.step !== "Ended") this.core.journal.transaction(() => this.setState(job, "Running"));
     const run = new ShareRun(this.core, this.parts, { job, term: order.term, spec: shareOf(row) });

@@ -29,6 +29,8 @@ export class ShareRun {
   asked: Step | null = null;
   /** Why it failed; under this term nothing is tried again but to end or to finish. */
   problem: unknown = undefined;
+  /** Whether the job has its room on this node. */
+  isReserved = false;
   private readonly core: Core;
   private readonly parts: ShareRunParts;
   private readonly spec: ShareSpec;
@@ -36,6 +38,8 @@ export class ShareRun {
   private readonly signal: AbortSignal;
   private readonly shares = new Map<string, Share>();
   private reached: Step | null = null;
+  private isPaused = false;
+  private readonly reserved = Promise.withResolvers<void>();
   private working: Promise<void> | undefined;
   private keeping: Promise<void> = Promise.resolve();
   private heardMs: number;
@@ -79,18 +83,27 @@ export class ShareRun {
         this.core.log.warn({ job: this.job, step: order.step, err: this.problem }, "share failed");
       } finally {
         this.working = undefined;
+        // Nothing goes on here before another term, which asks for its room anew.
+        if (this.problem !== undefined || this.isPaused) this.letRoomGo();
         resolve();
         this.parts.rows.publish(this.job);
       }
     });
   }
 
-  /** Resolves when what was begun has ended, or after `waitMs`. */
+  /** Its coordinator pauses: the room it has is free for others, once nothing is under way. */
+  pause(): void {
+    this.isPaused = true;
+    if (!this.isWorking) this.letRoomGo();
+  }
+
+  /** Resolves when what was begun has ended or, at first, has its room; or after `waitMs`. */
   async settled(waitMs: number): Promise<void> {
     if (this.working === undefined) return;
     const ended = new AbortController();
     const waited = this.core.clock.sleep(waitMs, AbortSignal.any([ended.signal, this.core.tasks.signal]));
-    await Promise.race([this.working, waited.catch(() => undefined)]);
+    const room = this.isReserved ? [] : [this.reserved.promise];
+    await Promise.race([this.working, waited.catch(() => undefined), ...room]);
     ended.abort();
     this.heard();
   }
@@ -151,7 +164,10 @@ export class ShareRun {
     await this.each((share) => share.join());
   }
 
-  /** Waits a while for jobs of the same volumes; two groups that wait for each other let go, and try again. */
+  /**
+   * Waits a while for jobs of the same volumes, and for room. No two groups wait for each other: every job asks for its room
+   * agent by agent, in the order of their ids, and none waits while it has some further on.
+   */
   private async reserve(): Promise<void> {
     const { slots, rows } = this.parts;
     const { location } = rows.row(this.job);
@@ -168,10 +184,17 @@ export class ShareRun {
     );
     try {
       await slots.reserve(wanted, AbortSignal.any([impatience.signal, this.signal]));
+      this.isReserved = true;
+      this.reserved.resolve();
     } finally {
       done.abort();
       await waiting;
     }
+  }
+
+  private letRoomGo(): void {
+    this.isReserved = false;
+    this.parts.slots.release(this.job);
   }
 
   private store(order: Order): Promise<void> {
@@ -201,7 +224,7 @@ export class ShareRun {
       } catch (error) {
         if (this.signal.aborted) return;
         this.problem ??= error;
-        this.parts.slots.release(this.job);
+        this.letRoomGo();
         this.stop.abort(error);
       } finally {
         resolve();

@@ -53,6 +53,7 @@ export function openMemberClient(options: MemberClientOptions): MemberApi & { cl
       return report ?? undefined;
     },
     order: (job, body) => ask(http.call(routes.memberOrder, { params: { job }, body })),
+    pauseShare: (job, term) => tell(http.call(routes.memberPauseShare, { params: { job }, body: { term } })),
     close: () => http.close(),
   };
 }

@@ -242,6 +242,12 @@ export const ShareReport = Type.Object({
   finishedAs: nullable(JobState),
   /** What is asked of the job, as this participant has heard it last. */
   steering: Steering,
+  isReserved: Type.Optional(
+    Type.Boolean({ description: "Whether the job has its room on this node; absent from older agents" }),
+  ),
+  isSuspended: Type.Optional(
+    Type.Boolean({ description: "Whether its part of the job has come to rest; absent from older agents" }),
+  ),
   shares: Type.Array(JobVolume),
 });
 export type ShareReport = Static<typeof ShareReport>;
@@ -278,4 +284,9 @@ export interface MemberApi {
    * the same order again waits on. `TermLost` for an epoch below the persisted one, or another term of the same epoch.
    */
   order(job: string, order: Order): Promise<ShareReport>;
+  /**
+   * The coordinator of this term pauses: as soon as nothing is under way there, the room that the job has on this node is
+   * free for others. Nothing else changes, and under another term nothing at all.
+   */
+  pauseShare(job: string, term: Term): Promise<void>;
 }

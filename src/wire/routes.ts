@@ -516,6 +516,16 @@ export const memberRoutes = {
     response: member.ShareReport,
     timeoutMs: orderMs,
   },
+  memberPauseShare: {
+    method: "POST",
+    path: "/v1/member/jobs/:job/pause",
+    group: "member",
+    summary: "Let go of the room that a group's job has, while its coordinator pauses",
+    params: jobOf,
+    body: underTerm({}),
+    response: nothing,
+    timeoutMs: memberMs,
+  },
 } as const satisfies Record<string, Route>;
 
 /** Between clusters. All safe to repeat; all but `peerHello`, `peerClaim` and `peerReport` under the granted term. */

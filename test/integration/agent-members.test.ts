@@ -102,6 +102,7 @@ describe("within a cluster", () => {
     ["shareReport", ["job-1"], report],
     ["shareReport", ["job-2"], undefined],
     ["order", ["job-1", order], report],
+    ["pauseShare", ["job-1", order.term], undefined],
   ])("%s", async (method, args, answer) => {
     agent.member.answers.set(method, answer);
     const call = member[method] as (...values: unknown[]) => Promise<unknown>;
@@ -110,7 +111,7 @@ describe("within a cluster", () => {
   });
 
   test("there is a call here for every route", () => {
-    expect(Object.keys(memberRoutes)).toHaveLength(14);
+    expect(Object.keys(memberRoutes)).toHaveLength(15);
   });
 
   test("what fails comes back with its code", async () => {
