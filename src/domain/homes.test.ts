@@ -46,6 +46,7 @@ describe("a new copy goes", () => {
     ["to its siblings", { a: 10, b: 30 }, ["a"], 5, "a"],
     ["elsewhere when it does not fit there", { a: 10, b: 30 }, ["a"], 11, "b"],
     ["where most is free even if it fits nowhere", { a: 10, b: 30 }, ["a"], 99, "b"],
+    ["where least was promised when more was than there is", { a: -20, b: -30 }, ["b"], 5, "a"],
     ["nowhere when there is nobody", {}, [], 5, undefined],
     ["where the point is that it starts from", { a: 10, b: 30, origin: 1 }, ["a"], 5, "origin"],
   ])("%s", (_, free, siblings, sizeBytes, home) => {

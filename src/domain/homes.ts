@@ -33,6 +33,7 @@ function byWorth(a: CopyFacts, b: CopyFacts): number {
 
 export interface Room {
   readonly agentId: string;
+  /** Without what was placed there and has not arrived yet; below zero where that is more than there is room for. */
   readonly freeBytes: number;
   /** Ids of points here that copies could start from. */
   readonly originals?: readonly string[];

@@ -10,6 +10,14 @@ import { originalPoint } from "./lineage.ts";
 import type { MigratedVolumes } from "./migrated.ts";
 import { pointsOf } from "./points.ts";
 
+interface PlacementRow {
+  readonly clusterUid: string;
+  readonly volumeUid: string;
+  readonly agentId: string;
+  readonly sizeBytes: number;
+  readonly placedAt: number;
+}
+
 interface Survey {
   readonly copies: readonly Copy[];
   readonly rooms: readonly Room[];
@@ -18,6 +26,10 @@ interface Survey {
 }
 
 const placeLockKey = "place";
+/** Of one request to another agent. */
+const volumesAskedMax = 256;
+/** What a message may say. */
+const bytesMax = 2 ** 52;
 
 function askFor(clusterUid: string, { volumes }: LocateRequest): CopiesRequest {
   const originals = volumes.flatMap(({ lineage }) => lineage ?? []);
@@ -58,7 +70,8 @@ export class Homes {
     const { freeBytes } = await this.core.storage.space();
     const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
     const isHere = (original: Lineage) => originalPoint(this.core, original)?.state === "sealed";
-    return { copies, freeBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId) };
+    const promisedBytes = Math.min(this.migrated.bytesExpected(), bytesMax);
+    return { copies, freeBytes, promisedBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId) };
   }
 
   /** See MemberApi.place. */
@@ -66,14 +79,37 @@ export class Homes {
     const { clusterUid, volumes } = request;
     return this.core.lock.run(placeLockKey, async () => {
       this.checkEntitled();
-      const survey = await this.survey(askFor(clusterUid, request));
-      const copies = [...survey.copies];
-      for (const asked of volumes) {
-        if (this.homeOf(asked.volume, { ...survey, copies }) !== undefined) continue;
-        copies.push(this.choose(clusterUid, asked, { ...survey, copies }));
+      const asked = askFor(clusterUid, request);
+      const pending = this.pending(asked);
+      const survey = await this.survey({ ...asked, volumes: [...asked.volumes, ...pending] });
+      this.forgetMade(clusterUid, survey.copies);
+      const copies = survey.copies.filter(({ volume }) => asked.volumes.includes(volume));
+      for (const one of volumes) {
+        if (this.homeOf(one.volume, { ...survey, copies }) !== undefined) continue;
+        copies.push(this.choose(clusterUid, one, { ...survey, copies, rooms: this.roomLeft(survey.rooms) }));
       }
       const { freeBytes } = await this.core.storage.space();
       return { copies, freeBytes };
+    });
+  }
+
+  /** Whether any agent has a copy of one of these, or may have one and does not answer. */
+  async areAnywhere(clusterUid: string, volumes: readonly string[]): Promise<boolean> {
+    for (let first = 0; first < volumes.length; first += volumesAskedMax) {
+      const some = volumes.slice(first, first + volumesAskedMax);
+      const { copies, silent } = await this.survey({ clusterUid, volumes: some });
+      if (silent.length > 0 || copies.some(({ isMade }) => isMade)) return true;
+    }
+    return false;
+  }
+
+  /** Now and then: what was placed, and nobody has made for long, is not placed any more. */
+  tidy(): void {
+    const { journal } = this.core;
+    const old = this.placements().filter((row) => this.isVoid(row));
+    if (old.length === 0) return;
+    journal.transaction(() => {
+      for (const { clusterUid, volumeUid } of old) this.forgetPlacement(clusterUid, volumeUid);
     });
   }
 
@@ -93,13 +129,56 @@ export class Homes {
   }
 
   private placed(clusterUid: string, volume: string): Copy | undefined {
-    const row = this.core.journal.get<{ agentId: string }>(
-      "SELECT agentId FROM placements WHERE clusterUid = ? AND volumeUid = ?",
+    const row = this.core.journal.get<PlacementRow>(
+      "SELECT * FROM placements WHERE clusterUid = ? AND volumeUid = ?",
       clusterUid,
       volume,
     );
-    if (row === undefined || this.core.members.isForgotten(row.agentId)) return undefined;
+    if (row === undefined || this.isVoid(row) || this.core.members.isForgotten(row.agentId)) return undefined;
     return { volume, agentId: row.agentId, isMade: false, points: 0, epoch: 0 };
+  }
+
+  // ---- placements --------------------------------------------------------------------------------------------------
+
+  private placements(): PlacementRow[] {
+    return this.core.journal.all<PlacementRow>("SELECT * FROM placements ORDER BY placedAt DESC");
+  }
+
+  /** Whoever was told of it so long ago does not claim there any more; by either sign, for the wall clock may be set back. */
+  private isVoid({ placedAt }: PlacementRow): boolean {
+    const { clock, limits } = this.core;
+    return Math.abs(clock.nowMs() - placedAt) > limits.stagingAgeMs;
+  }
+
+  /** Other volumes of that cluster that were placed and perhaps are made by now: as many as can be asked for along with these. */
+  private pending({ clusterUid, volumes }: CopiesRequest): string[] {
+    const others = this.placements().filter(
+      (row) => row.clusterUid === clusterUid && !volumes.includes(row.volumeUid) && !this.isVoid(row),
+    );
+    return others.slice(0, volumesAskedMax - volumes.length).map(({ volumeUid }) => volumeUid);
+  }
+
+  /** Of a copy that was made its home tells by itself. */
+  private forgetMade(clusterUid: string, copies: readonly Copy[]): void {
+    const isMade = (volume: string) => copies.some((copy) => copy.volume === volume && copy.isMade);
+    const made = this.placements().filter((row) => row.clusterUid === clusterUid && isMade(row.volumeUid));
+    if (made.length === 0) return;
+    this.core.journal.transaction(() => {
+      for (const { volumeUid } of made) this.forgetPlacement(clusterUid, volumeUid);
+    });
+  }
+
+  /** Within a transaction. */
+  private forgetPlacement(clusterUid: string, volume: string): void {
+    this.core.journal.run("DELETE FROM placements WHERE clusterUid = ? AND volumeUid = ?", clusterUid, volume);
+  }
+
+  /** What was placed takes its room, also before anybody has made it. */
+  private roomLeft(rooms: readonly Room[]): Room[] {
+    const placed = this.placements().filter((row) => !this.isVoid(row));
+    const bytesAt = (agentId: string) =>
+      placed.reduce((sum, row) => sum + (row.agentId === agentId ? row.sizeBytes : 0), 0);
+    return rooms.map((room) => ({ ...room, freeBytes: room.freeBytes - bytesAt(room.agentId) }));
   }
 
   /** Those that are taken for dead are asked only for copies that nobody else has: waiting for them takes its time. */
@@ -130,8 +209,8 @@ export class Homes {
       if (answer.status === "rejected") survey.silent.push(agentId);
       else {
         survey.copies.push(...answer.value.copies);
-        const { freeBytes, originals = [] } = answer.value;
-        survey.rooms.push({ agentId, freeBytes, originals });
+        const { freeBytes, promisedBytes = 0, originals = [] } = answer.value;
+        survey.rooms.push({ agentId, freeBytes: freeBytes - promisedBytes, originals });
       }
     }
     return survey;
@@ -145,13 +224,15 @@ export class Homes {
         siblings,
         ...(asked.lineage && { original: asked.lineage.pointId }),
       }) ?? this.core.agentId;
-    const { journal } = this.core;
+    const { journal, clock } = this.core;
     journal.transaction(() =>
       journal.run(
-        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId) VALUES (?,?,?)",
+        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId, sizeBytes, placedAt) VALUES (?,?,?,?,?)",
         clusterUid,
         asked.volume,
         agentId,
+        asked.sizeBytes,
+        clock.nowMs(),
       ),
     );
     return { volume: asked.volume, agentId, isMade: false, points: 0, epoch: 0 };

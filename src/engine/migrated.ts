@@ -110,6 +110,23 @@ export class MigratedVolumes {
       .map(({ unit }) => unit);
   }
 
+  /** Bytes that first copies under way are still going to take: what their plans have left, or all of their volumes. */
+  bytesExpected(): number {
+    const rows = this.core.journal.all<MigratedRow>(
+      `SELECT * FROM migrated WHERE deleting = 0
+       AND NOT EXISTS (SELECT 1 FROM points WHERE points.owner = migrated.uid AND points.state = 'sealed')
+       AND (isTermLive = 1 OR EXISTS (SELECT 1 FROM staging WHERE staging.owner = migrated.uid))`,
+    );
+    return rows.reduce((sum, row) => sum + this.bytesLeft(row), 0);
+  }
+
+  private bytesLeft({ uid, sizeBytes }: MigratedRow): number {
+    const staging = this.staging(uid);
+    if (staging === undefined) return sizeBytes;
+    const header = JSON.parse(staging.headerJson) as PlanHeader;
+    return Math.max(0, header.bytesData - this.bytesStored(uid, header));
+  }
+
   vote(uid: string): VoteRow | undefined {
     return this.core.journal.get<VoteRow>("SELECT * FROM votes WHERE owner = ?", uid);
   }

@@ -79,6 +79,12 @@ export type Copy = Static<typeof Copy>;
 export const Copies = Type.Object({
   copies: Type.Array(Copy),
   freeBytes: Bytes,
+  promisedBytes: Type.Optional(
+    Type.Unsafe<number>({
+      ...Bytes,
+      description: "Of what is free, what first copies under way are still going to take",
+    }),
+  ),
   /** Ids of those of the originals asked for that this agent has. */
   originals: Type.Optional(Type.Array(PointId)),
 });

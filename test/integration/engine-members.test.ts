@@ -1,4 +1,6 @@
 import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
@@ -110,9 +112,9 @@ async function receivers(): Promise<readonly [Cluster, Cluster, Cluster]> {
   return [first, second, third];
 }
 
-/** As the coordinator of a job on v1 begins. */
-function claimAt(agent: Cluster) {
-  const claim = { job: "job-1", volume: "v1", name: "data", metadata: {}, sizeBytes: 4096, claimant: "a1" };
+/** As the coordinator of a job on the volume begins. */
+function claimAt(agent: Cluster, volume = "v1", sizeBytes = 4096) {
+  const claim = { job: "job-1", volume, name: "data", metadata: {}, sizeBytes, claimant: "a1" };
   return at(agent).claim({ ...claim, nonce: "0".repeat(32), offeredEpoch: 0 });
 }
 
@@ -140,6 +142,40 @@ test("a copy is at home where it was made, not where it would be placed now", as
     await agent.engine.api.removeMigratedVolume((await agent.engine.api.listMigratedVolumes()).items[0]?.name ?? "");
   }
 });
+
+test("new copies go where there is room beside all that were placed before, made or not", async () => {
+  const agents = await receivers();
+  const [first, second, third] = agents;
+  const MiB = 2 ** 20;
+  const leave = (free: readonly [number, number, number]) => {
+    for (const [index, agent] of agents.entries()) agent.freeBytes = (free[index] ?? 0) * MiB;
+  };
+  const place = async (names: readonly string[], mebibytes: number) => {
+    const volumes = names.map((volume) => ({ volume, sizeBytes: mebibytes * MiB }));
+    return (await at(second).locate({ volumes, group: "shop" })).homes.map(({ agentId }) => agentId);
+  };
+  const [one, two, three] = [first.engine.agentId, second.engine.agentId, third.engine.agentId];
+  leave([9, 8, 1]);
+  expect(await place(["v1", "v2", "v3", "v4"], 4)).toEqual([one, one, two, two]);
+  // Made and still empty, one is counted by its home; the other one by who has placed it.
+  await claimAt(first, "v1", 4 * MiB);
+  leave([9, 8, 3]);
+  expect(await place(["v5"], 2)).toEqual([three]);
+  leave([9, 8, 20]);
+  expect(await place(["v6"], 1)).toEqual([three]);
+  const kept = await Promise.all(agents.map(placementsOf));
+  expect(kept.flat().sort()).toEqual(["v2", "v3", "v4", "v5", "v6"]);
+});
+
+/** Volumes whose home this agent has chosen, and has not been heard to be made. */
+async function placementsOf(agent: Cluster): Promise<string[]> {
+  await agent.stop();
+  const database = new DatabaseSync(join(agent.folder, "state.db"), { readOnly: true });
+  const rows = database.prepare("SELECT volumeUid FROM placements").all() as { volumeUid: string }[];
+  database.close();
+  await agent.start();
+  return rows.map(({ volumeUid }) => volumeUid);
+}
 
 test("what the agent had is not taken for gone because another one answers at its address", async () => {
   const [first, second, third] = await receivers();
