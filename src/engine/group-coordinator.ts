@@ -120,10 +120,23 @@ export class GroupCoordinator implements JobDriver {
     const coordinator = coordinatorOf(agentId, answersOf(reports));
     if (coordinator !== agentId) {
       participants.led(name, coordinator);
+      await this.restLike(name, reports.get(coordinator));
       return "elsewhere";
     }
     participants.led(name, agentId);
     return reports;
+  }
+
+  /**
+   * A coordinator that has come to rest as it was asked to has found that nothing is committed, and will order nothing before
+   * something else is asked of the job. It could not tell this agent, which ends its part as well.
+   */
+  private async restLike(name: string, report: ShareReport | undefined | Error): Promise<void> {
+    const row = this.parts.rows.row(name);
+    const { suspend, cancel } = steeringOf(row);
+    const isAtRest = report !== undefined && !(report instanceof Error) && report.isSuspended === true;
+    if (!isAtRest || !suspend || cancel || row.finishedAt !== null || row.state === "Suspended") return;
+    await this.parts.participants.endHere(name, { state: "Suspended", discard: false });
   }
 
   /** Whoever does not know the job, or what is asked of it, is told; with a snapshot gone, a share cannot be taken again. */

@@ -6,7 +6,7 @@ import { mergeSteering, type Steering } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec } from "../wire/member.ts";
 import type { Term } from "../wire/peer.ts";
 import { errorOfProblem } from "../wire/problem.ts";
-import type { JobSpec } from "../wire/schemas.ts";
+import type { JobSpec, JobState } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
 import type { EndJob, FinishedState } from "./job-ends.ts";
 import { isGroup, type JobRow, shareName } from "./job-rows.ts";
@@ -284,8 +284,7 @@ export class Participants {
   private setState(job: string, state: "Running" | "Suspended" | "Pending"): void {
     const { rows } = this.parts;
     for (const { name, state: present } of [rows.row(job), ...rows.sharesOf(job)]) {
-      const through = present === "Suspended" && state === "Running" ? (["Pending", "Running"] as const) : [state];
-      for (const next of through)
+      for (const next of wayTo(state, present))
         rows.change(name, state === "Suspended" ? { state: next, barrier: "None" } : { state: next });
     }
   }
@@ -303,7 +302,18 @@ export function steeringOf(row: JobRow): Steering {
   return { steered, suspend: spec.suspend ?? false, cancel: spec.cancel ?? false };
 }
 
-/** What makes two tellings of a job the same job: all but what may change about it. */
+/** The states that a row goes through, for not every one may follow every other (jobMoves). */
+function wayTo(state: "Running" | "Suspended" | "Pending", present: JobState): readonly JobState[] {
+  if (present === "Suspended" && state === "Running") return ["Pending", "Running"];
+  // Undecided here, and others have found out since that nothing was committed.
+  if (present === "Undecided" && state === "Suspended") return ["Running", "Suspended"];
+  return [state];
+}
+
+/**
+ * What makes two tellings of a job the same job: all but what may change about it, and what agents of earlier versions do
+ * not pass on.
+ */
 function identityOf({ spec, groupPoint, participants }: ShareSpec) {
   const { group, location, snapshot } = spec;
   return [group?.name, group?.volumes, location, snapshot, groupPoint, participants];

@@ -450,6 +450,24 @@ describe("what a person asks of a group's job", () => {
     await allIsWell();
   });
 
+  test("suspends one that was cut off then as well, once it is back", async () => {
+    const { first, second } = await open({ limits: { leaseMs: 300 } });
+    await snapshotGroup(world, "s1");
+    const { reached, open: go } = gate("commitGroup");
+    const job = await startGroup(world, "s1");
+    await reached;
+    part(second, [first, ...world.targets]);
+    await first.engine.api.putJob(job, groupSpec(world, "s1", { suspend: true }));
+    await reaches(first, job, ({ state }) => state === "Suspended", 20_000);
+    quiet();
+    go();
+    world.clusters.heal();
+    expect((await reaches(second, job, ({ state }) => state === "Suspended", 20_000)).barrier).toBe("None");
+    await first.engine.api.putJob(job, groupSpec(world, "s1"));
+    expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    await allIsWell();
+  });
+
   test("while one of them cannot be reached holds for it as well, once it is back", async () => {
     const { first, second } = await open({ limits: { leaseMs: 300 } });
     await snapshotGroup(world, "s1");
