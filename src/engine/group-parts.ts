@@ -140,10 +140,15 @@ export class GroupParts {
     if (round !== undefined) await this.end(groupPoint, round, false);
     // A freeze that is still on its way comes too late.
     else this.thawOf(groupPoint);
-    for (const { row, point } of this.partsOf(groupPoint)) {
-      if (point.isValid === 1) {
+    // None can be confirmed from here on: a confirmation that comes between two of them must not find what is left for all.
+    const parts = this.core.journal.transaction(() => {
+      const found = this.partsOf(groupPoint);
+      if (found.some(({ point }) => point.isValid === 1)) {
         throw new LongshoreError("Conflict", `group point ${groupPoint} was confirmed; its snapshots stay`);
       }
+      return found.filter(({ point }) => this.volumes.snapshots.giveUp(point));
+    });
+    for (const { row, point } of parts) {
       await this.core.lock.run(volumeLockKey(row.name), () => this.volumes.snapshots.drop(point));
     }
   }

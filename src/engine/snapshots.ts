@@ -178,18 +178,14 @@ export class Snapshots {
     this.rows.touch(part.owner);
   }
 
-  /** Drops a part of a group snapshot that was not confirmed; from the first step on it cannot be any more. */
+  /** Within a transaction: a part of a group snapshot cannot be confirmed any more; whether it was there. {@link drop} comes next. */
+  giveUp(part: PointRow): boolean {
+    const sql = "UPDATE points SET inode = NULL WHERE owner = ? AND pointId = ? AND state = 'creating'";
+    return this.core.journal.run(sql, part.owner, part.pointId) > 0;
+  }
+
+  /** Under the volume's lock: what is left of a part that was given up. */
   async drop(part: PointRow): Promise<void> {
-    const { journal } = this.core;
-    const isDropped = journal.transaction(
-      () =>
-        journal.run(
-          "UPDATE points SET inode = NULL WHERE owner = ? AND pointId = ? AND state = 'creating'",
-          part.owner,
-          part.pointId,
-        ) > 0,
-    );
-    if (!isDropped) return;
     await this.undo(part.owner, part);
     this.rows.published(part.owner);
   }

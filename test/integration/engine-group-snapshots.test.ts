@@ -189,6 +189,37 @@ describe("a group snapshot", () => {
     await checkFiles(agent(1));
   });
 
+  test("of which one part is being dropped is not confirmed by what is left of the others", async () => {
+    await open([1]);
+    const one = agent(1);
+    await one.engine.api.putVolume("v1b", { sizeBytes });
+    const uids = await Promise.all(["v1", "v1b"].map(async (name) => (await one.engine.api.getVolume(name)).uid));
+    const [first, last] = String(uids[0]) < String(uids[1]) ? ["v1", "v1b"] : ["v1b", "v1"];
+    const { member } = one.engine;
+    const ref = { group: "g", groupPoint: "0".repeat(32) };
+    const part = { ...ref, name: "s" };
+    await member.freeze({ ...ref, volumes: ["v1", "v1b"], timeoutMs: ampleMs });
+    await member.snapshotFrozen(part);
+    await member.thaw(ref);
+    // Somebody else is at work on one of the volumes: its part has to wait.
+    const busy = Promise.withResolvers<void>();
+    const reached = Promise.withResolvers<void>();
+    one.onStorage = (step, when) => {
+      if (step !== "snapshot" || when !== "before") return undefined;
+      reached.resolve();
+      return busy.promise;
+    };
+    const other = one.engine.api.putSnapshot(last, "other");
+    await reached.promise;
+    const discarding = member.discardGroup(part);
+    await eventually("one part being dropped", async () => (await snapshotsOf(first)).length === 0);
+    expect(await refusal(member.confirmGroup(part))).toMatch(/^SnapshotGone: /);
+    busy.resolve();
+    await Promise.all([other, discarding]);
+    expect((await snapshotsOf(last)).map(({ name, state }) => [name, state])).toEqual([["other", "sealed"]]);
+    await checkFiles(one);
+  });
+
   test("that was confirmed at a member stays there, whoever wants it dropped", async () => {
     await open([1]);
     const view = await take(agent(1), "s", ["v1"]);

@@ -60,6 +60,10 @@ interface Seen {
   readonly frozen: Map<string, { epoch: number; newest: string | undefined }>;
   /** By owner. */
   readonly votes: Map<string, { groupPoint: string; toId: string; epoch: number }>;
+  /** Parts of group snapshots that were taken and do not count yet: their group points. */
+  readonly parts: Map<string, string>;
+  /** Group points of which a part was given up here. */
+  readonly givenUp: Set<string>;
 }
 
 interface Term {
@@ -108,6 +112,8 @@ const emptySeen = (): Seen => ({
   newest: new Map(),
   frozen: new Map(),
   votes: new Map(),
+  parts: new Map(),
+  givenUp: new Set(),
 });
 
 export class Invariants {
@@ -219,6 +225,28 @@ export class Invariants {
     if (sealed.size > rows.length) {
       const present = new Set(rows.map((row) => `${row.owner} ${row.pointId}`));
       for (const key of sealed) if (!present.has(key)) sealed.delete(key);
+    }
+    this.checkParts(host, rows);
+  }
+
+  /** (G) Of the parts of a group's snapshot on one node all come to count, or none does. */
+  private checkParts(host: Host, rows: readonly PointRow[]): void {
+    // One whose file went with an older image of the disk is given up by itself.
+    if (host.wasRestored) return;
+    const { parts, givenUp } = this.of(host);
+    // The copies of group points have no names, and are not taken but committed.
+    const snapshots = rows.filter((row) => row.name !== null && row.groupPoint !== null && row.inode !== null);
+    const byKey = new Map(snapshots.map((row) => [`${row.owner} ${row.pointId}`, row]));
+    for (const [key, groupPoint] of parts) {
+      const row = byKey.get(key);
+      if (row?.state === "creating") continue;
+      parts.delete(key);
+      if (row === undefined) givenUp.add(groupPoint);
+    }
+    for (const [key, { state, groupPoint, name }] of byKey) {
+      if (state === "creating") parts.set(key, groupPoint ?? "");
+      else if (state === "sealed" && givenUp.has(groupPoint ?? ""))
+        this.breach("G", host, `snapshot ${name} of ${groupPoint} counts, and another part of it was given up`);
     }
   }
 
