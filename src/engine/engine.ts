@@ -86,7 +86,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const homes = new Homes(core, { migrated });
   const clones = new Clones(core, { migrated, volumes });
   const jobs = new Jobs(core, { volumes, locations });
-  const groups = new Groups(core, { sources });
+  const groups = new Groups(core, { sources, homes });
   const target = new Target(core, { migrated, sources, clones, groups, homes, voters: members });
   const groupParts = new GroupParts(core, { volumes });
   const groupSnapshots = new GroupSnapshots(core, groupParts);
@@ -110,7 +110,13 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       gauges.update();
     }),
   );
-  core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidy(core, { volumes, migrated })));
+  core.tasks.spawn("tidying", (signal) =>
+    every(core, slowTickMs, signal, async () => {
+      homes.tidy();
+      await tidy(core, { volumes, migrated });
+      await groups.tidy();
+    }),
+  );
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {

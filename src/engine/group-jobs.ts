@@ -66,6 +66,11 @@ export class GroupJobs {
     }
   }
 
+  /** Of a job that is not suspended, or whose row is gone. */
+  forget(job: string): void {
+    this.lookedAtMs.delete(job);
+  }
+
   private async lookAt(job: string, agentId: string, onEnded: () => void): Promise<void> {
     try {
       const report = await this.core.members.api(agentId).shareReport(job);

@@ -12,6 +12,7 @@ import type {
 } from "../wire/peer.ts";
 import type { GroupView } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
+import type { Homes } from "./homes.ts";
 import {
   checkTerm,
   endTerm,
@@ -29,6 +30,8 @@ interface GroupRow extends TermRow {
   readonly clusterUid: string;
   /** The one group point that may be committed under the term. */
   readonly groupPoint: string;
+  /** When a term was last granted, or the group was last found to be of use. */
+  readonly touchedAt: number;
   readonly revision: number;
 }
 
@@ -38,6 +41,7 @@ interface CommitRow {
   readonly epoch: number;
   readonly membersJson: string;
   readonly committedAt: number;
+  readonly isReleased: number;
 }
 
 /** Decisions kept of each group and told in a report, beyond those that some member may still ask for. */
@@ -46,12 +50,14 @@ const commitsKept = 16;
 export class Groups {
   private readonly core: Core;
   private readonly sources: Sources;
+  private readonly homes: Homes;
   private readonly leases: Leases;
   private readonly expiring = new Set<string>();
 
-  constructor(core: Core, parts: { sources: Sources }) {
+  constructor(core: Core, parts: { sources: Sources; homes: Homes }) {
     this.core = core;
     this.sources = parts.sources;
+    this.homes = parts.homes;
     this.leases = new Leases(core, this.inTerm());
   }
 
@@ -128,11 +134,30 @@ export class Groups {
 
   /** Takes the term of a coordinator that is silent past its lease away: from then on its point cannot be committed. */
   expire(): void {
+    this.leases.forgetEnded();
     for (const { uid, name, clusterUid } of this.inTerm()) {
       if (this.leases.isAlive(uid) || this.expiring.has(uid)) continue;
       this.expiring.add(uid);
       const work = () => this.locked({ clusterUid }, name, async () => this.takeAway(uid));
       this.core.tasks.spawn(`expire group ${name}`, () => work().finally(() => this.expiring.delete(uid)));
+    }
+  }
+
+  /**
+   * Now and then: a group that no job was about for long, and of which no copy is left in the cluster, is forgotten with its
+   * decisions. What it decides later is under a higher epoch than anybody knows; and a vote for what it never decided, should
+   * one be left with an agent that was away, finds that out from its siblings, as when a group home has lost its memory.
+   */
+  async tidy(): Promise<void> {
+    const { journal, clock, limits } = this.core;
+    const rows = journal.all<GroupRow>("SELECT * FROM groups WHERE isTermLive = 0");
+    for (const row of rows.filter(({ touchedAt }) => Math.abs(clock.nowMs() - touchedAt) > limits.stagingAgeMs)) {
+      const isOfUse = await this.isOfUse(row);
+      await this.locked(row, row.name, async () => {
+        if (this.byUid(row.uid)?.revision !== row.revision) return;
+        journal.transaction(() => (isOfUse ? this.touch(row.uid) : this.forget(row.uid)));
+        if (!isOfUse) this.core.log.info({ group: row.name }, "group forgotten: no copy of it is left");
+      });
     }
   }
 
@@ -189,6 +214,7 @@ export class Groups {
       const epoch = Math.max(found?.epoch ?? 0, claim.offeredEpoch) + 1;
       grantTerm(this.core, "groups", { uid, epoch, asking: claim });
       journal.run("UPDATE groups SET groupPoint = ? WHERE uid = ?", claim.groupPoint, uid);
+      this.touch(uid);
     });
     return this.require(uid);
   }
@@ -249,19 +275,49 @@ export class Groups {
     );
   }
 
-  /** Within a transaction. A record that was not released may be asked for by a member that was away; it stays. */
+  /**
+   * Within a transaction. A record that was not released may be asked for by a member that was away; it stays. A member that a
+   * later record names has voted again since, which it does only when it has done what was decided before.
+   */
   private forgetSettled(row: GroupRow): void {
     const { journal } = this.core;
-    journal.run(
-      "UPDATE groupCommits SET isReleased = 1 WHERE groupUid = ? AND groupPoint = ?",
-      row.uid,
-      row.groupPoint,
-    );
+    const later = new Set<string>();
+    for (const record of this.records(row.uid).reverse()) {
+      const volumes = volumesIn(record);
+      if (record.groupPoint === row.groupPoint || volumes.every((volume) => later.has(volume))) {
+        const sql = "UPDATE groupCommits SET isReleased = 1 WHERE groupUid = ? AND groupPoint = ?";
+        journal.run(sql, row.uid, record.groupPoint);
+      }
+      for (const volume of volumes) later.add(volume);
+    }
     journal.run(
       `DELETE FROM groupCommits WHERE groupUid = ?1 AND isReleased = 1 AND rowid NOT IN
        (SELECT rowid FROM groupCommits WHERE groupUid = ?1 ORDER BY rowid DESC LIMIT ${commitsKept})`,
       row.uid,
     );
+  }
+
+  /** All that are kept, oldest first. */
+  private records(uid: string): CommitRow[] {
+    return this.core.journal.all<CommitRow>("SELECT * FROM groupCommits WHERE groupUid = ? ORDER BY rowid", uid);
+  }
+
+  /** Whether a member may still ask for a decision, or a copy of one of its volumes is left somewhere. */
+  private async isOfUse({ uid, clusterUid }: GroupRow): Promise<boolean> {
+    const records = this.records(uid);
+    if (records.some(({ isReleased }) => isReleased === 0)) return true;
+    return this.homes.areAnywhere(clusterUid, [...new Set(records.flatMap(volumesIn))]);
+  }
+
+  /** Within a transaction. */
+  private touch(uid: string): void {
+    this.core.journal.run("UPDATE groups SET touchedAt = ? WHERE uid = ?", this.core.clock.nowMs(), uid);
+  }
+
+  /** Within a transaction. */
+  private forget(uid: string): void {
+    this.core.journal.run("DELETE FROM groupCommits WHERE groupUid = ?", uid);
+    this.core.journal.run("DELETE FROM groups WHERE uid = ?", uid);
   }
 
   private commitOf(uid: string, groupPoint: string): GroupCommitRecord | undefined {
@@ -340,6 +396,10 @@ function membersText(members: GroupCommitRequest["members"]): string {
     planDigest,
   ]);
   return JSON.stringify(fields.sort(([left], [right]) => (String(left) < String(right) ? -1 : 1)));
+}
+
+function volumesIn({ membersJson }: Pick<CommitRow, "membersJson">): string[] {
+  return (JSON.parse(membersJson) as GroupCommitRequest["members"]).map(({ volume }) => volume);
 }
 
 function recordOf({ membersJson, committedAt, groupPoint, job, epoch }: CommitRow): GroupCommitRecord {

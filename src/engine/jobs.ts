@@ -143,6 +143,7 @@ export class Jobs {
     for (const { name } of this.rows.unfinished().filter((row) => row.location === location)) {
       this.end(name, "Cancelled", new LongshoreError("Cancelled", `location ${location} was removed`));
       this.participants.abandon(name);
+      this.groups.forget(name);
       this.slots.find(name)?.stop.abort(new Interrupted("its location was removed"));
     }
   }
@@ -164,6 +165,7 @@ export class Jobs {
   private forget(name: string): void {
     this.views.forget(name);
     this.participants.forget(name);
+    this.groups.forget(name);
     this.rows.publish(name);
     this.rows.stop(name);
   }
@@ -256,6 +258,7 @@ export class Jobs {
       // It was being suspended when something else was asked of it, or an order that came late has suspended it again.
       this.rows.save(row.name, { state: "Pending" });
     }
+    this.groups.forget(row.name);
     return !isGroup(row) || this.participants.isDue(row);
   }
 }

@@ -44,6 +44,11 @@ export class Leases {
     return this.leftMs(uid) > 0;
   }
 
+  /** To be called now and then: what is over is not kept for as long as the agent runs. */
+  forgetEnded(): void {
+    for (const uid of [...this.endsMs.keys()]) if (!this.isAlive(uid)) this.endsMs.delete(uid);
+  }
+
   /** Throws `LeaseHeld` while another claimant's lease is live, or another job's of the same one. */
   check(row: TermRow, asking: Claimant): void {
     // A coordinator that lost its memory or its connection goes on with its own job at once; another one has to wait.

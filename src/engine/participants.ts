@@ -119,6 +119,7 @@ export class Participants {
   /** Of a job whose row is gone. */
   forget(job: string): void {
     this.ledAtMs.delete(job);
+    this.runs.delete(job);
   }
 
   /** Takes over what is asked of the job elsewhere, if that is newer. */
@@ -147,10 +148,14 @@ export class Participants {
     });
   }
 
-  /** A job that its location was removed from. */
+  /** A job that its location was removed from; it has ended. */
   abandon(job: string): void {
+    const { rows, slots } = this.parts;
     this.runs.get(job)?.letGo(new LongshoreError("Cancelled", `job ${job} was given up with its location`));
-    this.parts.slots.release(job);
+    this.runs.delete(job);
+    this.ledAtMs.delete(job);
+    for (const { name } of rows.sharesOf(job)) rows.stop(name);
+    slots.release(job);
   }
 
   // ---- taking part -------------------------------------------------------------------------------------------------
@@ -316,5 +321,9 @@ function wayTo(state: "Running" | "Suspended" | "Pending", present: JobState): r
  */
 function identityOf({ spec, groupPoint, participants }: ShareSpec) {
   const { group, location, snapshot } = spec;
-  return [group?.name, group?.volumes, location, snapshot, groupPoint, participants];
+  const parts = participants.map(({ agentId, volumes }) => [
+    agentId,
+    ...volumes.map(({ name, uid, toId, sizeBytes }) => [name, uid, toId, sizeBytes]),
+  ]);
+  return [group?.name, group?.volumes, location, snapshot, groupPoint, parts];
 }

@@ -104,6 +104,7 @@ export class Target {
 
   /** Ends terms whose coordinator is silent past its lease, thaws, and drops staging nobody goes on with. */
   expire(): void {
+    this.terms.forgetEnded();
     this.votes.settleOverdue();
     for (const row of this.migrated.inTerm()) {
       if (this.terms.isAlive(row.uid) || this.migrated.vote(row.uid) !== undefined) continue;

@@ -87,6 +87,11 @@ export class Terms {
     return this.leases.isAlive(uid);
   }
 
+  /** Forgets leases that are over; a term without one is not alive. */
+  forgetEnded(): void {
+    this.leases.forgetEnded();
+  }
+
   /** Within a transaction: ends a term, thawed, that its coordinator ended; nothing is granted under it again. */
   end(row: MigratedRow): void {
     checkTerm(this.migrated.require(row.uid), row);

@@ -718,6 +718,93 @@ describe("an agent that comes back on an old disk", () => {
   });
 });
 
+describe("what nobody needs any more", () => {
+  /** As many rows as an agent has of that kind. */
+  async function count(agent: Cluster, table: string): Promise<number> {
+    await agent.stop();
+    const database = new DatabaseSync(join(agent.folder, "state.db"), { readOnly: true });
+    const row = database.prepare(`SELECT count(*) AS n FROM ${table}`).get() as { n: number };
+    database.close();
+    await agent.start();
+    return row.n;
+  }
+
+  test("a decision whose release was lost is kept no longer than others, once its members have voted again", async () => {
+    const lost = new GroupJob(world, { job: "lost" });
+    await lost.run("committed");
+    for (const index of [0, 1]) await lost.settle(index);
+    for (const index of [0, 1]) await lost.release(index);
+    // The group's term is never released: it ends with its lease.
+    await outlast();
+    let last = lost;
+    for (let round = 1; round <= 17; round++) {
+      last = deltaOn(last, { job: `job-${round}`, claimant: "agent-b" });
+      await last.run();
+    }
+    const { items } = await world.decider.engine.api.listGroups();
+    expect(items[0]?.points.at(-1)?.groupPoint).toBe(last.groupPoint);
+    expect(await count(world.decider, "groupCommits")).toBe(16);
+  });
+
+  test("a decision that a member may still ask for stays, however many come after it", async () => {
+    const lost = new GroupJob(world, { job: "lost" });
+    await lost.run("committed");
+    await lost.settle(0);
+    await lost.release(0);
+    await outlast();
+    const { decider } = world;
+    const uids = world.parts.map(({ uid }) => uid);
+    const target = async (round: number) => {
+      const claim = { group: "shop", job: `job-${round}`, groupPoint: id(), claimant: "agent-b", nonce: id() };
+      const { term } = await world.peer(decider).claimGroup({ ...claim, offeredEpoch: 0 });
+      return { term, groupPoint: claim.groupPoint };
+    };
+    // The second volume has left the group: what was decided of it last is not known to have been heard.
+    for (let round = 1; round <= 17; round++) {
+      const { term, groupPoint } = await target(round);
+      const part = { volume: uids[0] ?? "", agentId: world.idOf(decider), baseId: null, toId: id() };
+      const members = [{ ...part, planDigest: "d".repeat(64) }];
+      await world.peer(decider).commitGroup({ group: "shop", term }, { groupPoint, members });
+      await world.peer(decider).releaseGroup({ group: "shop", term });
+    }
+    expect(await count(decider, "groupCommits")).toBe(17);
+  });
+
+  test("a group of which no copy is left is forgotten after a while, and can come again", async () => {
+    await first();
+    await pass(world, 8 * leaseMs);
+    expect((await world.decider.engine.api.listGroups()).items).toHaveLength(1);
+    for (const [index, { home }] of world.parts.entries()) {
+      await home.engine.api.removeMigratedVolume((await copyAt(world, index)).name);
+    }
+    await pass(world, 8 * leaseMs);
+    await until(world, async () => (await world.decider.engine.api.listGroups()).items.length === 0);
+    expect(await count(world.decider, "groupCommits")).toBe(0);
+    const again = await first();
+    expect(await pointsAt(0)).toEqual([again.toId(0)]);
+    expect(await flawsOf(world)).toEqual([]);
+  });
+
+  test("a home that was chosen and that nobody has made use of is chosen anew", async () => {
+    const [roomy, ...others] = world.agents as readonly [Cluster, ...Cluster[]];
+    const locate = async () => {
+      const volumes = [{ volume: "volume-9", sizeBytes: 65_536 }];
+      return (await world.peer(world.decider).locate({ volumes })).homes[0]?.agentId;
+    };
+    roomy.freeBytes = 2 ** 30;
+    for (const other of others) other.freeBytes = 2 ** 20;
+    expect(await locate()).toBe(world.idOf(roomy));
+    roomy.freeBytes = 0;
+    // Whoever has been told may be about to go there.
+    await pass(world, leaseMs);
+    expect(await locate()).toBe(world.idOf(roomy));
+    await pass(world, 7 * leaseMs);
+    for (const agent of world.agents) expect(await count(agent, "placements")).toBe(0);
+    await pass(world, 2_000);
+    expect(await locate()).not.toBe(world.idOf(roomy));
+  });
+});
+
 describe("a volume that leaves its group", () => {
   test("is migrated alone above every epoch of the group, and joins another group above its own", async () => {
     const base = await first();
