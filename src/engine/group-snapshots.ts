@@ -109,7 +109,8 @@ export class GroupSnapshots {
     } catch (error) {
       failure = reasonOf(part, error);
     }
-    const thaws = agentIds.map((id) => this.api(id).thaw({ group, groupPoint }));
+    // One that was forgotten meanwhile has no connection any more; the others are thawed all the same.
+    const thaws = agentIds.map(async (id) => this.api(id).thaw({ group, groupPoint }));
     const problem = await this.inTime("thawing", () => Promise.all(thaws)).then(
       (thawed) => brokenAt(agentIds, thawed),
       (error: unknown) => describe(error),

@@ -124,6 +124,7 @@ export class Locations {
     });
     await this.disconnect(name);
     this.probes.delete(name);
+    this.buckets.delete(name);
     for (const { owner } of bases) {
       await sweep(this.core, owner);
       publishVolume(this.core, owner);
