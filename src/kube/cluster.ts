@@ -191,11 +191,16 @@ export interface Controller {
   readonly watches?: readonly Watching[];
   /** Further kinds that it reads from the cache, whose changes do not concern it. */
   readonly reads?: readonly KindRef[];
-  /** How many keys may be reconciled at once; 4 unless given. One key is never reconciled twice at once. */
+  /** How many keys of one lane may be reconciled at once; 4 unless given. One key is never reconciled twice at once. */
   readonly concurrency?: number;
   /**
+   * What the reconcile of a key may have to wait for, such as an agent: keys that wait for something that hangs take no workers
+   * from those that wait for something else. Reads from caches only. Absent: all keys share one lane.
+   */
+  laneOf?(key: Key): string;
+  /**
    * Called for every object after a start and after each resync, and for each change. Must be right whatever state it
-   * finds. When it throws, the key is tried again with exponential backoff.
+   * finds. When it throws, the key is tried again with exponential backoff, which news brings forward by little only.
    */
   reconcile(key: Key, context: ReconcileContext): Promise<Outcome>;
 }
@@ -206,6 +211,8 @@ export type Enqueue = (controller: string, key: Key, afterMs?: number) => void;
 /** Something outside Kubernetes that gives keys to look at, such as an agent's change stream. Runs only while leading. */
 export interface Source {
   readonly name: string;
+  /** Settled once it has told what there was at its beginning; reconciles wait for it, if not for long. Never rejects. */
+  readonly ready?: Promise<void>;
   /** Runs until the signal aborts, retrying by itself; when it throws, it is started again after a backoff. */
   run(enqueue: Enqueue, signal: AbortSignal): Promise<void>;
 }
