@@ -6,6 +6,7 @@ import type { JobView, LocationView, Member, MigratedVolumeView, SourceView, Vol
 /** One agent and what it was last seen to hold, by name. May be behind the agent by a moment. */
 export interface SeenAgent {
   readonly id: string;
+  /** Throws `Unreachable` at once while the agent is not followed, and as soon as it is lost. */
   readonly api: AgentApi;
   /** Why it is not followed at the moment; what is below is then from before, or empty. */
   readonly problem: string | undefined;
@@ -14,6 +15,8 @@ export interface SeenAgent {
   readonly jobs: ReadonlyMap<string, JobView>;
   readonly sources: ReadonlyMap<string, SourceView>;
   readonly migratedVolumes: ReadonlyMap<string, MigratedVolumeView>;
+  /** Those of its jobs that were made for a MigrationJob of this name, whatever its UID. */
+  jobsOf(migrationJob: string): readonly JobView[];
 }
 
 export interface Agents {
@@ -49,6 +52,16 @@ export function findOne<C extends Collection>(
   return findAll(agents, collection, name)[0];
 }
 
+/** A lane for what is asked of the agent that holds this: one that hangs keeps waiting nobody but its own. */
+export function laneOfHolder(agents: Agents, collection: Collection, name: string): string {
+  return findOne(agents, collection, name)?.agent.id ?? "";
+}
+
+/** What is wrong with an agent, by its name; `undefined` when it is followed. */
+export function awayBecause({ id, problem }: SeenAgent): string | undefined {
+  return problem === undefined ? undefined : `agent ${id}: ${problem}`;
+}
+
 /** Those that are followed at the moment. */
 export function followedAgents(agents: Agents): readonly SeenAgent[] {
   return agents.all().filter(({ problem }) => problem === undefined);
@@ -63,7 +76,6 @@ export function lostAgent(members: readonly Member[], agentId: string | undefine
 export function agentsProblem(agents: Agents): string | undefined {
   const all = agents.all();
   if (all.length === 0) return "no agent of this cluster has answered yet";
-  const lacking = all.filter(({ problem }) => problem !== undefined);
-  if (lacking.length === 0) return undefined;
-  return lacking.map(({ id, problem }) => `agent ${id}: ${problem}`).join("; ");
+  const lacking = all.flatMap((agent) => awayBecause(agent) ?? []);
+  return lacking.length === 0 ? undefined : lacking.join("; ");
 }

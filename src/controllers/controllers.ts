@@ -8,6 +8,7 @@ import {
   groupValue,
   jobsByVolume,
   MigratedVolumes,
+  MigrationJobs,
   MigrationLocations,
   MigrationSources,
   migrationsByGroup,
@@ -65,6 +66,11 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
           ...all(MigrationSources, controllerName.migrationSource),
           ...all(VolumeMigrations, controllerName.volumeMigration),
           ...all(MigratedVolumes, controllerName.migratedVolume),
+          // Those that waited for the agent.
+          ...cluster
+            .list(MigrationJobs)
+            .filter((job) => !hasEnded(job))
+            .map(({ metadata }) => ({ controller: controllerName.migrationJob, key: { name: metadata.name } })),
         ];
       case "member":
         return [

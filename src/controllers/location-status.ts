@@ -74,7 +74,7 @@ export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLo
   const worst = worstOf(views);
   const reachable = views.find(({ state }) => state === "reachable") ?? worst;
   const { clusterUid = null, members = [], freeBytes = null, roundTripMs = null } = reachable ?? {};
-  const isProbed = isProbeRecorded(before, worst, nowMs);
+  const isProbed = isProbeRecorded(before, worst);
   return {
     ...present({ observedGeneration: location.metadata.generation }),
     conditions: judged(before?.conditions, judgementsOf(facts, worst), nowMs),
@@ -102,14 +102,12 @@ function rounded(milliseconds: number | null): number | undefined {
   return milliseconds === null ? undefined : Math.round(milliseconds);
 }
 
-function isProbeRecorded(
-  before: MigrationLocationStatus | undefined,
-  view: LocationView | undefined,
-  nowMs: number,
-): boolean {
+function isProbeRecorded(before: MigrationLocationStatus | undefined, view: LocationView | undefined): boolean {
   if (view?.probedAt == null) return false;
   const lastMs = parseTime(before?.lastProbeTime);
-  return lastMs === undefined || nowMs - lastMs >= probeRecordedEveryMs;
+  // By the agent's clock alone, which may differ from ours, and may have been set back.
+  const sinceMs = lastMs === undefined ? undefined : Date.parse(view.probedAt) - lastMs;
+  return sinceMs === undefined || sinceMs < 0 || sinceMs >= probeRecordedEveryMs;
 }
 
 function judgementsOf(facts: LocationFacts, worst: LocationView | undefined): Judgement[] {

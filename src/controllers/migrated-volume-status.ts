@@ -95,7 +95,9 @@ function progressOf(
   const last = before?.progress;
   const lastMs = parseTime(last?.lastProgressTime);
   const isSame = last?.job === job && last.startTime === since && last.bytesTotal === bytesTotal;
-  if (last !== undefined && isSame && lastMs !== undefined && nowMs < lastMs + progressEveryMs) {
+  // One in the future was written by a clock that was ahead.
+  const isRecent = lastMs !== undefined && lastMs <= nowMs && nowMs < lastMs + progressEveryMs;
+  if (last !== undefined && isSame && isRecent) {
     return { progress: last, progressMs: last.bytesStored === bytesStored ? undefined : lastMs + progressEveryMs };
   }
   const lastProgressTime = new Date(nowMs).toISOString();

@@ -19,7 +19,7 @@ import {
   watching,
 } from "../kube/cluster.ts";
 import type { MigratedVolumeView } from "../wire/schemas.ts";
-import { agentsProblem, findOne, type Held, lostAgent } from "./agents.ts";
+import { agentsProblem, awayBecause, findOne, type Held, laneOfHolder, lostAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
   MigratedVolumes,
@@ -60,6 +60,7 @@ export function migratedVolumeController(deps: ControllerDeps): Controller {
       }),
       watching<VolumeSnapshotContent>(VolumeSnapshotContents, ownerOf(MigratedVolumes)),
     ],
+    laneOf: ({ name }) => laneOfHolder(deps.agents, "migratedVolumes", name),
     reconcile: (key, context) => reconcile(key, deps, context),
   };
 }
@@ -202,7 +203,7 @@ const departEveryMs = 5_000;
 /** First nobody can find it any more, then its data goes, then the object. */
 async function depart(
   object: MigratedVolume,
-  { held, agentsProblem: problem }: Facts,
+  { held, agentsProblem }: Facts,
   deps: ControllerDeps,
   signal: AbortSignal,
 ): Promise<Outcome> {
@@ -214,13 +215,17 @@ async function depart(
     await applyPublicationStep(step, { owner: object, view: held?.view, publication: undefined }, cluster, signal);
     return again(0);
   }
-  if (held === undefined && problem !== undefined) {
+  const problem = held === undefined ? agentsProblem : awayBecause(held.agent);
+  if (problem !== undefined) {
     // An agent that is away may hold the data; only it can delete it.
     const status = missingStatus(object, { problem, lost: undefined }, clock.nowMs());
     await cluster.patchStatus(MigratedVolumes, object, status, signal);
     return settled;
   }
   if (held !== undefined) {
+    // The cache of a leader that has just begun may show an object that is gone, and the copy be one that came since.
+    const present = await cluster.read(MigratedVolumes, keyOf(object), signal);
+    if (present?.metadata.uid !== object.metadata.uid) return settled;
     // The object goes once the copy is seen to be gone: what is still seen would be given an object anew.
     await held.agent.api.removeMigratedVolume(name);
     return again(departEveryMs);

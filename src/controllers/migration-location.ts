@@ -9,18 +9,19 @@ import {
   again,
   type Controller,
   type Key,
+  keyOf,
   type Outcome,
   type ReconcileContext,
   settled,
   watching,
 } from "../kube/cluster.ts";
-import { isConditionTrue } from "../kube/conditions.ts";
+import { conditionOf, isConditionTrue } from "../kube/conditions.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, followedAgents, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
 import { type LocationFacts, locationStatus } from "./location-status.ts";
-import { explain, refusalOf } from "./refusal.ts";
+import { explain, refusalOfAny } from "./refusal.ts";
 import { isSame, present } from "./status-parts.ts";
 
 export function migrationLocationController(deps: ControllerDeps): Controller {
@@ -32,6 +33,8 @@ export function migrationLocationController(deps: ControllerDeps): Controller {
         [...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)].map((name) => ({ name })),
       ),
     ],
+    // Each asks all agents: one that hangs there keeps no other waiting.
+    laneOf: ({ name }) => name,
     reconcile: (key, context) => reconcile(key, deps, context),
   };
 }
@@ -128,11 +131,10 @@ function attemptSpec(spec: MigrationLocationSpec, nowMs: number): Wish | string 
 
 async function arrive(facts: Facts, deps: ControllerDeps, signal: AbortSignal, nowMs: number): Promise<Outcome> {
   const { location, wished } = facts;
-  const refusal = await refusalOf(async () => {
-    if (wished === undefined) return;
-    for (const { api } of facts.behind) await api.putLocation(location.metadata.name, wished.spec);
-  });
-  const status = locationStatus(refusal === undefined ? facts : { ...facts, invalid: explain(refusal) }, nowMs);
+  const { name } = location.metadata;
+  const refusal = wished && (await refusalOfAny(facts.behind, ({ api }) => api.putLocation(name, wished.spec)));
+  const said = conditionOf(location.status?.conditions, conditionType.ready)?.message;
+  const status = locationStatus(refusal === undefined ? facts : { ...facts, invalid: explain(refusal, said) }, nowMs);
   await deps.cluster.patchStatus(MigrationLocations, location, status, signal);
   tellReadiness(location, status, deps);
   if (refusal !== undefined) throw refusal;
@@ -156,6 +158,9 @@ function tellReadiness(
 async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
   const { location } = facts;
   const { cluster, clock } = deps;
+  // The cache of a leader that has just begun may show one that is gone, and the agents have what its successor says.
+  const present = await cluster.read(MigrationLocations, keyOf(location), signal);
+  if (present?.metadata.uid !== location.metadata.uid) return settled;
   const usedBy = (await remainingUse(facts, deps)) ?? (await withdraw(facts));
   if (usedBy === undefined) {
     await cluster.removeFinalizer(MigrationLocations, location, finalizer.location, signal);

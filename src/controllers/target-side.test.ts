@@ -255,6 +255,22 @@ test("progress is written at most every 30 seconds, and the commit at once", asy
   expect(object(world)?.status?.progress).toBeUndefined();
 });
 
+test("progress is written, although a clock that was ahead has written it last", async () => {
+  const world = targetWorld();
+  await world.run();
+  arrive(world);
+  await world.run();
+  const { status } = world.server.require(MigratedVolumes, { name: "east-vol-1" });
+  const progress = { ...status?.progress, lastProgressTime: "2026-01-03T12:00:00.000Z" };
+  world.server.setStatus(MigratedVolumes, { name: "east-vol-1" }, { ...status, progress });
+  world.agent.freeze("east-vol-1", { bytesTotal: 100, bytesStored: 50 });
+  await world.run();
+  expect(object(world)?.status?.progress).toMatchObject({
+    bytesStored: 50,
+    lastProgressTime: "2026-01-01T00:00:00.000Z",
+  });
+});
+
 test("diverged histories are shown", async () => {
   const world = targetWorld();
   world.agent.arrive("east-vol-1", { source: "east", metadata, diverged: true });

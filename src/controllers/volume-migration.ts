@@ -22,7 +22,7 @@ import {
 } from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
 import type { VolumeView } from "../wire/schemas.ts";
-import type { Held } from "./agents.ts";
+import { type Held, laneOfHolder } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
   groupsOfClaim,
@@ -69,9 +69,16 @@ export function volumeMigrationController(deps: ControllerDeps): Controller {
       ]),
       watching<StorageClass>(StorageClasses, ({ metadata }) => cluster.find(volumesByClass, metadata.name).map(keyOf)),
     ],
-    concurrency: 16,
+    concurrency: 8,
+    laneOf: (key) => laneOf(key, deps),
     reconcile: (key, context) => reconcile(key, { ...deps, lag }, context),
   };
+}
+
+/** Volumes wait for their agent; those of a group for any agent that has a part of it. */
+function laneOf(key: Key, { cluster, agents }: ControllerDeps): string {
+  const { group, volume } = cluster.get(VolumeMigrations, key)?.spec ?? {};
+  return group === undefined ? laneOfHolder(agents, "volumes", volume?.handle ?? "") : groupValue(group);
 }
 
 interface Deps extends ControllerDeps {
@@ -119,8 +126,9 @@ async function apply(
   { cluster, clock }: ControllerDeps,
   { signal }: ReconcileContext,
 ): Promise<Attempt> {
-  const { held } = seen;
+  const { held, migration } = seen;
   if (held === undefined) return { troubles: {}, error: undefined };
+  const said = (type: string) => conditionOf(migration.status?.conditions, type)?.message;
   // Failures of the agent go into the status before they are thrown.
   const marking = await refusalOf(() => mark(held, decision));
   const snapshot = await refusalOf(() => takeSnapshot(held, decision));
@@ -130,10 +138,13 @@ async function apply(
   }
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
-    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking) }),
-    ...(snapshot === undefined ? othersTrouble(seen, decision, clock.nowMs()) : { snapshot: explain(snapshot) }),
+    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking, said(conditionType.ready)) }),
+    ...(snapshot === undefined
+      ? othersTrouble(seen, decision, clock.nowMs())
+      : { snapshot: explain(snapshot, said(conditionType.snapshotted)) }),
   };
-  return { troubles, error: marking ?? snapshot };
+  // One that is away is not tried again and again: it is news when it is back.
+  return { troubles, error: held.agent.problem === undefined ? (marking ?? snapshot) : undefined };
 }
 
 async function mark({ agent, view }: Held<VolumeView>, { mark: spec }: VolumeDecision): Promise<void> {
@@ -192,7 +203,7 @@ function tell({ migration, policy }: SeenVolume, note: EventNote, { cluster }: C
 async function release(key: Key, { plan }: VolumeDecision, deps: ControllerDeps): Promise<void> {
   if (plan.releases.length === 0) return;
   const seen = observeVolume(key, deps);
-  if (seen?.held === undefined) return;
+  if (seen?.held === undefined || seen.held.agent.problem !== undefined) return;
   const { api } = seen.held.agent;
   const fresh = await api.getVolume(seen.held.view.name);
   const stillFree = new Set(planMigrations(migrationFacts(seen, fresh, deps.clock.nowMs())).releases);

@@ -3,6 +3,7 @@
 import { openMetrics } from "../../src/base/metrics.ts";
 import type { Agents, SeenAgent } from "../../src/controllers/agents.ts";
 import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
+import { keyOfAgentJob } from "../../src/controllers/job-history.ts";
 import {
   MigrationLocations,
   MigrationSources,
@@ -144,20 +145,32 @@ export class OperatorWorld {
   #agents(crash: CrashPoint): Agents {
     const apis = new Map(this.agents.map((agent) => [agent, mortal(agent, crash)]));
     const seen = (agent: FakeAgent): SeenAgent => {
-      const { volumes, jobs, locations, sources, migratedVolumes } = agent;
-      const api = apis.get(agent) as AgentApi;
-      const known = {
-        id: agent.view.agentId,
-        api,
-        problem: this.agentProblem ?? this.agentProblems.get(agent.view.agentId),
-      };
-      return { ...known, volumes: this.seenVolumes ?? volumes, jobs, locations, sources, migratedVolumes };
+      const { agentId } = agent.view;
+      const problem = this.agentProblem ?? this.agentProblems.get(agentId);
+      const api = problem === undefined ? (apis.get(agent) as AgentApi) : unanswered(agentId, problem);
+      return { ...seenAgent(agent), api, problem, volumes: this.seenVolumes ?? agent.volumes };
     };
     return {
       all: () => this.agents.filter((agent) => !this.#isLost(agent)).map((agent) => seen(agent)),
       members: () => this.agent.view.members,
     };
   }
+}
+
+/** The agent as its mirror shows it when it is followed. */
+export function seenAgent(agent: FakeAgent): SeenAgent {
+  const { volumes, jobs, locations, sources, migratedVolumes } = agent;
+  const jobsOf = (job: string) => [...jobs.values()].filter(({ name }) => keyOfAgentJob(name)?.name === job);
+  const held = { volumes, jobs, locations, sources, migratedVolumes, jobsOf };
+  return { id: agent.view.agentId, api: agent, problem: undefined, ...held };
+}
+
+/** What is asked of an agent that is not followed fails at once. */
+function unanswered(agentId: string, problem: string): AgentApi {
+  const refuse = async () => {
+    throw new LongshoreError("Unreachable", `agent ${agentId} is away: ${problem}`);
+  };
+  return new Proxy({} as AgentApi, { get: () => refuse });
 }
 
 /** The agent as a process sees it that may be killed, or lose an answer, at any call that changes something. */
