@@ -39,7 +39,7 @@ describe("a request that may be too much for an older agent", () => {
     ["full", "BadRequest", false, "full BadRequest"],
     ["full", "Unreachable", true, "full Unreachable"],
     ["full plain", "BadRequest", true, "full plain BadRequest"],
-  ] as const)("refused [%s] with %s, a plain one at hand: %s, is asked [%s]", async (refused, code, isPlain, outcome) => {
+  ] as const)("refused [%s] with %s, with a plain one %s, is asked [%s]", async (refused, code, isPlain, outcome) => {
     const asked: string[] = [];
     const ask = async (text: string) => {
       asked.push(text);

@@ -5,7 +5,7 @@ import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
 import { type Core, guarded, timeText } from "./core.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
 import { headerOf } from "./plans.ts";
-import { dropHold, isPresent, markLost, type PointRow, pointOf, pointsOf, sealedPoint, sweep, takeHold } from "./points.ts";
+import { dropHold, isPresent, markLost, type PointRow, pointOf, sealedPoint, sweep, takeHold } from "./points.ts";
 import { volumeLockKey } from "./volume-rows.ts";
 import type { Volumes } from "./volumes.ts";
 
@@ -107,7 +107,7 @@ export class Clones {
   async keepUsed(): Promise<void> {
     for (const row of this.unclaimed()) {
       await guarded(this.core, `clone ${row.name}`, async () => {
-        if (await this.isUsed(row)) this.keep(row.name);
+        if (await this.volumes.isUsed(row.name)) this.keep(row.name);
       });
     }
   }
@@ -132,22 +132,14 @@ export class Clones {
     const row = this.find(name);
     if (row?.state !== "Ready" || row.isKept === 1) return;
     try {
-      if (await this.isUsed(row)) return this.keep(name);
+      // Although nobody was told that it is ready.
+      if (await this.volumes.isUsed(name)) return this.keep(name);
       await this.finishRemoval(name);
     } catch (error) {
       if (codeOf(error) !== "InUse") throw error;
       return this.keep(name);
     }
     this.core.log.info({ clone: name }, "clone removed: nobody has asked for it since it was served");
-  }
-
-  /** Whether somebody has begun to use a clone, although nobody was told that it is ready. */
-  private async isUsed({ name }: CloneRow): Promise<boolean> {
-    const { journal, storage } = this.core;
-    const volume = this.volumes.find(name);
-    if (volume === undefined) return false;
-    if (volume.migrationEnabled === 1 || pointsOf(journal, volume.uid).length > 0) return true;
-    return (await storage.attachedTo(volume.uid)) !== undefined;
   }
 
   /** Under the lock: the clone, if it is ready; whoever is told so relies on it, so from now on it stays until it is deleted. */

@@ -5,7 +5,15 @@
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Answer, coordinatorOf, decideNext, type EndState, isOutcomeOpen } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec, Step } from "../wire/member.ts";
-import type { GroupCommitMember, GroupGrant, GroupTarget, Homes, LocateRequest, PeerApi, Report } from "../wire/peer.ts";
+import type {
+  GroupCommitMember,
+  GroupGrant,
+  GroupTarget,
+  Homes,
+  LocateRequest,
+  PeerApi,
+  Report,
+} from "../wire/peer.ts";
 import { errorOfProblem } from "../wire/problem.ts";
 import type { JobVolume, Member } from "../wire/schemas.ts";
 import { affinityHere, askOrPlain, withoutAffinity } from "./affinity.ts";

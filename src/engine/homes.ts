@@ -152,7 +152,10 @@ export class Homes {
     const { affinities, ...known } = asked;
     const plain = affinities === undefined ? undefined : known;
     const answers = await Promise.allSettled(
-      agents.map((agentId) => askOrPlain(async (request) => members.api(agentId).copies(request), asked, plain)),
+      agents.map((agentId) => {
+        const copies = async (request: CopiesRequest) => members.api(agentId).copies(request);
+        return askOrPlain(copies, asked, plain);
+      }),
     );
     const survey = { copies: [] as Copy[], rooms: [] as Room[], near: [] as string[], silent: [] as string[] };
     for (const [index, answer] of answers.entries()) {
@@ -211,7 +214,7 @@ export class Homes {
     return agentId;
   }
 
-  /** All new copies are placed by the first agent, so that two requests at once find the same home. */
+  /** Placed by the first agent, as all new copies are, so that two requests at once find the same home. */
   private placed(request: PlaceRequest): Promise<Copies> {
     const [first = this.core.agentId] = this.core.members.counting();
     const placer = this.core.members.api(first);

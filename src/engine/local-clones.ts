@@ -50,10 +50,12 @@ export class LocalClones {
 
   /**
    * Under the lock of its name: removes a volume that is still being made, and with a clone the hold and the snapshot that were taken
-   * for it. Nobody was told of any of it.
+   * for it. Nobody was told of any of it. One that is ready stays, whatever failed after that.
    */
-  async undo(row: VolumeRow): Promise<void> {
+  async undo({ name }: VolumeRow): Promise<void> {
     const { core } = this;
+    const row = this.rows.find(name);
+    if (row?.state !== "creating") return;
     await core.storage.remove(row.uid);
     const origin = originOf(row);
     core.journal.transaction(() => {
@@ -66,7 +68,7 @@ export class LocalClones {
         this.releaseTemporary(row, origin);
         touchVolume(core, origin.volumeUid);
       }
-      core.journal.run("DELETE FROM volumes WHERE uid = ? AND state = 'creating'", row.uid);
+      core.journal.run("DELETE FROM volumes WHERE uid = ?", row.uid);
     });
     if (origin === undefined) return;
     await sweep(core, origin.volumeUid);
@@ -184,6 +186,8 @@ function requireOrigin(row: VolumeRow): Origin {
 
 function checkSize(name: string, asked: { sizeBytes: number }, present: { sizeBytes: number }): void {
   if (asked.sizeBytes >= present.sizeBytes) return;
-  const text = `volume ${name} needs at least the ${present.sizeBytes} bytes of what it is made of, not ${asked.sizeBytes}`;
-  throw new LongshoreError("ShrinkRefused", text);
+  throw new LongshoreError(
+    "ShrinkRefused",
+    `volume ${name} needs at least the ${present.sizeBytes} bytes of what it is made of, not ${asked.sizeBytes}`,
+  );
 }

@@ -4,7 +4,17 @@ import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { FrozenVolume, Sealed, Thaw } from "../storage/backend.ts";
 import type { SnapshotView } from "../wire/schemas.ts";
 import { type Core, timeText } from "./core.ts";
-import { dropHold, hasFile, holdsOf, isPresent, nextPosition, type PointRow, pointsOf, sweep, takeHold } from "./points.ts";
+import {
+  dropHold,
+  hasFile,
+  holdsOf,
+  isPresent,
+  nextPosition,
+  type PointRow,
+  pointsOf,
+  sweep,
+  takeHold,
+} from "./points.ts";
 import { type VolumeRow, type VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 export class Snapshots {

@@ -95,6 +95,14 @@ export class Volumes extends VolumeRows {
     );
   }
 
+  /** Whether somebody uses a volume: has it attached, has snapshotted it, or has it migrated. */
+  async isUsed(name: string): Promise<boolean> {
+    const row = this.find(name);
+    if (row === undefined) return false;
+    if (row.migrationEnabled === 1 || pointsOf(this.core.journal, row.uid).length > 0) return true;
+    return (await this.core.storage.attachedTo(row.uid)) !== undefined;
+  }
+
   /** See AgentApi.removeVolume. */
   async remove(name: string, { ifMatch }: Precondition = {}): Promise<void> {
     const { core } = this;
@@ -215,7 +223,8 @@ export class Volumes extends VolumeRows {
       "SELECT holder FROM holds WHERE owner = ? AND reason = 'clone'",
       row.uid,
     );
-    if (cloned !== undefined) throw new LongshoreError("InUse", `volume ${row.name} is being cloned to ${cloned.holder}`);
+    if (cloned !== undefined)
+      throw new LongshoreError("InUse", `volume ${row.name} is being cloned to ${cloned.holder}`);
     journal.run("UPDATE volumes SET state = 'deleting', revision = revision + 1 WHERE uid = ?", row.uid);
     journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
     releaseClonedPoint(this.core, row, "volume gone");

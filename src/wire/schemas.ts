@@ -160,7 +160,7 @@ export const VolumeView = Type.Object({
   metadata: Metadata,
   migrationEnabled: Type.Boolean(),
   from: Type.Optional(
-    Type.Unsafe<VolumeOrigin>({ ...VolumeOrigin, description: "It was made as a clone of this; by now that may be gone" }),
+    Type.Unsafe<VolumeOrigin>({ ...VolumeOrigin, description: "What it was made as a clone of; perhaps gone by now" }),
   ),
   affinity: Type.Optional(
     Type.Union([Type.String(), Type.Null()], { description: "Null for none; absent from older agents" }),

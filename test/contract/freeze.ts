@@ -357,7 +357,8 @@ function attached(it: It, open: StorageContract["open"]): void {
       } finally {
         detach();
       }
-      await eventually("it being free", async () => ((await backend.attachedTo("vol")) === undefined ? true : undefined));
+      const isFree = async () => ((await backend.attachedTo("vol")) === undefined ? true : undefined);
+      await eventually("it being free", isFree);
     });
   }
 
