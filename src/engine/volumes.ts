@@ -206,7 +206,7 @@ export class Volumes extends VolumeRows {
   /** What is removed must not be in use: whoever writes to it would do so into nothing. */
   private async checkDetached({ name, uid }: VolumeRow): Promise<void> {
     const user = await this.core.storage.attachedTo(uid);
-    if (user !== undefined) throw new LongshoreError("InUse", `volume ${name} is attached to ${user}; detach it first`);
+    if (user !== undefined) throw new LongshoreError("InUse", `volume ${name} is in use by ${user}; detach it first`);
   }
 
   private markDeleting(row: VolumeRow): void {

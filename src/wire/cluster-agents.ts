@@ -171,11 +171,18 @@ export class ClusterAgents {
   private async read(): Promise<Known> {
     const { agentId: teller, members } = await this.told();
     const order = ({ agentId }: Member) => Number(agentId !== teller);
-    const sorted = [...members].sort((a, b) => order(a) - order(b));
-    const known = { members: sorted, readMs: this.options.clock.monotonicMs() };
+    const all = [...members, ...this.leftOut(teller, members)].sort((a, b) => order(a) - order(b));
+    const known = { members: all, readMs: this.options.clock.monotonicMs() };
     this.known = known;
-    await this.disconnectOld(sorted);
+    await this.disconnectOld(all);
     return known;
+  }
+
+  /** Members that were known and are not told of by an agent that was not: one that is new has perhaps not met them yet. */
+  private leftOut(teller: string, told: readonly Member[]): Member[] {
+    const known = this.known?.members ?? [];
+    const has = (members: readonly Member[], id: string) => members.some(({ agentId }) => agentId === id);
+    return has(known, teller) ? [] : known.filter(({ agentId }) => !has(told, agentId));
   }
 
   /** Any agent names all of them: where the one that is usually asked is away, another one does. */

@@ -75,6 +75,23 @@ describe("who there is", () => {
     expect(closed).toHaveLength(4);
   });
 
+  test("is not believed to be fewer because an agent says so that is new, and has perhaps met nobody yet", async () => {
+    const [one, , three] = agents;
+    await three.putVolume("data", { sizeBytes });
+    expect(await cluster.agents()).toHaveLength(3);
+    const others = one.view.members.slice(1);
+    const agentId = "00000000-0000-4000-8000-0000000000aa";
+    const fresh = { agentId, node: "node-1", address: "127.0.0.1:8", laneAddress: "127.0.0.1:9" };
+    Object.assign(one.view, { agentId, members: [fresh] });
+    await clock.advance(10_000);
+    await expect(cluster.getVolume("other")).rejects.toMatchObject({ code: "Unreachable" });
+    // It has met the others by now.
+    one.view.members = [fresh, ...others];
+    await clock.advance(10_000);
+    expect((await cluster.getVolume("data")).name).toBe("data");
+    await expect(cluster.getVolume("other")).rejects.toMatchObject({ code: "NotFound" });
+  });
+
   test("is told by another agent while the one that is usually asked does not answer", async () => {
     await cluster.agents();
     away.add("service");
