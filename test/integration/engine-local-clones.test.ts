@@ -46,15 +46,15 @@ async function snapshotsOf(volume: string): Promise<string[]> {
 }
 
 /** An agent with a volume, a snapshot of it, and what was written since. */
-async function begin(options: ClustersOptions = {}): Promise<{ then: Buffer; now: Buffer }> {
+async function begin(options: ClustersOptions = {}): Promise<{ past: Buffer; now: Buffer }> {
   clusters = await openClusters(["here"], { inMemory: true, ...options });
   [here] = clusters.all as [Cluster];
   await api().putVolume("data", { sizeBytes });
   await write(here, "data", 0, randomBytes(32 * 1024));
   await api().putSnapshot("data", "s1");
-  const then = await contentOf("data");
+  const past = await contentOf("data");
   await write(here, "data", 64 * 1024, randomBytes(4096));
-  return { then, now: await contentOf("data") };
+  return { past, now: await contentOf("data") };
 }
 
 /** Dies at the n-th thing it does to disk or journal, counted before and after each: from there on it does nothing. */
@@ -85,8 +85,8 @@ describe.each([
   ["a volume as it is now", ofVolume],
 ] as const)("a clone of %s", (_, from) => {
   test("that is cut short anywhere is made wholly or leaves nothing, and is made when it is asked for again", async () => {
-    const { then, now } = await begin();
-    const expected = from.snapshot === undefined ? now : then;
+    const { past, now } = await begin();
+    const expected = from.snapshot === undefined ? now : past;
     for (let n = 1; ; n++) {
       const death = dieAt(n);
       const made = await clone("copy", from).then(
@@ -126,7 +126,7 @@ describe.each([
 });
 
 test("a snapshot is held from when a clone of it is asked for until that is ready, whatever becomes of it meanwhile", async () => {
-  const { then } = await begin();
+  const { past } = await begin();
   const [begun, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   here.onStorage = async (step, when) => {
     if (step !== "clone" || when !== "before") return;
@@ -144,7 +144,7 @@ test("a snapshot is held from when a clone of it is asked for until that is read
   await expect(api().getVolume("copy")).rejects.toMatchObject({ code: "NotFound" });
   go.resolve();
   await making;
-  expect((await contentOf("copy")).equals(then)).toBe(true);
+  expect((await contentOf("copy")).equals(past)).toBe(true);
   expect(await snapshotsOf("data")).toEqual([]);
   await api().removeVolume("data");
   expect((await clone("copy", ofSnapshot)).from).toEqual(ofSnapshot);
@@ -193,14 +193,14 @@ test("a volume that is made anew under its name while it is to be cloned is not 
 });
 
 test("an empty volume that was never finished gives way to a clone, and a clone that was not to an empty volume", async () => {
-  const { then } = await begin();
+  const { past } = await begin();
   here.onStorage = (step) => {
     if (step === "create" || step === "remove") throw new LongshoreError("DiskFull", "full");
   };
   await expect(api().putVolume("copy", { sizeBytes })).rejects.toMatchObject({ code: "DiskFull" });
   here.onStorage = () => undefined;
   await clone("copy", ofSnapshot);
-  expect((await contentOf("copy")).equals(then)).toBe(true);
+  expect((await contentOf("copy")).equals(past)).toBe(true);
   here.onStorage = (step) => {
     if (step === "clone" || step === "remove") throw new LongshoreError("DiskFull", "full");
   };
@@ -226,13 +226,13 @@ test("a snapshot whose file vanished is not cloned, and nothing is left of the t
 });
 
 test("a volume of the copy backend that somebody writes to is not cloned as it is now; a snapshot of it is", async () => {
-  const { then } = await begin();
+  const { past } = await begin();
   const writer = await open((await api().getVolume("data")).path, "r+");
   await expect(clone("copy", ofVolume)).rejects.toMatchObject({ code: "VolumeBusy" });
   expect(await snapshotsOf("data")).toEqual(["s1"]);
   await clone("copy", ofSnapshot);
   await writer.close();
-  expect((await contentOf("copy")).equals(then)).toBe(true);
+  expect((await contentOf("copy")).equals(past)).toBe(true);
 });
 
 describe("on a real file system", () => {
