@@ -22,12 +22,15 @@ interface Survey {
 
 const placeLockKey = "place";
 
-function askFor(clusterUid: string, { volumes }: LocateRequest): CopiesRequest {
+function askFor(clusterUid: string, request: LocateRequest): CopiesRequest {
+  const { volumes } = request;
   const originals = volumes.flatMap(({ lineage }) => lineage ?? []);
+  const affinities = affinitiesOf(request);
   return {
     clusterUid,
     volumes: volumes.map(({ volume }) => volume),
     ...(originals.length > 0 && { originals }),
+    ...(affinities.length > 0 && { affinities }),
   };
 }
 
@@ -46,7 +49,7 @@ export class Homes {
     const asked = askFor(clusterUid, request);
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
-    const { copies } = isNew ? await this.placed({ clusterUid, ...request }) : survey;
+    const { copies } = isNew ? await this.placeNew({ clusterUid, ...request }) : survey;
     const homes = asked.volumes.map((volume) => ({ volume, agentId: this.required(volume, { ...survey, copies }) }));
     return {
       clusterUid: this.core.cluster.uid,
@@ -59,7 +62,7 @@ export class Homes {
   /** See MemberApi.copies. */
   async copies({ clusterUid, volumes, originals = [], affinities = [] }: CopiesRequest): Promise<Copies> {
     const { freeBytes } = await this.core.storage.space();
-    const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.chosen(clusterUid, volume) ?? []);
+    const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
     const isHere = (original: Lineage) => originalPoint(this.core, original)?.state === "sealed";
     const near = [...new Set(affinities.flatMap((affinity) => this.near(clusterUid, affinity)))];
     return { copies, freeBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId), near };
@@ -70,11 +73,7 @@ export class Homes {
     const { clusterUid, volumes } = request;
     return this.core.lock.run(placeLockKey, async () => {
       this.checkEntitled();
-      const affinities = affinitiesOf(request);
-      const survey = await this.survey({
-        ...askFor(clusterUid, request),
-        ...(affinities.length > 0 && { affinities }),
-      });
+      const survey = await this.survey(askFor(clusterUid, request));
       const copies = [...survey.copies];
       for (const asked of volumes) {
         if (this.homeOf(asked.volume, { ...survey, copies }) !== undefined) continue;
@@ -108,16 +107,16 @@ export class Homes {
       clusterUid,
       affinity,
     );
-    const chosen = journal.all<{ agentId: string }>(
+    const placed = journal.all<{ agentId: string }>(
       "SELECT DISTINCT agentId FROM placements WHERE clusterUid = ? AND affinity = ?",
       clusterUid,
       affinity,
     );
-    const others = chosen.map((row) => row.agentId).filter((id) => !members.isForgotten(id));
+    const others = placed.map((row) => row.agentId).filter((id) => !members.isForgotten(id));
     return made === undefined ? others : [agentId, ...others];
   }
 
-  private chosen(clusterUid: string, volume: string): Copy | undefined {
+  private placed(clusterUid: string, volume: string): Copy | undefined {
     const row = this.core.journal.get<{ agentId: string }>(
       "SELECT agentId FROM placements WHERE clusterUid = ? AND volumeUid = ?",
       clusterUid,
@@ -214,11 +213,15 @@ export class Homes {
     return agentId;
   }
 
-  /** Placed by the first agent, as all new copies are, so that two requests at once find the same home. */
-  private placed(request: PlaceRequest): Promise<Copies> {
+  private async placeNew(request: PlaceRequest): Promise<Copies> {
+    const placer = this.placer();
+    return askOrPlain((asked: PlaceRequest) => placer.place(asked), request, withoutAffinity(request));
+  }
+
+  /** All new copies are placed by the first agent, so that two requests at once find the same home. */
+  private placer() {
     const [first = this.core.agentId] = this.core.members.counting();
-    const placer = this.core.members.api(first);
-    return askOrPlain((asked) => placer.place(asked), request, withoutAffinity(request));
+    return this.core.members.api(first);
   }
 
   private groupHome(group: string, copies: readonly Copy[], homes: Located["homes"]): string {
