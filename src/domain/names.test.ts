@@ -1,10 +1,12 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import {
+  cloneSnapshotName,
   demandSnapshotName,
   dueOfSnapshot,
   groupJobNameOf,
   groupNameOf,
+  isCloneSnapshot,
   isDemandSnapshot,
   jobNameOf,
   labelValueOf,
@@ -24,6 +26,14 @@ test("the snapshot of a user's job is told from scheduled ones", () => {
   const name = demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001");
   expect([isDemandSnapshot(name), dueOfSnapshot(name)]).toEqual([true, undefined]);
   expect(isDemandSnapshot(snapshotNameAt(0))).toBe(false);
+});
+
+test("the snapshot that a volume is cloned by is told from all others", () => {
+  const name = cloneSnapshotName("3c8e2f0a-0000-4000-8000-000000000001");
+  expect([isCloneSnapshot(name), isDemandSnapshot(name), dueOfSnapshot(name)]).toEqual([true, false, undefined]);
+  for (const other of [snapshotNameAt(0), demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001"), "clone-mine"]) {
+    expect([other, isCloneSnapshot(other)]).toEqual([other, false]);
+  }
 });
 
 test("a job's short name is plain when nothing can be mistaken", () => {

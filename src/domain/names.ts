@@ -13,6 +13,8 @@ const pointLength = 6;
 
 const scheduledName = /^auto-(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)\.(\d{3})z$/;
 const demandPrefix = "demand-";
+const clonePrefix = "clone-";
+const cloneName = /^clone-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** The name of a volume's snapshot that is due at `dueMs`: `auto-20260301t120000.000z`. Sorts by time. */
 export function snapshotNameAt(dueMs: number): string {
@@ -30,6 +32,19 @@ export function dueOfSnapshot(name: string): number | undefined {
 /** The name of the snapshot taken for one MigrationJob of a user. Its UID is in it: a job made anew takes another one. */
 export function demandSnapshotName(jobUid: string): string {
   return `${demandPrefix}${jobUid}`;
+}
+
+/**
+ * The agents' name of the snapshot that is there while a volume is cloned as it is now. It has the clone's UID in it, so nobody
+ * else's is called so; it is neither a scheduled nor a user's, and goes with the end of the cloning, whatever that is.
+ */
+export function cloneSnapshotName(cloneUid: string): string {
+  return `${clonePrefix}${cloneUid}`;
+}
+
+/** Whether a snapshot is there only while its volume is being cloned. */
+export function isCloneSnapshot(name: string): boolean {
+  return cloneName.test(name);
 }
 
 /** Whether a snapshot was taken for a user's MigrationJob. */

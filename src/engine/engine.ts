@@ -91,7 +91,8 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const groupSnapshots = new GroupSnapshots(core, groupParts);
   const member = memberApi({ members, homes, groups, target, groupParts, jobs });
   members.serve(member);
-  await recover(core, { volumes, migrated, clones });
+  const stored = { volumes, migrated, clones };
+  await recover(core, stored);
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
       groups.expire();
@@ -109,7 +110,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       gauges.update();
     }),
   );
-  core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidy(core, { volumes, migrated })));
+  core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidy(core, stored)));
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
@@ -216,6 +217,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     putSnapshot: (volume, name) => volumes.snapshots.take(volume, name),
     putGroupSnapshot: (group, name, spec) => groupSnapshots.put(group, name, spec),
     removeSnapshot: (volume, name) => volumes.snapshots.release(volume, name),
+    listExtents: (volume, snapshot, query) => volumes.extents.list(volume, snapshot, query),
     putHold: async (volume, snapshot, owner) => volumes.snapshots.putHold(volume, snapshot, owner),
     removeHold: (volume, snapshot, hold) => volumes.snapshots.removeHold(volume, snapshot, hold),
     listLocations: () => list(locations.list()),

@@ -5,6 +5,7 @@ import { chooseHome, findHome, type Room } from "../domain/homes.ts";
 import type { Copies, CopiesRequest, Copy, PlaceRequest } from "../wire/member.ts";
 import type { Homes as Located, LocateRequest } from "../wire/peer.ts";
 import type { Lineage } from "../wire/schemas.ts";
+import { affinitiesOf, askOrPlain, withoutAffinity } from "./affinity.ts";
 import type { Core } from "./core.ts";
 import { originalPoint } from "./lineage.ts";
 import type { MigratedVolumes } from "./migrated.ts";
@@ -13,18 +14,23 @@ import { pointsOf } from "./points.ts";
 interface Survey {
   readonly copies: readonly Copy[];
   readonly rooms: readonly Room[];
+  /** Homes of copies with an affinity that was asked for. */
+  readonly near: readonly string[];
   /** Members that count and did not answer. */
   readonly silent: readonly string[];
 }
 
 const placeLockKey = "place";
 
-function askFor(clusterUid: string, { volumes }: LocateRequest): CopiesRequest {
+function askFor(clusterUid: string, request: LocateRequest): CopiesRequest {
+  const { volumes } = request;
   const originals = volumes.flatMap(({ lineage }) => lineage ?? []);
+  const affinities = affinitiesOf(request);
   return {
     clusterUid,
     volumes: volumes.map(({ volume }) => volume),
     ...(originals.length > 0 && { originals }),
+    ...(affinities.length > 0 && { affinities }),
   };
 }
 
@@ -43,7 +49,7 @@ export class Homes {
     const asked = askFor(clusterUid, request);
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
-    const { copies } = isNew ? await this.placer().place({ clusterUid, ...request }) : survey;
+    const { copies } = isNew ? await this.placeNew({ clusterUid, ...request }) : survey;
     const homes = asked.volumes.map((volume) => ({ volume, agentId: this.required(volume, { ...survey, copies }) }));
     return {
       clusterUid: this.core.cluster.uid,
@@ -54,11 +60,12 @@ export class Homes {
   }
 
   /** See MemberApi.copies. */
-  async copies({ clusterUid, volumes, originals = [] }: CopiesRequest): Promise<Copies> {
+  async copies({ clusterUid, volumes, originals = [], affinities = [] }: CopiesRequest): Promise<Copies> {
     const { freeBytes } = await this.core.storage.space();
     const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
     const isHere = (original: Lineage) => originalPoint(this.core, original)?.state === "sealed";
-    return { copies, freeBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId) };
+    const near = [...new Set(affinities.flatMap((affinity) => this.near(clusterUid, affinity)))];
+    return { copies, freeBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId), near };
   }
 
   /** See MemberApi.place. */
@@ -92,6 +99,23 @@ export class Homes {
     return { volume, agentId, isMade: true, points, epoch: row.epoch, ...(group && { group }) };
   }
 
+  /** Homes of copies with this affinity, as far as they are here or were placed from here. */
+  private near(clusterUid: string, affinity: string): string[] {
+    const { journal, agentId, members } = this.core;
+    const made = journal.get(
+      "SELECT 1 AS one FROM migrated WHERE clusterUid = ? AND affinity = ? AND deleting = 0",
+      clusterUid,
+      affinity,
+    );
+    const placed = journal.all<{ agentId: string }>(
+      "SELECT DISTINCT agentId FROM placements WHERE clusterUid = ? AND affinity = ?",
+      clusterUid,
+      affinity,
+    );
+    const others = placed.map((row) => row.agentId).filter((id) => !members.isForgotten(id));
+    return made === undefined ? others : [agentId, ...others];
+  }
+
   private placed(clusterUid: string, volume: string): Copy | undefined {
     const row = this.core.journal.get<{ agentId: string }>(
       "SELECT agentId FROM placements WHERE clusterUid = ? AND volumeUid = ?",
@@ -117,21 +141,30 @@ export class Homes {
     return {
       copies: [...alive.copies, ...others.copies],
       rooms: [...alive.rooms, ...others.rooms],
+      near: [...alive.near, ...others.near],
       silent: [...alive.silent, ...others.silent],
     };
   }
 
   private async ask(agents: readonly string[], asked: CopiesRequest): Promise<Survey> {
     const { members } = this.core;
-    const answers = await Promise.allSettled(agents.map(async (agentId) => members.api(agentId).copies(asked)));
-    const survey = { copies: [] as Copy[], rooms: [] as Room[], silent: [] as string[] };
+    const { affinities, ...known } = asked;
+    const plain = affinities === undefined ? undefined : known;
+    const answers = await Promise.allSettled(
+      agents.map((agentId) => {
+        const copies = async (request: CopiesRequest) => members.api(agentId).copies(request);
+        return askOrPlain(copies, asked, plain);
+      }),
+    );
+    const survey = { copies: [] as Copy[], rooms: [] as Room[], near: [] as string[], silent: [] as string[] };
     for (const [index, answer] of answers.entries()) {
       const agentId = agents[index] as string;
       if (answer.status === "rejected") survey.silent.push(agentId);
       else {
         survey.copies.push(...answer.value.copies);
-        const { freeBytes, originals = [] } = answer.value;
+        const { freeBytes, originals = [], near = [] } = answer.value;
         survey.rooms.push({ agentId, freeBytes, originals });
+        survey.near.push(...near);
       }
     }
     return survey;
@@ -143,15 +176,17 @@ export class Homes {
       chooseHome(asked.sizeBytes, {
         rooms: survey.rooms,
         siblings,
+        near: survey.near,
         ...(asked.lineage && { original: asked.lineage.pointId }),
       }) ?? this.core.agentId;
     const { journal } = this.core;
     journal.transaction(() =>
       journal.run(
-        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId) VALUES (?,?,?)",
+        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId, affinity) VALUES (?,?,?,?)",
         clusterUid,
         asked.volume,
         agentId,
+        asked.affinity ?? null,
       ),
     );
     return { volume: asked.volume, agentId, isMade: false, points: 0, epoch: 0 };
@@ -176,6 +211,11 @@ export class Homes {
     const agentId = this.homeOf(volume, survey);
     if (agentId === undefined) throw new LongshoreError("Unreachable", `no home was chosen for the copy of ${volume}`);
     return agentId;
+  }
+
+  private async placeNew(request: PlaceRequest): Promise<Copies> {
+    const placer = this.placer();
+    return askOrPlain((asked: PlaceRequest) => placer.place(asked), request, withoutAffinity(request));
   }
 
   /** All new copies are placed by the first agent, so that two requests at once find the same home. */
