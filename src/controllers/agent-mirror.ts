@@ -8,6 +8,7 @@ import { codeOf, describe } from "../domain/errors.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import type {
   Change,
+  CloneView,
   JobView,
   List,
   LocationView,
@@ -22,7 +23,7 @@ import type { SeenAgent } from "./agents.ts";
  * other agents say of it.
  */
 export interface AgentNews {
-  readonly kind: "volume" | "location" | "job" | "source" | "migratedVolume" | "synced" | "lost" | "member";
+  readonly kind: TableKind | "synced" | "lost" | "member";
   /** The name of what changed; the agent's id for the last three. */
   readonly name: string;
 }
@@ -51,7 +52,7 @@ interface Table<T extends Named = Named> {
   get(name: string): Promise<T>;
 }
 
-type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume";
+type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume" | "clone";
 type Dirty = Map<TableKind, Set<string> | "all">;
 
 export class AgentMirror implements SeenAgent {
@@ -63,6 +64,7 @@ export class AgentMirror implements SeenAgent {
   readonly jobs = new Map<string, JobView>();
   readonly sources = new Map<string, SourceView>();
   readonly migratedVolumes = new Map<string, MigratedVolumeView>();
+  readonly clones = new Map<string, CloneView>();
   readonly #deps: MirrorDeps;
   readonly #tables: Readonly<Record<TableKind, Table>>;
 
@@ -94,6 +96,11 @@ export class AgentMirror implements SeenAgent {
         this.migratedVolumes,
         () => api.listMigratedVolumes(),
         (name) => api.getMigratedVolume(name),
+      ),
+      clone: tableOf(
+        this.clones,
+        () => api.listClones(),
+        (name) => api.getClone(name),
       ),
     };
     this.api = learning(api, (kind, row) => this.#tables[kind].rows.set(row.name, row));
@@ -205,7 +212,7 @@ export class AgentMirror implements SeenAgent {
   }
 }
 
-const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume"];
+const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume", "clone"];
 
 function tableOf<T extends Named>(
   rows: Map<string, T>,
@@ -273,7 +280,6 @@ function note(dirty: Dirty, { kind, name }: Change): void {
     for (const each of tableKinds) dirty.set(each, "all");
     return;
   }
-  if (kind === "clone") return;
   const names = dirty.get(kind) ?? new Set();
   if (names === "all") return;
   dirty.set(kind, names.add(name));

@@ -53,11 +53,12 @@ import {
   volumesOfJob,
 } from "./kinds.ts";
 import { explain } from "./refusal.ts";
+import type { SnapshotPace } from "./snapshot-pace.ts";
 import { present } from "./status-parts.ts";
 import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
 import type { SeenGroup } from "./volume-group.ts";
 
-export function migrationJobController(deps: ControllerDeps): Controller {
+export function migrationJobController(deps: ControllerDeps, pace: SnapshotPace): Controller {
   const { cluster } = deps;
   return {
     name: controllerName.migrationJob,
@@ -88,8 +89,12 @@ export function migrationJobController(deps: ControllerDeps): Controller {
     ],
     reads: [PersistentVolumeClaims, PersistentVolumes, StorageClasses, SnapshotSchedules],
     concurrency: 16,
-    reconcile: (key, context) => reconcile(key, deps, context),
+    reconcile: (key, context) => reconcile(key, { ...deps, pace }, context),
   };
+}
+
+interface Deps extends ControllerDeps {
+  readonly pace: SnapshotPace;
 }
 
 interface Facts {
@@ -125,7 +130,7 @@ interface Gift {
   readonly spec: JobSpec;
 }
 
-async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
+async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
   if (facts === undefined) {
     await sweepAgentJobs(key.name, deps);
@@ -308,12 +313,7 @@ function unknownVolume(name: string): JobWait {
   return { reason: reason.disabled, message };
 }
 
-async function apply(
-  facts: Facts,
-  action: Action,
-  deps: ControllerDeps,
-  { signal }: ReconcileContext,
-): Promise<Outcome> {
+async function apply(facts: Facts, action: Action, deps: Deps, { signal }: ReconcileContext): Promise<Outcome> {
   const { job } = facts;
   const { cluster, clock } = deps;
   const write = async (status: MigrationJobStatus) => {
@@ -334,8 +334,12 @@ async function apply(
       await write({ ...waitingStatus(job, wait, clock.nowMs()), volumes: action.volumes });
       return again(0);
     }
-    case "snapshot":
-      return trying(facts, deps, write, () => takeSnapshot(facts));
+    case "snapshot": {
+      const agents = facts.subject.parts.flatMap(({ held }) => held?.agent.id ?? []);
+      const turn = deps.pace.ask(`job ${job.metadata.name}`, agents);
+      if (turn.kind === "wait") return again(turn.waitMs);
+      return trying(facts, deps, write, () => takeSnapshot(facts)).finally(turn.leave);
+    }
     case "give":
       return trying(facts, deps, write, async () => {
         const views: JobView[] = [];
