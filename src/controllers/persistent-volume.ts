@@ -128,12 +128,12 @@ function leaving(
   return applying(volume, view, policy === undefined ? disabled(existing) : policySpec(policy, view, existing));
 }
 
-/** Made for a dry run, of a volume that has no snapshots of ours and no base anywhere from a time when it was enabled. */
+/** Made for a dry run, of a volume that is seen to have no snapshots of ours and no base from a time when it was enabled. */
 function isPlanOnly({ spec, status }: VolumeMigration): boolean {
-  const { locations = [], snapshots = [] } = status ?? {};
+  const { locations = [], snapshots, snapshotCount } = status ?? {};
+  if (spec.policy.dryRun !== true || snapshots === undefined || snapshotCount !== snapshots.length) return false;
   const isOurs = (name: string) => dueOfSnapshot(name) !== undefined || isDemandSnapshot(name);
-  const isUsed = locations.some(({ base }) => base !== undefined) || snapshots.some(({ name }) => isOurs(name));
-  return spec.policy.dryRun === true && !isUsed;
+  return locations.every(({ base }) => base === undefined) && !snapshots.some(({ name }) => isOurs(name));
 }
 
 function notesOf({ resolved, isClassMissing, className }: PolicyView): EventNote[] {

@@ -67,8 +67,8 @@ test("pinned points are VolumeSnapshots of their own, which stand for one point 
   const world = await publishedWorld({ pinned: { keep: 2 } });
   commit(world, 2);
   await settle(world);
-  const [newest = "", second_ = ""] = pointIds(world);
-  expect(pins(world)).toEqual([newest, second_].sort());
+  const [newest = "", older = ""] = pointIds(world);
+  expect(pins(world)).toEqual([newest, older].sort());
   const name = `db-copy-${newest.slice(0, 10)}`;
   const pinned = world.server.get(VolumeSnapshots, { namespace: "restore", name });
   expect(pinned?.spec.source.volumeSnapshotContentName).toBe(`longshore.${newest}.${volume}`);
@@ -84,7 +84,7 @@ test("pinned points are VolumeSnapshots of their own, which stand for one point 
   expect(object(world)?.status?.published).toMatchObject([
     { ...place, contentName: content.name },
     { namespace: "restore", name, pointId: newest },
-    { namespace: "restore", pointId: second_ },
+    { namespace: "restore", pointId: older },
   ]);
 });
 
@@ -198,9 +198,9 @@ test("what is deleted while a claim is restored from it is made anew once it is 
 test("a VolumeSnapshot forged onto the content of another namespace gets nothing, and is left alone", async () => {
   const world = await publishedWorld();
   const forged = { namespace: "elsewhere", name: "mine" };
-  const labels = { ...snapshot(world)?.metadata.labels };
+  const { labels, ownerReferences } = snapshot(world)?.metadata ?? {};
   const spec = { source: { volumeSnapshotContentName: content.name } };
-  world.apply(VolumeSnapshots, forged.name, { spec }, { namespace: forged.namespace, labels });
+  world.apply(VolumeSnapshots, forged.name, { spec }, { namespace: forged.namespace, labels, ownerReferences });
   const before = contentIn(world)?.metadata.resourceVersion;
   await settle(world);
   expect(world.server.get(VolumeSnapshots, forged)?.spec).toEqual(spec);

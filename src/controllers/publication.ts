@@ -90,20 +90,15 @@ function withdrawal(
   const leaving = claimants.find((snapshot) => {
     const content = contents.find(({ metadata }) => metadata.name === contentNameIn(snapshot));
     const place = wanted.get(contentNameIn(snapshot) ?? "");
-    return !isLeaving(snapshot) && !isAt(snapshot, place) && isOurs(owner, snapshot, content);
+    return !isLeaving(snapshot) && !isAt(snapshot, place) && isBoundTo(content, snapshot);
   });
   if (leaving !== undefined) return { kind: "removeSnapshot", snapshot: leaving };
   const surplus = contents.filter(({ metadata }) => !wanted.has(metadata.name));
   return surplus.flatMap((content) => withdrawn(content, undefined) ?? [])[0];
 }
 
-/** We made it, or its content says that it is its own: that of another one says so of a third. */
-function isOurs(
-  owner: MigratedVolume,
-  { metadata }: VolumeSnapshot,
-  content: VolumeSnapshotContent | undefined,
-): boolean {
-  if (metadata.ownerReferences?.some(({ uid }) => uid === owner.metadata.uid) === true) return true;
+/** The content says for which VolumeSnapshot it is, and nobody but us writes that; labels and owners can be copied. */
+function isBoundTo(content: VolumeSnapshotContent | undefined, { metadata }: VolumeSnapshot): boolean {
   const { namespace, name, uid } = content?.spec.volumeSnapshotRef ?? {};
   return namespace === metadata.namespace && name === metadata.name && (uid === undefined || uid === metadata.uid);
 }
