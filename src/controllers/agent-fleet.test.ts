@@ -113,6 +113,21 @@ test("a change is asked for by its name, and told", async () => {
   await stop();
 });
 
+test("clones are known and told of like everything else: those there were, those that come, and those that go", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  agent.arrive("east-vol-1", { source: "east" });
+  await agent.putClone("pvc-1", { migratedVolume: "east-vol-1", point: "latest" });
+  await clock.advance(100);
+  expect(news).toContainEqual({ kind: "clone", name: "pvc-1" });
+  await agent.putClone("pvc-2", { migratedVolume: "east-vol-1", point: "latest" });
+  await agent.removeClone("pvc-1");
+  await clock.advance(100);
+  expect(["pvc-1", "pvc-2"].map((name) => findOne(fleet, "clones", name)?.view.state)).toEqual([undefined, "Waiting"]);
+  expect(news.filter(({ kind, name }) => kind === "clone" && name === "pvc-2")).toHaveLength(1);
+  await stop();
+});
+
 test("what we ask for ourselves is seen at once, before the agent's news of it", async () => {
   const { clock, fleet, calls, stop } = bench(["a"], ["a:1"]);
   await clock.advance(100);

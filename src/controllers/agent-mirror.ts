@@ -9,6 +9,7 @@ import { orAborted } from "../kube/abortable.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import type {
   Change,
+  CloneView,
   JobView,
   List,
   LocationView,
@@ -25,7 +26,7 @@ import { steady } from "./refusal.ts";
  * other agents say of it.
  */
 export interface AgentNews {
-  readonly kind: "volume" | "location" | "job" | "source" | "migratedVolume" | "synced" | "lost" | "member";
+  readonly kind: TableKind | "synced" | "lost" | "member";
   /** The name of what changed; the agent's id for the last three. */
   readonly name: string;
 }
@@ -55,7 +56,7 @@ interface Table<T extends Named = Named> {
   get(name: string): Promise<T>;
 }
 
-type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume";
+type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume" | "clone";
 type Dirty = Map<TableKind, Set<string> | "all">;
 
 export class AgentMirror implements SeenAgent {
@@ -67,6 +68,7 @@ export class AgentMirror implements SeenAgent {
   readonly jobs = new JobRows();
   readonly sources = new Map<string, SourceView>();
   readonly migratedVolumes = new Map<string, MigratedVolumeView>();
+  readonly clones = new Map<string, CloneView>();
   /** Settled once it has been listed for the first time, or could not be. */
   readonly tried: Promise<void>;
   readonly #deps: MirrorDeps;
@@ -106,6 +108,11 @@ export class AgentMirror implements SeenAgent {
         this.migratedVolumes,
         () => api.listMigratedVolumes(),
         (name) => api.getMigratedVolume(name),
+      ),
+      clone: tableOf(
+        this.clones,
+        () => api.listClones(),
+        (name) => api.getClone(name),
       ),
     };
     this.api = asked(api, { followed: () => this.#followed(), learn: (kind, row) => this.#learn(kind, row) });
@@ -256,7 +263,7 @@ function isSilence(error: unknown): boolean {
   return code === "Unreachable" || code === "Timeout";
 }
 
-const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume"];
+const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume", "clone"];
 
 function tableOf<T extends Named>(
   rows: Map<string, T>,
@@ -337,7 +344,6 @@ function note(dirty: Dirty, { kind, name }: Change): void {
     for (const each of tableKinds) dirty.set(each, "all");
     return;
   }
-  if (kind === "clone") return;
   const names = dirty.get(kind) ?? new Set();
   if (names === "all") return;
   dirty.set(kind, names.add(name));

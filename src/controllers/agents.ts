@@ -1,7 +1,15 @@
 // The agents of the operator's own cluster, as last seen. What they hold is mirrored here from bulk lists and change
 // streams (agent-mirror.ts), so that no reconcile asks an agent in order to observe; it asks only to act.
 import type { AgentApi } from "../wire/agent-api.ts";
-import type { JobView, LocationView, Member, MigratedVolumeView, SourceView, VolumeView } from "../wire/schemas.ts";
+import type {
+  CloneView,
+  JobView,
+  LocationView,
+  Member,
+  MigratedVolumeView,
+  SourceView,
+  VolumeView,
+} from "../wire/schemas.ts";
 
 /** One agent and what it was last seen to hold, by name. May be behind the agent by a moment. */
 export interface SeenAgent {
@@ -15,6 +23,7 @@ export interface SeenAgent {
   readonly jobs: ReadonlyMap<string, JobView>;
   readonly sources: ReadonlyMap<string, SourceView>;
   readonly migratedVolumes: ReadonlyMap<string, MigratedVolumeView>;
+  readonly clones: ReadonlyMap<string, CloneView>;
   /** Those of its jobs that were made for a MigrationJob of this name, whatever its UID. */
   jobsOf(migrationJob: string): readonly JobView[];
 }
@@ -32,7 +41,7 @@ export interface Held<T> {
   readonly view: T;
 }
 
-type Collection = "volumes" | "locations" | "jobs" | "sources" | "migratedVolumes";
+type Collection = "volumes" | "locations" | "jobs" | "sources" | "migratedVolumes" | "clones";
 type ViewOf<C extends Collection> = SeenAgent[C] extends ReadonlyMap<string, infer V> ? V : never;
 
 /** What each agent holds under this name. */

@@ -14,6 +14,8 @@ export interface LocationFacts {
   readonly agents: number;
   readonly agentsProblem: string | undefined;
   readonly volumes: number;
+  /** Of dry runs: what enabling would bring here besides. */
+  readonly planned: { readonly volumes: number; readonly bytes: number };
   /** What keeps the location from being set at the agents, such as an unknown time zone. */
   readonly invalid: string | undefined;
   /** Why it cannot go yet, while it is being deleted. */
@@ -69,7 +71,7 @@ function advised(message: string, code: ErrorCode): string {
 const probeRecordedEveryMs = 60_000;
 
 export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLocationStatus {
-  const { location, views, volumes } = facts;
+  const { location, views, volumes, planned } = facts;
   const before = location.status;
   const worst = worstOf(views);
   const reachable = views.find(({ state }) => state === "reachable") ?? worst;
@@ -79,6 +81,7 @@ export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLo
     ...present({ observedGeneration: location.metadata.generation }),
     conditions: judged(before?.conditions, judgementsOf(facts, worst), nowMs),
     volumes,
+    ...(planned.volumes > 0 && { plannedVolumes: planned.volumes, plannedBytes: planned.bytes }),
     ...present({
       clusterUid: clusterUid ?? before?.clusterUid,
       clusterName: clusterUid === null ? before?.clusterName : location.spec.clusterName,

@@ -53,11 +53,12 @@ import {
   volumesOfJob,
 } from "./kinds.ts";
 import { explain } from "./refusal.ts";
+import type { SnapshotPace } from "./snapshot-pace.ts";
 import { present } from "./status-parts.ts";
 import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
 import type { SeenGroup } from "./volume-group.ts";
 
-export function migrationJobController(deps: ControllerDeps): Controller {
+export function migrationJobController(deps: ControllerDeps, pace: SnapshotPace): Controller {
   const { cluster } = deps;
   return {
     name: controllerName.migrationJob,
@@ -89,8 +90,12 @@ export function migrationJobController(deps: ControllerDeps): Controller {
     reads: [PersistentVolumeClaims, PersistentVolumes, StorageClasses, SnapshotSchedules],
     concurrency: 8,
     laneOf: (key) => laneOf(key, deps),
-    reconcile: (key, context) => reconcile(key, deps, context),
+    reconcile: (key, context) => reconcile(key, { ...deps, pace }, context),
   };
+}
+
+interface Deps extends ControllerDeps {
+  readonly pace: SnapshotPace;
 }
 
 /** Jobs wait for the agent of their volume; those of a group for any agent that has a part of it. */
@@ -134,7 +139,7 @@ interface Gift {
   readonly spec: JobSpec;
 }
 
-async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
+async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
   if (facts === undefined) {
     await sweepAgentJobs(key, deps, context.signal);
@@ -325,12 +330,7 @@ function unknownVolume(name: string): JobWait {
   return { reason: reason.disabled, message };
 }
 
-async function apply(
-  facts: Facts,
-  action: Action,
-  deps: ControllerDeps,
-  { signal }: ReconcileContext,
-): Promise<Outcome> {
+async function apply(facts: Facts, action: Action, deps: Deps, { signal }: ReconcileContext): Promise<Outcome> {
   const { job } = facts;
   const { cluster, clock } = deps;
   const write = async (status: MigrationJobStatus) => {
@@ -351,8 +351,12 @@ async function apply(
       await write({ ...waitingStatus(job, wait, clock.nowMs()), volumes: action.volumes });
       return again(0);
     }
-    case "snapshot":
-      return trying(facts, deps, write, () => takeSnapshot(facts));
+    case "snapshot": {
+      const agents = facts.subject.parts.flatMap(({ held }) => held?.agent.id ?? []);
+      const turn = deps.pace.ask(`job ${job.metadata.name}`, agents);
+      if (turn.kind === "wait") return again(turn.waitMs);
+      return trying(facts, deps, write, () => takeSnapshot(facts)).finally(turn.leave);
+    }
     case "give":
       return trying(facts, deps, write, async () => {
         const views: JobView[] = [];

@@ -110,6 +110,7 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     agents: followed.length,
     agentsProblem: agentsProblem(agents),
     volumes: users.filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name)).length,
+    planned: plannedOf(users.filter(({ spec }) => spec.policy.dryRun === true && spec.policy.locations.includes(name))),
     invalid: typeof wish === "string" ? wish : undefined,
     inUse: undefined,
     isPaused: wished?.isPaused === true,
@@ -117,6 +118,11 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     behind: followed.filter((agent) => isBehind(agent)),
     known: held.map(({ agent }) => agent),
   };
+}
+
+function plannedOf(migrations: readonly VolumeMigration[]): LocationFacts["planned"] {
+  const bytes = migrations.reduce((sum, { status }) => sum + (status?.sizeBytes ?? 0), 0);
+  return { volumes: migrations.length, bytes };
 }
 
 /** What was wrong with the spec, instead of what the agents shall know, where it cannot be followed. */

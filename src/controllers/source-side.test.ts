@@ -370,14 +370,38 @@ test("a volume that no agent holds says so, and one whose agent is away says tha
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False AgentUnreachable");
 });
 
-test("a volume of another driver is told that it is not migrated", async () => {
+test.each([
+  // Under a handle that one of our volumes has.
+  ["of another driver", { csi: { driver: "EBS.csi.aws.com", volumeHandle: "vol-1" } }, "ebs.csi.aws.com"],
+  ["without CSI", { nfs: { server: "nas", path: "/" } }, "none"],
+])("a volume %s is told that it is not migrated, and nothing is done for it", async (_, source, driver) => {
   const world = sourceWorld();
-  world.apply(PersistentVolumes, "pv3", {
-    spec: { storageClassName: "fast", csi: { driver: "ebs.csi.aws.com", volumeHandle: "vol-3" } },
-  });
+  world.apply(PersistentVolumes, "pv3", { spec: { storageClassName: "fast", ...source } });
+  await world.runUntil(5 * hour);
+  expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+  expect(condition(world, VolumeMigrations, "pv3")).toBe("False UnsupportedDriver");
+  expect(migration(world, "pv3")?.spec).toMatchObject({ volume: { handle: "", driver }, policy: { enabled: false } });
+  expect(migration(world, "pv3")?.status).not.toHaveProperty("snapshots");
+  expect(jobs(world)).not.toContain("pv3");
+  // What is asked of it no more leaves nothing behind.
+  world.annotate(PersistentVolumes, "pv3", { migrationEnable: "false" });
   await world.run();
   expect(migration(world, "pv3")).toBeUndefined();
-  expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+});
+
+test("nothing of ours keeps a volume from being deleted", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.runUntil(3.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
+  expect(world.server.get(PersistentVolumes, { name: "pv1" })?.metadata).not.toHaveProperty("finalizers");
+  expect(migration(world)?.metadata).not.toHaveProperty("finalizers");
+  // Not even a deletion that waits for what depends on the volume.
+  expect(migration(world)?.metadata.ownerReferences).toMatchObject([{ name: "pv1", blockOwnerDeletion: false }]);
+  world.server.delete(PersistentVolumes, { name: "pv1" });
+  expect([world.server.get(PersistentVolumes, { name: "pv1" }), migration(world)]).toEqual([undefined, undefined]);
+  await world.run(minute);
+  expect([jobs(world), world.agent.jobs.size]).toEqual(["", 0]);
 });
 
 test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {

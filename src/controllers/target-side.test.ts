@@ -331,9 +331,9 @@ function summary(world: OperatorWorld): unknown {
   };
 }
 
-/** Arrival, commit, publication, a tenant's deletion, a volume that is given up, and consent that is withdrawn. */
+/** Arrival, commit, publication, a tenant's deletion, a volume that is given up, another commit, and consent that is withdrawn. */
 async function story(crash?: CrashPoint): Promise<OperatorWorld> {
-  const world = targetWorld();
+  const world = targetWorld({ pinned: { keep: 1, name: "{claim}-{time}" } });
   const go = async (toSeconds: number) =>
     world.runUntil(toSeconds * second, crash?.isDead === false ? crash : undefined);
   await go(1);
@@ -346,6 +346,9 @@ async function story(crash?: CrashPoint): Promise<OperatorWorld> {
   world.server.delete(VolumeSnapshots, { namespace: "restore", name: "east-vol-1-copy" });
   world.server.delete(MigratedVolumes, { name: "east-vol-2" });
   await go(120);
+  // Another point is pinned in the place of the first.
+  world.agent.freeze("east-vol-1");
+  world.agent.commit("east-vol-1");
   world.apply(MigrationSources, "west", { spec: { clusterName: "west", caBundle: pem } });
   await go(180);
   world.server.delete(MigrationSources, { name: "west" });

@@ -144,7 +144,9 @@ export function askerOf(seen: SeenVolume, { run }: VolumeDecision, nowMs: number
 }
 
 function markOf(seen: SeenVolume, view: VolumeView): VolumeSpec | undefined {
-  const { enabled } = seen.migration.spec.policy;
+  const { enabled, dryRun } = seen.migration.spec.policy;
+  // What is only looked at is left as it is.
+  if (dryRun === true && !view.migrationEnabled) return undefined;
   const metadata = { ...view.metadata, ...volumeMetadata(seen) };
   if (view.migrationEnabled === enabled && isSame(view.metadata, metadata)) return undefined;
   return { sizeBytes: view.sizeBytes, migrationEnabled: enabled, metadata };

@@ -89,6 +89,40 @@ export function groupNameOf({ namespace, name }: GroupId): string {
   return `${head.slice(0, agentNameLengthMax - digestLength - 1)}-${digest}`;
 }
 
+const claimPrefix = "pvc-";
+
+/** The name of the volume, or of the clone, that csi-provisioner asks for on behalf of a claim; it stays when the claim goes. */
+export function volumeNameOfClaim(claimUid: string): string {
+  return claimPrefix + claimUid;
+}
+
+/** The UID of the claim that a volume or a clone of {@link volumeNameOfClaim} was asked for; `undefined` for others. */
+export function claimOfVolumeName(name: string): string | undefined {
+  return name.startsWith(claimPrefix) ? name.slice(claimPrefix.length) : undefined;
+}
+
+/** The point of a migrated volume that a VolumeSnapshotContent stands for: the newest, or one by its id or its group point's. */
+export interface PublishedPoint {
+  readonly migratedVolume: string;
+  readonly point: "latest" | (string & {});
+}
+
+const latestContent = /^longshore-(.+)$/;
+const pinnedContent = /^longshore\.([0-9a-f]{32})\.(.+)$/;
+
+/** The name of the VolumeSnapshotContent of a point: no two points have the same. */
+export function contentNameOf({ migratedVolume, point }: PublishedPoint): string {
+  return point === "latest" ? `longshore-${migratedVolume}` : `longshore.${point}.${migratedVolume}`;
+}
+
+/** What a content of {@link contentNameOf} stands for; `undefined` for contents of others. */
+export function pointOfContent(contentName: string): PublishedPoint | undefined {
+  const [, newest] = latestContent.exec(contentName) ?? [];
+  if (newest !== undefined) return { migratedVolume: newest, point: "latest" };
+  const [, point, pinned] = pinnedContent.exec(contentName) ?? [];
+  return point === undefined || pinned === undefined ? undefined : { migratedVolume: pinned, point };
+}
+
 /** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */
 export function labelValueOf(name: string): string {
   if (name.length <= nameLengthMax) return name;

@@ -70,6 +70,11 @@ export interface EventNote {
   readonly reason: string;
   /** For people; names the object, what happened and what to do. At most 1000 characters are kept. */
   readonly message: string;
+  /**
+   * Told once for each object, reason and occasion, whoever tells it again: while its Event is there, a repeat writes
+   * nothing, not even of another process. Without one, repeats are counted.
+   */
+  readonly occasion?: string;
 }
 
 /** Identifies an object beyond its name, so that a successor of the same name is never hit. */
@@ -126,7 +131,10 @@ export interface Cluster {
     finalizer: string,
     signal?: AbortSignal,
   ): Promise<void>;
-  /** Asks for deletion of that very object; `gone` when it or its UID is not there. Dependents go in the background. */
+  /**
+   * Asks for deletion of that very object; `gone` when it or its UID is not there. Dependents go in the background. What is
+   * deleted is checked by the API server, in the same request: the right to delete is all that it takes.
+   */
   remove<T extends KubeObject>(kind: KindRef<T>, identity: Identity, signal?: AbortSignal): Promise<"removed" | "gone">;
 
   /**

@@ -66,7 +66,7 @@ export class OperatorWorld {
     const push = agent.feed.push.bind(agent.feed);
     agent.feed.push = (kind, name) => {
       push(kind, name);
-      if (kind === "clone" || kind === "resync") return;
+      if (kind === "resync") return;
       this.#tell({ kind, name });
       const job = kind === "job" && this.holderOf(name) === agent ? agent.jobs.get(name) : undefined;
       if (job?.state === "Pending" && job.revision === 1) queueMicrotask(() => this.#begin(name));
@@ -133,12 +133,13 @@ export class OperatorWorld {
     for (const agent of this.agents) this.#tellAllOf(agent);
   }
 
-  #tellAllOf({ volumes, jobs, locations, sources, migratedVolumes }: FakeAgent): void {
+  #tellAllOf({ volumes, jobs, locations, sources, migratedVolumes, clones }: FakeAgent): void {
     for (const name of volumes.keys()) this.#tell({ kind: "volume", name });
     for (const name of jobs.keys()) this.#tell({ kind: "job", name });
     for (const name of locations.keys()) this.#tell({ kind: "location", name });
     for (const name of sources.keys()) this.#tell({ kind: "source", name });
     for (const name of migratedVolumes.keys()) this.#tell({ kind: "migratedVolume", name });
+    for (const name of clones.keys()) this.#tell({ kind: "clone", name });
   }
 
   /** The fakes themselves in the place of their mirrors: whatever an agent holds is seen at once. */
@@ -228,10 +229,10 @@ export function volume(world: OperatorWorld, name: string, handle: string): void
   });
 }
 
-/** A consent with a rule that publishes everything in namespace restore. */
-export function targetWorld(): OperatorWorld {
+/** A consent with a rule that publishes everything in namespace restore; `more` is added to the rule. */
+export function targetWorld(more: Record<string, unknown> = {}): OperatorWorld {
   const world = new OperatorWorld();
-  const publications = [{ namespace: "restore", name: "{claim}-copy" }];
+  const publications = [{ namespace: "restore", name: "{claim}-copy", ...more }];
   world.apply(MigrationSources, "east", { spec: { clusterName: "east", caBundle: pem, publications } });
   return world;
 }
