@@ -160,9 +160,9 @@ export class OperatorWorld {
 
 /** The agent as its mirror shows it when it is followed. */
 export function seenAgent(agent: FakeAgent): SeenAgent {
-  const { volumes, jobs, locations, sources, migratedVolumes } = agent;
+  const { volumes, jobs, locations, sources, migratedVolumes, clones } = agent;
   const jobsOf = (job: string) => [...jobs.values()].filter(({ name }) => keyOfAgentJob(name)?.name === job);
-  const held = { volumes, jobs, locations, sources, migratedVolumes, jobsOf };
+  const held = { volumes, jobs, locations, sources, migratedVolumes, clones, jobsOf };
   return { id: agent.view.agentId, api: agent, problem: undefined, ...held };
 }
 
