@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "apt";
 
 const found = new Map<Need, string | undefined>();
 
@@ -21,6 +21,7 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
   xfs: () => mountable("xfs", "mkfs.xfs -q -f"),
   btrfs: () => mountable("btrfs", "mkfs.btrfs -q -f"),
   netns: networks,
+  apt: () => tryOut("sh", ["-c", "apt-get --version && dpkg-deb --version"]),
   controlplane: () => {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
