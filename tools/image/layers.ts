@@ -20,7 +20,7 @@ import { unreachable } from "../../src/base/assert.ts";
 import type { FileSpec, LayerSpec } from "./catalogue.ts";
 import { closureOf, type DebianPackage, download, unpack } from "./debian.ts";
 import { copyFolders, type LockFile, type NeededFolder, neededFolders } from "./modules.ts";
-import { runCommand } from "./run-command.ts";
+import { runCommand } from "../run-command.ts";
 
 /** Where things are taken from, and kept. */
 export interface LayerPlaces {
