@@ -22,7 +22,7 @@ if (import.meta.main) {
   try {
     await main();
   } catch (error) {
-    console.error(error instanceof Error ? error.message : String(error));
+    console.error(`image: ${error instanceof Error ? error.message : String(error)}`);
     process.exitCode = 1;
   }
 }

@@ -10,7 +10,12 @@ export interface CommandOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
-/** What the program wrote to its standard output. Throws with its last words. */
+/** A program of the host failed; the message has its last words. */
+export class CommandError extends Error {
+  override readonly name = "CommandError";
+}
+
+/** What the program wrote to its standard output. Throws {@link CommandError}. */
 export async function runCommand(
   program: string,
   args: readonly string[],
@@ -23,6 +28,6 @@ export async function runCommand(
   } catch (cause) {
     const { stderr = "", message } = cause as Error & { stderr?: string };
     const said = stderr.trim().split("\n").slice(-10).join("\n");
-    throw new Error(`${program} ${args[0] ?? ""} failed: ${said === "" ? message : said}`, { cause });
+    throw new CommandError(`${program} ${args[0] ?? ""} failed: ${said === "" ? message : said}`, { cause });
   }
 }

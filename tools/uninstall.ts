@@ -3,6 +3,7 @@
 import { X509Certificate } from "node:crypto";
 import { parseArgs } from "node:util";
 import { authorityClusterUid } from "../src/domain/identity.ts";
+import { CommandError } from "./run-command.ts";
 import { Cluster, Refusal } from "./uninstall/cluster.ts";
 import type { KubeObject } from "./uninstall/decisions.ts";
 import { steps } from "./uninstall/steps.ts";
@@ -48,24 +49,30 @@ async function uninstall({ isDryRun, forgetSnapshots, waitMs }: Wishes): Promise
   tell(`an installation finds them again with certificates of the same cluster UID${which}: keep the folder of longshore pki`);
 }
 
+interface Secret extends KubeObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
 /** Data belongs to the cluster UID of the certificates, which go with their Secrets. */
 async function clusterUid(cluster: Cluster): Promise<string | undefined> {
-  const secret = await cluster.get<KubeObject & { readonly data?: Readonly<Record<string, string>> }>(
-    "secret",
-    "longshore-node",
-    "longshore-agent-pki",
-  );
+  const secret = await cluster.get<Secret>("secret", "longshore-node", "longshore-agent-pki");
   const bundle = secret?.data?.["ca.crt"];
   return bundle === undefined ? undefined : authorityClusterUid(new X509Certificate(Buffer.from(bundle, "base64")));
+}
+
+/** A defect is shown whole. */
+function textOf(error: unknown): string {
+  if (error instanceof Refusal) return `${error.message}\n  next: ${error.next}`;
+  if (error instanceof CommandError) return `${error.message}\n  next: see to that, then run this again; it goes on`;
+  const { code, message, stack } = error as NodeJS.ErrnoException;
+  return code?.startsWith("ERR_PARSE_ARGS") === true ? `${message}\n${usage}` : String(stack ?? error);
 }
 
 if (import.meta.main) {
   try {
     await uninstall(wishesOf(process.argv.slice(2)));
   } catch (error) {
-    const said = error instanceof Refusal ? `${error.message}\n  next: ${error.next}` : String(error);
-    console.error(`uninstall: ${said}`);
-    if (error instanceof TypeError) console.error(usage);
+    console.error(`uninstall: ${textOf(error)}`);
     process.exitCode = 1;
   }
 }

@@ -17,10 +17,10 @@ import {
 } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { unreachable } from "../../src/base/assert.ts";
+import { runCommand } from "../run-command.ts";
 import type { FileSpec, LayerSpec } from "./catalogue.ts";
 import { closureOf, type DebianPackage, download, unpack } from "./debian.ts";
 import { copyFolders, type LockFile, type NeededFolder, neededFolders } from "./modules.ts";
-import { runCommand } from "../run-command.ts";
 
 /** Where things are taken from, and kept. */
 export interface LayerPlaces {
