@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4" | "apt";
 
 const found = new Map<Need, string | undefined>();
 
@@ -22,6 +22,7 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
   btrfs: () => mountable("btrfs", "mkfs.btrfs -q -f"),
   netns: networks,
   "lua5.4": () => tryOut("lua5.4", ["-v"]),
+  apt: () => tryOut("sh", ["-c", "apt-get --version && dpkg-deb --version"]),
   controlplane: () => {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;

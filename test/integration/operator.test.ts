@@ -16,6 +16,7 @@ import type { Cluster } from "../../src/kube/cluster.ts";
 import { runOperator } from "../../src/kube/operator.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { rightsOf, type Rule } from "../e2e/rbac-audit.ts";
 import { FakeAgent } from "../fakes/fake-agent.ts";
 import { openRecordingProxy, type RecordingProxy } from "../fakes/recording-proxy.ts";
 import { missing, needs } from "../needs.ts";
@@ -645,23 +646,13 @@ describe("on a real API server", () => {
   });
 });
 
-interface Rule {
-  readonly apiGroups: readonly string[];
-  readonly resources: readonly string[];
-  readonly verbs: readonly string[];
-}
-
 /** Every right of manifests/operator, as the proxy records what is done. */
 function rights(): Set<string> {
-  const found = new Set<string>();
-  for (const file of ["cluster-role.yaml", "role.yaml"]) {
-    const documents = parseAllDocuments(readFileSync(join(root, "manifests/operator", file), "utf8"));
-    const rules = documents.flatMap((document) => (document.toJS() as { rules?: Rule[] }).rules ?? []);
-    for (const { apiGroups, resources, verbs } of rules) {
-      for (const group of apiGroups) {
-        for (const resource of resources) for (const verb of verbs) found.add(`${verb} ${group || "core"} ${resource}`);
-      }
-    }
-  }
-  return found;
+  const files = ["cluster-role.yaml", "role.yaml"].map((file) =>
+    parseAllDocuments(readFileSync(join(root, "manifests/operator", file), "utf8")),
+  );
+  const rules = files.flatMap((documents) =>
+    documents.flatMap((document) => (document.toJS() as { rules?: Rule[] }).rules ?? []),
+  );
+  return rightsOf(rules);
 }
