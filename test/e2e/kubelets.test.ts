@@ -86,7 +86,7 @@ describe("a cluster of one node", () => {
   test(
     "a pod runs, at an address that is reached from this machine",
     async () => {
-      const serve = "mkdir /tmp/www; echo hello >/tmp/www/index.html; exec busybox httpd -f -p 8080 -h /tmp/www";
+      const serve = "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; exec busybox httpd -f -p 8080 -h /tmp/www";
       await startPod(cluster.plane, { name: "answering", script: serve });
       const address = await read("pod/answering", ".status.podIP");
       const said = await eventually("the pod answering", async () => (await fetch(`http://${address}:8080/`)).text());
