@@ -244,7 +244,12 @@ class OwnControlPlane implements ControlPlane {
 
   #auditOptions(): string[] {
     if (this.#hosting?.auditPolicy === undefined) return [];
-    return [`--audit-policy-file=${join(this.folder, "audit-policy.json")}`, `--audit-log-path=${this.auditLog}`];
+    return [
+      `--audit-policy-file=${join(this.folder, "audit-policy.json")}`,
+      `--audit-log-path=${this.auditLog}`,
+      // In megabytes; a log of several files would be one that nobody reads whole.
+      "--audit-log-maxsize=1000",
+    ];
   }
 
   #startControllers(): void {
@@ -269,7 +274,6 @@ class OwnControlPlane implements ControlPlane {
       `--kubeconfig=${join(this.folder, "scheduler.kubeconfig")}`,
       "--leader-elect=false",
       "--secure-port=0",
-      "--profiling=false",
     ]);
   }
 

@@ -1,4 +1,5 @@
 // Volumes on their way from one cluster to the other, as users of both see them.
+import { randomBytes } from "node:crypto";
 import type { Seen } from "../kube-client.ts";
 import { apply, get, longshore } from "./kube.ts";
 import { migrationJob } from "./objects.ts";
@@ -17,14 +18,10 @@ export async function volumeOf(cluster: TestCluster, claim: ClaimRef): Promise<s
   return bound.spec.volumeName as string;
 }
 
-const demands = new Map<string, number>();
-
 /** Has a claim's volume migrated now; resolves with the job's name when the operator knows it. */
 export async function startMigration(source: TestCluster, claim: ClaimRef, location: string): Promise<string> {
   const volume = await volumeOf(source, claim);
-  const number = (demands.get(claim.name) ?? 0) + 1;
-  demands.set(claim.name, number);
-  const name = `${claim.name}-${number}`;
+  const name = `${claim.name}-${randomBytes(4).toString("hex")}`;
   await until(source, { kind: "volumemigrations", name: volume }, "being known", () => true);
   await apply(source, migrationJob(name, volume, location));
   return name;

@@ -13,7 +13,9 @@ mapfile -t points < <(awk '{print $5}' /proc/self/mountinfo | tac)
 for point in "${points[@]}"; do
   point=$(printf '%b' "$point")
   case $point in /tmp/* | /dev/shm/* | "${TMPDIR:-/tmp}"/*) ;; *) continue ;; esac
+  # Neither what the node's folder is on, nor what cannot be reached by name any more.
   case $folder/ in "$point"/*) continue ;; esac
+  case $point in *//deleted) continue ;; esac
   [ "$point" = "$data" ] || umount --lazy "$point"
 done
 
