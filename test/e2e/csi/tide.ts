@@ -30,16 +30,14 @@ async function tideHasArrived({ source, target }: World): Promise<void> {
   await podIsReady(source, namespace, pump.name);
   const isPublished = (await list(target, "volumesnapshots", namespace)).length > 0;
   if (isPublished) return;
-  await write(source, 4);
+  await inPod(source, pump, change(4));
   await migrate(source, tide, location);
   await publishedAs(target, tide);
 }
 
 /** Changes so many mebibytes at the beginning of the device. */
-async function write(source: World["source"], mebibytes: number): Promise<void> {
-  const dd = `dd if=/dev/urandom of=/dev/${tide.name} bs=1M count=${mebibytes} conv=notrunc,fsync status=none`;
-  await inPod(source, pump, dd);
-}
+const change = (mebibytes: number) =>
+  `dd if=/dev/urandom of=/dev/${tide.name} bs=1M count=${mebibytes} conv=notrunc,fsync status=none`;
 
 /** Resolves when the operator has told the agents. No limit: as fast as it goes. */
 async function limitBandwidth({ source }: World, limit: string | undefined): Promise<void> {
@@ -59,7 +57,7 @@ export async function manyWaitForTheThaw(world: World): Promise<void> {
   const { source, target, figures } = world;
   await tideHasArrived(world);
   await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
-  await write(source, changedMebibytes);
+  await inPod(source, pump, change(changedMebibytes));
   const job = await startMigration(source, tide, location);
   await copyOf(target, tide, "being frozen", isFrozen);
   const whenBound = boundTimes(target, namespace, ships, tideMsMax);
@@ -148,8 +146,8 @@ export async function jobsBackToBackStarveNobody(world: World): Promise<void> {
     const annotations = { "longshore.dev/schedulePolicy": schedule };
     return patch(source, { kind: "pv", name: volume }, { metadata: { annotations } });
   };
-  const dd = `dd if=/dev/urandom of=/dev/${tide.name} bs=1M count=2 conv=notrunc,fsync status=none`;
-  await inPod(source, pump, `touch /tmp/busy; while [ -e /tmp/busy ]; do ${dd}; sleep 0.5; done >/dev/null 2>&1 &`);
+  const busy = `while [ -e /tmp/busy ]; do ${change(2)}; sleep 0.5; done`;
+  await inPod(source, pump, `touch /tmp/busy; { ${busy}; } >/dev/null 2>&1 &`);
   // As much is changed in a second as can be sent in two.
   await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
   await putOn("back-to-back");
