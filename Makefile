@@ -6,10 +6,10 @@ MAKEFLAGS += --no-print-directory
 JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test torture bench sim sim-canaries model demo format generate verify clean
+.PHONY: help setup check test e2e-kind torture bench sim sim-canaries model demo image install uninstall format generate verify clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 setup: ## Install what all targets need: npm and Debian packages, a Kubernetes control plane (once, about ten minutes)
 	@tools/setup/setup.sh
@@ -20,6 +20,9 @@ check: ## Format, lint, types, layers and unit tests: about one minute
 
 test: setup ## Run all checks and all tests; ends in "N passed, N failed, N skipped"
 	@exec node tools/run-tests.ts
+
+e2e-kind: setup ## Run the scenarios of the CSI driver in two clusters of kind, or in those of SOURCE_KUBECONFIG and TARGET_KUBECONFIG
+	@exec test/e2e/kind/run.sh
 
 sim: ## Run clusters of agents in one process through crashes and partitions (SEEDS=2000 FIRST=1, or SEED=n to replay one, told in full)
 	@exec node --disable-warning=ExperimentalWarning test/sim/sim.ts
@@ -38,6 +41,19 @@ model: ## Check the model of the group commit with spin, and that its mutants ar
 
 demo: setup ## Watch volumes migrate between storage clusters under two real Kubernetes API servers
 	@exec node test/e2e/demo/demo.ts
+
+image: ## Make the container image, and with OPTIONS=--all those that the tests run beside it, as files in .cache/image
+	@tools/setup/setup.sh npm
+	@exec node tools/image.ts $(OPTIONS)
+
+install: ## Install into the cluster that kubectl talks to, or bring it up to date (OVERLAY=folder; docs/install.md)
+	@kubectl apply --server-side -k crds
+	@kubectl wait --for=condition=Established --timeout=60s -f crds
+	@kubectl apply --server-side -k $(or $(OVERLAY),manifests)
+
+uninstall: ## Take it out of that cluster and leave its data on the nodes (OPTIONS=--dry-run; docs/install.md)
+	@tools/setup/setup.sh npm
+	@exec node tools/uninstall.ts $(OPTIONS)
 
 format: ## Format and lint in place
 	@tools/setup/setup.sh npm

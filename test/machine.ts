@@ -1,12 +1,13 @@
 // What this machine has of what some tests, and the demo at its best, need: found out by trying, not by asking for parts.
 
 import { spawnSync } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
+import { cniFolders } from "./e2e/kubelets/node-config.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4" | "apt" | "kubelets";
 
 const found = new Map<Need, string | undefined>();
 
@@ -21,10 +22,13 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
   xfs: () => mountable("xfs", "mkfs.xfs -q -f"),
   btrfs: () => mountable("btrfs", "mkfs.btrfs -q -f"),
   netns: networks,
+  "lua5.4": () => tryOut("lua5.4", ["-v"]),
+  apt: () => tryOut("sh", ["-c", "apt-get --version && dpkg-deb --version"]),
   controlplane: () => {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
   },
+  kubelets: () => look.root() ?? look.controlplane() ?? look.netns() ?? look.xfs() ?? nodeParts() ?? containers(),
 };
 
 // Asking for the parts (module, loop device, mkfs, privilege) one by one misses a case on some machine; mounting one
@@ -39,6 +43,28 @@ function mountable(fileSystem: string, makeIt: string): string | undefined {
     mount -t ${fileSystem} -o loop "$folder/image" "$folder/mount"; trap 'umount "$folder/mount"; rm -rf "$folder"' EXIT
     echo x > "$folder/mount/a"; cp --reflink=always "$folder/mount/a" "$folder/mount/b"`;
   return tryOut("unshare", ["--mount", "sh", "-c", script]);
+}
+
+/** What a node has besides, and that the checkout does not lie where a node has a folder of its own. */
+function nodeParts(): string | undefined {
+  const lacking = ["kubelet", "kube-scheduler"].filter((name) => !runnable(name));
+  if (!cniFolders.some((folder) => existsSync(join(folder, "host-local")))) lacking.push("CNI plugins");
+  if (lacking.length > 0) return `no ${lacking.join(", ")}, run make setup`;
+  const hidden = ["/run/", "/var/lib/", "/var/log/"].find((folder) => controlPlaneAssets.startsWith(folder));
+  return hidden === undefined ? undefined : `the checkout is below ${hidden}, of which each node has one of its own`;
+}
+
+/** What containers are made of, in namespaces that end with the script. */
+function containers(): string | undefined {
+  const script = `set -e
+    containerd --version; ctr --version; runc --version
+    mount -t proc proc /proc
+    ls /sys/fs/cgroup/cgroup.controllers || ls /sys/fs/cgroup/memory
+    folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
+    mkdir "$folder/lower" "$folder/upper" "$folder/work" "$folder/all"
+    mount -t overlay -o "lowerdir=$folder/lower,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/all"
+    trap 'umount "$folder/all"; rm -rf "$folder"' EXIT`;
+  return tryOut("unshare", ["--mount", "--pid", "--fork", "sh", "-c", script]);
 }
 
 /** Namespaces, bridges, and packets that are dropped on a bridge; all of it in a namespace that ends with the script. */

@@ -2,11 +2,11 @@
 import { unreachable } from "../base/assert.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Role } from "../domain/identity.ts";
-import type { RouteGroup } from "../wire/routes.ts";
+import type { Route, RouteGroup } from "../wire/routes.ts";
 import type { Caller } from "./caller.ts";
 
-/** `health`: open to all. `own`: to every role of this cluster. */
-export type Access = RouteGroup | "health" | "own";
+/** `health`: open to all. `own`: to every role of this cluster. `migratedVolumesRead`: those requests of the group that change nothing. */
+export type Access = RouteGroup | "migratedVolumesRead" | "health" | "own";
 
 const everything: readonly Access[] = [
   "own",
@@ -17,6 +17,7 @@ const everything: readonly Access[] = [
   "jobs",
   "sources",
   "migratedVolumes",
+  "migratedVolumesRead",
   "clones",
   "changes",
 ];
@@ -25,9 +26,14 @@ const everything: readonly Access[] = [
 export const ownRoles: Record<Role, readonly Access[]> = {
   operator: everything,
   admin: everything,
-  csi: ["own", "agent", "volumes", "clones"],
+  csi: ["own", "agent", "volumes", "migratedVolumesRead", "clones"],
   agent: ["own", "agent", "jobs", "member"],
 };
+
+/** What one must be allowed to use for a route. */
+export function accessTo({ group, method }: Pick<Route, "group" | "method">): Access {
+  return group === "migratedVolumes" && method === "GET" ? "migratedVolumesRead" : group;
+}
 
 /** Why the caller may not use it, `undefined` when it may. `what` names the request for the error's text. */
 export function refusal(caller: Caller, access: Access, what: string): LongshoreError | undefined {

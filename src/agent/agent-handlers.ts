@@ -52,6 +52,11 @@ function volumeHandlers(api: AgentApi) {
       const left = await api.removeSnapshot(params.volume, params.name);
       return left === undefined ? gone : { kind: "accepted", body: left };
     },
+    async listExtents({ params, query: { base, from, max } }) {
+      const numberOf = (text: string | undefined) => (text === undefined ? undefined : Number(text));
+      const asked = { base, from: numberOf(from), max: numberOf(max) };
+      return found(await api.listExtents(params.volume, params.name, asked));
+    },
     putHold: async ({ params }) => found(await api.putHold(params.volume, params.name, params.owner)),
     async removeHold({ params, query }) {
       await api.removeHold(params.volume, params.name, { reason: query.reason ?? "user", owner: params.owner });

@@ -67,6 +67,11 @@ test("an address listened at is advertised, a wildcard cannot be", () => {
   expect(complaint(least.replace("10.0.0.1", "0.0.0.0"))).toContain("nobody can connect to a wildcard");
 });
 
+const addresses = ["10.0.0.1", "node-1.example", "fd00::1", "2001:db8:1:2:3:4:5:6", "fd00::"];
+test.each(addresses)("%s can be advertised as it is", (address) => {
+  expect(read(least.replace("10.0.0.1", `"${address}"`)).advertiseAddress).toBe(address);
+});
+
 describe("a mistake is named by its field, with what it has to be:", () => {
   test.each([
     ["clusterNam: east", "clusterNam is not a field; use clusterName, node"],
@@ -75,6 +80,8 @@ describe("a mistake is named by its field, with what it has to be:", () => {
     ["listen: 7420", "listen is 7420, but has to be host:port of the API, such as 0.0.0.0:7420"],
     ["listen: a:70000", "listen is"],
     ["advertiseAddress: 10.0.0.1:7420", "a host alone, without port"],
+    ['advertiseAddress: "[fd00::1]:7420"', "a host alone, without port or brackets"],
+    ['advertiseAddress: "[fd00::1]"', "a host alone, without port or brackets"],
     ["seeds: a:7420", 'seeds is "a:7420", but has to be a list of host:port of agents of this cluster'],
     ["seeds: [a]", 'seeds is ["a"], but has to be a list of host:port'],
     ["backend: zfs", 'backend is "zfs", but has to be auto, reflink or copy'],

@@ -1,5 +1,6 @@
 // The agent's configuration: from an untyped tree to a typed one, with every mistake named by field and, where the reader
 // of the file can tell it, by line. All mistakes at once, for nobody likes to correct a file one error at a time.
+import { isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.ts";
 import { parseDuration } from "../domain/duration.ts";
@@ -204,7 +205,7 @@ function clusterName(value: unknown): string {
 
 function hostName(value: unknown): string {
   const text = nonEmpty(value);
-  if (/[\s/]|:\d+$/.test(text) && !text.includes("::")) throw wrong("a host alone, without port");
+  if (/[\s/[\]]|:\d+$/.test(text) && !isIPv6(text)) throw wrong("a host alone, without port or brackets");
   if (isWildcard(text)) throw wrong("nobody can connect to a wildcard address");
   return text;
 }

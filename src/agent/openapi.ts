@@ -36,7 +36,8 @@ const description =
   "with the ETag it was decided on. Every failure is a problem document whose type is stable.";
 const trust =
   "A client certificate with the URI name longshore://cluster/<uid>/<role>. Own operator and admin: everything but peer; " +
-  "own csi: volumes and clones; own agent: jobs and member; agents of a consented cluster: peer only.";
+  "own csi: volumes and clones, and migrated volumes to read; own agent: jobs and member; agents of a consented cluster: " +
+  "peer only.";
 
 /** Schemas that are exported by name are referred to by it. */
 function named(): Map<object, string> {

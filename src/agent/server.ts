@@ -16,7 +16,7 @@ import type { MemberApi } from "../wire/member.ts";
 import { problemMediaType, problemOf } from "../wire/problem.ts";
 import { agentHeader, agentRoutes, bodyBytesMax, memberRoutes, peerRoutes, type Route } from "../wire/routes.ts";
 import type { Problem } from "../wire/schemas.ts";
-import { type Access, noSuchRoute, refusal } from "./admission.ts";
+import { type Access, accessTo, noSuchRoute, refusal } from "./admission.ts";
 import { agentHandlers } from "./agent-handlers.ts";
 import { type Caller, type ConsentedSource, identifyCaller } from "./caller.ts";
 import { writeEvents } from "./event-reply.ts";
@@ -239,7 +239,7 @@ function addRoutes<T extends Record<string, Route>>(
     app.route({
       method: route.method,
       url: route.path,
-      config: { access: route.group },
+      config: { access: accessTo(route) },
       schema: {
         ...(route.params && { params: route.params }),
         ...(route.query && { querystring: route.query }),

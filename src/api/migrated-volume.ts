@@ -90,6 +90,10 @@ export interface MigratedVolumeStatusPublishedItem {
   readonly name: string;
   /** The VolumeSnapshotContent's name. */
   readonly contentName?: string;
+  /** Of a pinned point, its id; of a group's, the one that all volumes of the group share. */
+  readonly pointId?: string;
+  /** Of a pinned point, when its snapshot was taken in the source cluster. */
+  readonly time?: string;
 }
 
 /** What was observed; written by the operator. */
@@ -123,6 +127,6 @@ export interface MigratedVolumeStatus {
   readonly progress?: MigratedVolumeStatusProgress;
   /** How many requests for a clone wait for the thaw. */
   readonly waitingClones?: number;
-  /** Where the volume is published. */
+  /** Where the volume is published; the newest point first, then pinned points. */
   readonly published?: readonly MigratedVolumeStatusPublishedItem[];
 }

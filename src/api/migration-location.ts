@@ -106,4 +106,8 @@ export interface MigrationLocationStatus {
   readonly roundTripMilliseconds?: number;
   /** How many volumes migrate to this location. */
   readonly volumes?: number;
+  /** How many more would, were they enabled: those whose class or annotations ask for a dry run. */
+  readonly plannedVolumes?: number;
+  /** The sizes of these together, the most that would be sent at first. */
+  readonly plannedBytes?: number;
 }

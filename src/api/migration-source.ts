@@ -19,6 +19,24 @@ export interface MigrationSourceSpecQuota {
   readonly bytes: string;
 }
 
+/**
+ * Single points in time that are published as well, each as a VolumeSnapshot of its own, which always stands for the
+ * same point. None when not given.
+ */
+export interface MigrationSourceSpecPublicationPinned {
+  /**
+   * How many of the newest points are published. The VolumeSnapshot of one that is not among them any more is
+   * deleted; the points themselves are kept as pointsKept says.
+   */
+  readonly keep: number;
+  /**
+   * The name of the VolumeSnapshot. {claim} and {namespace} stand for what they do in name, {point} for the beginning
+   * of the point's id, which is the same for all volumes of a consistency group, and {time} for when its snapshot was
+   * taken, such as 20260301t120000.000z. The rule's name, a hyphen and {point} when not given.
+   */
+  readonly name?: string;
+}
+
 /** One rule. */
 export interface MigrationSourceSpecPublication {
   /** The namespaces of the claims in the source cluster. Any when not given. */
@@ -36,6 +54,11 @@ export interface MigrationSourceSpecPublication {
   readonly name?: string;
   /** The VolumeSnapshotClass to name in the VolumeSnapshot. None when not given. */
   readonly snapshotClassName?: string;
+  /**
+   * Single points in time that are published as well, each as a VolumeSnapshot of its own, which always stands for
+   * the same point. None when not given.
+   */
+  readonly pinned?: MigrationSourceSpecPublicationPinned;
 }
 
 /** Whose volumes are taken, how many, and where they are published. */

@@ -17,6 +17,8 @@ export const label = {
   source: `${group}/source`,
   /** On VolumeSnapshots and their contents: the MigratedVolume they publish, shortened. */
   migratedVolume: `${group}/migrated-volume`,
+  /** On those of a pinned point: its id; of a group's, the one that all its volumes share. */
+  point: `${group}/point`,
   /** On claims, by their users: those of one namespace with the same value are one consistency group. On jobs of a group as well. */
   group: `${group}/group`,
   /** On jobs of a group: the namespace of its claims. */
@@ -28,6 +30,8 @@ export const managedByLongshore = "longshore";
 export const annotation = {
   /** On a MigrationLocation that is being deleted: "true" drops the holds that volumes have for it, knowingly. */
   releaseHolds: `${group}/release-holds`,
+  /** On a StorageClass or a PersistentVolume: "true" shows what enabling migration would do, and does nothing of it. */
+  dryRun: `${group}/dry-run`,
 } as const;
 
 export const finalizer = {
@@ -109,6 +113,7 @@ export const reason = {
   policyRefused: "PolicyRefused",
   classMissing: "ClassMissing",
   disabled: "Disabled",
+  dryRun: "DryRun",
   scheduleMissing: "ScheduleMissing",
   scheduleInvalid: "ScheduleInvalid",
   locationMissing: "LocationMissing",
@@ -170,4 +175,10 @@ export const eventReason = {
   locationInUse: "MigrationLocationInUse",
   published: "Published",
   publicationFailed: "PublicationFailed",
+  /** On a StorageClass: what a dry run of its volumes comes to. */
+  dryRun: "MigrationDryRun",
+  /** On a claim: its clone waits until a transfer commits; at the start, and at each quarter. */
+  waitingForThaw: "WaitingForThaw",
+  /** On a claim: its clone has been made. */
+  thawed: "Thawed",
 } as const;

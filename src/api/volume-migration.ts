@@ -3,7 +3,7 @@ import type { Condition, KubernetesObject, ObjectMeta } from "./object.ts";
 
 /**
  * The migration of one PersistentVolume: its resolved policy, its snapshots, and how far each location is. Made by
- * the operator for every enabled PersistentVolume, under the same name, and owned by it.
+ * the operator for every PersistentVolume whose migration is wished for, under the same name, and owned by it.
  */
 export interface VolumeMigration extends KubernetesObject {
   readonly apiVersion: "longshore.dev/v1";
@@ -19,9 +19,9 @@ export interface VolumeMigrationSpecVolume {
   readonly name: string;
   /** The UID of the PersistentVolume. */
   readonly uid: string;
-  /** The volume's handle, by which the agents know it. */
+  /** The volume's handle, by which the agents know it. Empty for a volume of another driver. */
   readonly handle: string;
-  /** The CSI driver of the volume. */
+  /** The CSI driver of the volume; none for a volume without CSI. */
   readonly driver: string;
 }
 
@@ -60,6 +60,11 @@ export interface VolumeMigrationSpecPolicyOrigins {
 export interface VolumeMigrationSpecPolicy {
   /** Whether the volume is snapshotted and migrated. When not, what exists is kept and nothing new is made. */
   readonly enabled: boolean;
+  /**
+   * Whether migration is wished for and only looked at: the status shows what enabling it would do, and nothing is
+   * snapshotted or migrated.
+   */
+  readonly dryRun?: boolean;
   /** The names of the MigrationLocations. */
   readonly locations: readonly string[];
   /** The name of the SnapshotSchedule. */

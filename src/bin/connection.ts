@@ -40,6 +40,7 @@ export async function withAgent(options: ConnectionOptions, streams: Streams, wo
   const first = open(addressesOf(options, streams));
   const api = openClusterClient({
     first,
+    isFirstOneAgent: true,
     open: (address, agentId) => open([address], agentId),
     onSilent: ({ node, agentId }, problem) =>
       streams.err(`warning: agent ${agentId} on node ${node} does not answer; what it has is not shown (${problem})\n`),

@@ -1,10 +1,13 @@
 // `longshore pki`: a CA for a cluster, and certificates for its roles.
+import { join } from "node:path";
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Role, roles } from "../domain/identity.ts";
-import { initAuthority, issueInto, type PkiResult } from "../pki/folder.ts";
+import type { KeyPairPem } from "../pki/certificate.ts";
+import { initAuthority, issueInto, type PkiResult, readBundle, readIssued } from "../pki/folder.ts";
+import { renderSecrets, secretPlaces } from "./pki-secrets.ts";
 import type { Streams } from "./streams.ts";
 
 const context = { clock: systemClock, dice: systemDice };
@@ -30,6 +33,19 @@ export function addPkiCommands(program: Command, streams: Streams): void {
     .option("--name <name>", "name of the files; that of the role unless given")
     .option("--renew", "replace the certificate and the key that are there", false)
     .action(async (options: IssueOptions) => say(streams, await issue(options)));
+  pki
+    .command("secrets")
+    .description("Print the Secrets that manifests/ expects, as YAML. Private keys are in it: apply it, or seal it.")
+    .requiredOption("--dir <dir>", "folder with the certificates of the roles agent, operator and csi")
+    .option("--ca <file>", "what they trust, old and new CA while one takes over; the folder's ca.crt unless given")
+    .action(async (options: { dir: string; ca?: string }) => streams.out(await secretsOf(options)));
+}
+
+async function secretsOf({ dir, ca = join(dir, "ca.crt") }: { dir: string; ca?: string }): Promise<string> {
+  const { caBundle } = await readBundle(ca);
+  const certificates: Record<string, KeyPairPem> = {};
+  for (const { role } of secretPlaces) certificates[role] ??= await readIssued(dir, role);
+  return renderSecrets(certificates, caBundle);
 }
 
 interface IssueOptions {

@@ -113,6 +113,21 @@ test("a change is asked for by its name, and told", async () => {
   await stop();
 });
 
+test("clones are known and told of like everything else: those there were, those that come, and those that go", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  agent.arrive("east-vol-1", { source: "east" });
+  await agent.putClone("pvc-1", { migratedVolume: "east-vol-1", point: "latest" });
+  await clock.advance(100);
+  expect(news).toContainEqual({ kind: "clone", name: "pvc-1" });
+  await agent.putClone("pvc-2", { migratedVolume: "east-vol-1", point: "latest" });
+  await agent.removeClone("pvc-1");
+  await clock.advance(100);
+  expect(["pvc-1", "pvc-2"].map((name) => findOne(fleet, "clones", name)?.view.state)).toEqual([undefined, "Waiting"]);
+  expect(news.filter(({ kind, name }) => kind === "clone" && name === "pvc-2")).toHaveLength(1);
+  await stop();
+});
+
 test("what we ask for ourselves is seen at once, before the agent's news of it", async () => {
   const { clock, fleet, calls, stop } = bench(["a"], ["a:1"]);
   await clock.advance(100);
@@ -171,7 +186,7 @@ test("an agent that goes away is said to, what it held stays known, and it is fo
 });
 
 test("a member that leaves the cluster is forgotten, and one that moves is followed at its new address", async () => {
-  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1"]);
+  const { clock, fleet, agents, news, calls, stop } = bench(["a", "b"], ["a:1"]);
   await clock.advance(100);
   const [a, b] = [agents.get("a:1"), agents.get("b:1")] as [FakeAgent, FakeAgent];
   const moved = { agentId: "b", node: "b", address: "b:9", laneAddress: "b:2" };
@@ -184,7 +199,173 @@ test("a member that leaves the cluster is forgotten, and one that moves is follo
   Object.assign(a.view, { members: a.view.members.slice(0, 1) });
   await clock.advance(60_000);
   expect(fleet.all().map(({ id }) => id)).toEqual(["a"]);
+  // Those whose volumes it had are told, and nothing is kept open for where it was.
+  expect(news).toContainEqual({ kind: "member", name: "b" });
+  expect(calls.get("close")).toBe(2);
   await stop();
+});
+
+test("an agent that is back without its data, and knows nobody yet, takes nobody off the list", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1"]);
+  const b = agents.get("b:1") as FakeAgent;
+  await b.putVolume("vol-1", { sizeBytes: 4096 });
+  await clock.advance(100);
+  // It answers where a did, under an id of its own.
+  const fresh = new FakeAgent();
+  const itself = { agentId: "c", node: "a", address: "a:1", laneAddress: "a:2" };
+  Object.assign(fresh.view, { agentId: "c", members: [itself] });
+  agents.set("a:1", fresh);
+  await clock.advance(40_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["a", "b", "c"]);
+  expect(findOne(fleet, "volumes", "vol-1")?.agent.id).toBe("b");
+  expect(fleet.members().map(({ agentId }) => agentId)).toEqual(["c", "a", "b"]);
+  // They have met, and a is known to be lost.
+  const [a] = b.view.members.map((member) => ({ ...member, state: "lost" as const }));
+  for (const agent of [fresh, b]) Object.assign(agent.view, { members: [a, ...b.view.members.slice(1), itself] });
+  await clock.advance(20_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["b", "c"]);
+  // From now on it is one of those who know.
+  agents.delete("b:1");
+  fresh.view.members = [itself];
+  await clock.advance(20_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["c"]);
+  await stop();
+});
+
+test("nothing is asked of an agent that is away, and what it has not answered by then is given up", async () => {
+  const { clock, fleet, agents, calls, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await clock.advance(100);
+  const api = fleet.all()[0]?.api;
+  const take = agent.putSnapshot;
+  agent.putSnapshot = () => new Promise(() => undefined);
+  const hanging = expect(api?.putSnapshot("vol-1", "one")).rejects.toMatchObject({ code: "Unreachable" });
+  agents.clear();
+  agent.feed.push("volume", "vol-1");
+  await clock.advance(100);
+  await hanging;
+  await expect(api?.putSnapshot("vol-1", "one")).rejects.toThrow("agent a is away: a:1 refuses");
+  expect(calls.get("putSnapshot")).toBe(1);
+  agent.putSnapshot = take;
+  agents.set("a:1", agent);
+  await clock.advance(30_000);
+  await api?.putVolume("vol-1", { sizeBytes: 4096 });
+  expect((await api?.putSnapshot("vol-1", "one"))?.name).toBe("one");
+  await stop();
+});
+
+test("a change stream that merely breaks is no loss of the agent", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  const follow = agent.changes.bind(agent);
+  const broken = Promise.withResolvers<never>();
+  let streams = 0;
+  agent.changes = async function* (since, signal) {
+    if (streams++ === 0) await broken.promise;
+    yield* follow(since, signal);
+  };
+  await clock.advance(100);
+  broken.reject(new LongshoreError("StreamTorn", "the connection broke"));
+  await clock.advance(1_000);
+  expect([news.filter(({ kind }) => kind === "lost"), agentsProblem(fleet)]).toEqual([[], undefined]);
+  expect(news.filter(({ kind }) => kind === "synced")).toHaveLength(2);
+  await stop();
+});
+
+test("one that stays away is told of once", async () => {
+  const { clock, agents, news, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await clock.advance(100);
+  agents.clear();
+  agent.feed.push("volume", "vol-1");
+  await clock.advance(120_000);
+  expect(news.filter(({ kind }) => kind === "lost")).toHaveLength(1);
+  await stop();
+});
+
+test("an answer that comes late does not hide what the agent has told meanwhile", async () => {
+  const { clock, fleet, agents, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await clock.advance(100);
+  const put = agent.putVolume.bind(agent);
+  agent.putVolume = async (...parts) => {
+    const answer = await put(...parts);
+    await clock.sleep(1_000);
+    return answer;
+  };
+  const asked = fleet.all()[0]?.api.putVolume("vol-1", { sizeBytes: 4096 });
+  await settledTasks();
+  await put("vol-1", { sizeBytes: 8192 });
+  await clock.advance(2_000);
+  expect((await asked)?.sizeBytes).toBe(4096);
+  expect(findOne(fleet, "volumes", "vol-1")?.view.sizeBytes).toBe(8192);
+  await stop();
+});
+
+test("an agent's jobs are found by the MigrationJob that they were made for", async () => {
+  const { clock, fleet, agents, stop } = bench(["a"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  await agent.putVolume("vol-1", { sizeBytes: 4096 });
+  await agent.putLocation("berlin", { clusterName: "berlin", seeds: ["b:1"], caBundle: "ca" });
+  await agent.putSnapshot("vol-1", "one");
+  const uid = "6f2c1a58-0000-4000-8000-000000000001";
+  const names = [`now.${uid}`, `now.${uid}.1`, `later.${uid}`, "by-hand"];
+  for (const name of names) await agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
+  await clock.advance(100);
+  const found = () => (fleet.all()[0]?.jobsOf("now") ?? []).map(({ name }) => name);
+  expect(found()).toEqual(names.slice(0, 2));
+  for (const name of names.slice(0, 2)) {
+    agent.failJob(name, new LongshoreError("DiskFull", "no room"));
+    await agent.removeJob(name);
+  }
+  await clock.advance(100);
+  expect(found()).toEqual([]);
+  await stop();
+});
+
+test("it is ready when every agent has been listed, or could not be", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1"]);
+  const agent = agents.get("a:1") as FakeAgent;
+  const gate = Promise.withResolvers<void>();
+  const list = agent.listVolumes.bind(agent);
+  agent.listVolumes = async () => {
+    await gate.promise;
+    return list();
+  };
+  agents.delete("b:1");
+  let isReady = false;
+  void fleet.ready.then(() => {
+    isReady = true;
+  });
+  await clock.advance(100);
+  expect(isReady).toBe(false);
+  gate.resolve();
+  await clock.advance(100);
+  expect([isReady, agentsProblem(fleet)]).toEqual([true, "agent b: b:1 refuses"]);
+  await stop();
+});
+
+test("where no agent answers at first there is nothing to wait for", async () => {
+  const { clock, fleet, stop } = bench(["a"], ["a:1"], false);
+  await clock.advance(100);
+  await fleet.ready;
+  await stop();
+});
+
+test("an agent that hangs does not hold up the end", async () => {
+  const [clock, agent] = [new FakeClock(), new FakeAgent()];
+  const answer = Promise.withResolvers<never>();
+  agent.listVolumes = () => answer.promise;
+  const close = async () => answer.reject(new LongshoreError("StreamTorn", "the client was closed"));
+  const connect = () => Object.assign(agent, { close });
+  const base = { clock, dice: seededDice(1), log: silentLog };
+  const fleet = new AgentFleet({ ...base, seeds: ["a:1"], connect, route: () => [] });
+  const end = new AbortController();
+  const running = fleet.run(() => undefined, end.signal);
+  await clock.advance(100);
+  end.abort();
+  await running;
+  expect(fleet.all()).toEqual([]);
 });
 
 test("when it stops, everything it opened is closed", async () => {

@@ -1,9 +1,10 @@
 // All agents of the operator's own cluster: any of them names the others, and each is mirrored.
 
 import { describe, LongshoreError } from "../domain/errors.ts";
+import { orAborted } from "../kube/abortable.ts";
 import type { Enqueue, Key, Source } from "../kube/cluster.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
-import type { Member as MemberView } from "../wire/schemas.ts";
+import type { AgentView, Member as MemberView } from "../wire/schemas.ts";
 import { AgentMirror, type AgentNews, type MirrorDeps } from "./agent-mirror.ts";
 import type { Agents, SeenAgent } from "./agents.ts";
 
@@ -36,10 +37,18 @@ export class AgentFleet implements Agents, Source {
   readonly #deps: FleetDeps;
   readonly #members = new Map<string, Member>();
   readonly #clients = new Map<string, ReturnType<FleetDeps["connect"]>>();
+  readonly #ready = Promise.withResolvers<void>();
   #told: readonly MemberView[] = [];
+  /** The ids on the last list that was believed as a whole. */
+  #acquainted: ReadonlySet<string> = new Set();
 
   constructor(deps: FleetDeps) {
     this.#deps = deps;
+  }
+
+  /** Settled once every agent has been listed for the first time, or could not be. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
   }
 
   all(): readonly SeenAgent[] {
@@ -54,34 +63,56 @@ export class AgentFleet implements Agents, Source {
     try {
       while (!signal.aborted) {
         const isAnswered = await this.#refresh(enqueue, signal);
+        const tried = [...this.#members.values()].map(({ mirror }) => mirror.tried);
+        // After the first time this changes nothing any more.
+        void Promise.all(tried).then(() => this.#ready.resolve());
         const pauseMs = isAnswered ? membersEveryMs : seedsEveryMs;
         await this.#deps.clock.sleep(pauseMs, signal).catch(() => undefined);
       }
     } finally {
       await Promise.all([...this.#members.keys()].map((id) => this.#drop(id)));
-      const clients = [...this.#clients.values()];
-      this.#clients.clear();
-      await Promise.all(clients.map((client) => client.close()));
+      await Promise.all([...this.#clients.keys()].map((key) => this.#disconnect(key)));
     }
   }
 
   /** Whether any agent answered. */
   async #refresh(enqueue: Enqueue, signal: AbortSignal): Promise<boolean> {
-    const addresses = new Set([...[...this.#members.values()].map(({ address }) => address), ...this.#deps.seeds]);
     const problems: string[] = [];
-    for (const address of addresses) {
+    for (const address of this.#addresses()) {
       try {
-        const { members } = await this.#client(address).describe();
+        const members = this.#believed(await orAborted(this.#client(address).describe(), signal));
         await this.#adopt(members, enqueue, signal);
         this.#learn(members, enqueue);
+        await this.#disconnectOld();
         return true;
       } catch (error) {
+        if (signal.aborted) return false;
         problems.push(`${address}: ${describe(error)}`);
       }
     }
     const error = new LongshoreError("Unreachable", `no agent of this cluster answers: ${problems.join("; ")}`);
     this.#deps.log.warn({ err: error }, "no agent answers");
     return false;
+  }
+
+  /** Whom to ask, in this order: one that is away, and perhaps hangs, not before the others. */
+  #addresses(): ReadonlySet<string> {
+    const members = [...this.#members.values()];
+    const isAway = ({ mirror }: Member) => mirror.problem !== undefined;
+    const ordered = [...members.filter((member) => !isAway(member)), ...members.filter(isAway)];
+    return new Set([...ordered.map(({ address }) => address), ...this.#deps.seeds]);
+  }
+
+  /**
+   * The members as told, and those whom the one who tells may have left out because it does not know them: an agent that has come
+   * back without its data has yet to meet the others. Only one that was on the last list itself may leave somebody out of the next.
+   */
+  #believed({ agentId, members }: AgentView): readonly MemberView[] {
+    const listed = new Set(members.map((member) => member.agentId));
+    const missed = this.#told.filter((member) => !listed.has(member.agentId));
+    if (missed.length > 0 && !this.#acquainted.has(agentId)) return [...members, ...missed];
+    this.#acquainted = listed;
+    return members;
   }
 
   async #adopt(members: readonly MemberView[], enqueue: Enqueue, signal: AbortSignal): Promise<void> {
@@ -92,12 +123,15 @@ export class AgentFleet implements Agents, Source {
     for (const [id, address] of present) if (!this.#members.has(id)) this.#follow(id, address, enqueue, signal);
   }
 
-  /** Who was lost, or came back, is told to those whose volumes it had. */
+  /** Who was lost, came back, or was given up for good, is told to those whose volumes it had. */
   #learn(members: readonly MemberView[], enqueue: Enqueue): void {
     const before = new Map(this.#told.map(({ agentId, state }) => [agentId, state]));
+    const present = new Set(members.map(({ agentId }) => agentId));
     this.#told = members;
     const changed = members.filter(({ agentId, state }) => before.get(agentId) !== state);
-    for (const { agentId } of changed) this.#tell({ kind: "member", name: agentId }, enqueue);
+    const left = [...before.keys()].filter((agentId) => !present.has(agentId));
+    const names = [...changed.map(({ agentId }) => agentId), ...left];
+    for (const name of names) this.#tell({ kind: "member", name }, enqueue);
   }
 
   #tell(news: AgentNews, enqueue: Enqueue): void {
@@ -113,7 +147,7 @@ export class AgentFleet implements Agents, Source {
   }
 
   #client(address: string, agentId?: string): AgentApi {
-    const key = `${agentId ?? "anyone"} at ${address}`;
+    const key = keyOf(address, agentId);
     const client = this.#clients.get(key) ?? this.#deps.connect(address, agentId);
     this.#clients.set(key, client);
     return client;
@@ -121,8 +155,30 @@ export class AgentFleet implements Agents, Source {
 
   async #drop(id: string): Promise<void> {
     const member = this.#members.get(id);
+    if (member === undefined) return;
     this.#members.delete(id);
-    member?.stop.abort();
-    await member?.running;
+    member.stop.abort();
+    // What has not been answered ends with its client: one that hangs holds up nobody.
+    await this.#disconnect(keyOf(member.address, id));
+    await member.running;
   }
+
+  /** Closes the clients for addresses where nobody is expected any more. */
+  async #disconnectOld(): Promise<void> {
+    const used = new Set([
+      ...this.#deps.seeds.map((seed) => keyOf(seed)),
+      ...[...this.#members].flatMap(([id, { address }]) => [keyOf(address), keyOf(address, id)]),
+    ]);
+    for (const key of [...this.#clients.keys()]) if (!used.has(key)) await this.#disconnect(key);
+  }
+
+  async #disconnect(key: string): Promise<void> {
+    const client = this.#clients.get(key);
+    this.#clients.delete(key);
+    await client?.close();
+  }
+}
+
+function keyOf(address: string, agentId = "anyone"): string {
+  return `${agentId} at ${address}`;
 }

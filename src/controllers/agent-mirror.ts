@@ -1,13 +1,15 @@
 // Follows one agent: lists everything once, then asks only for what its change stream names. After an interruption it
-// lists again, so nothing that happened meanwhile is missed.
+// lists again, so nothing that happened meanwhile is missed. While it is not followed, reconcilers ask it nothing.
 import { backoffMs } from "../base/backoff.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
-import { codeOf, describe } from "../domain/errors.ts";
+import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+import { orAborted } from "../kube/abortable.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import type {
   Change,
+  CloneView,
   JobView,
   List,
   LocationView,
@@ -16,13 +18,15 @@ import type {
   VolumeView,
 } from "../wire/schemas.ts";
 import type { SeenAgent } from "./agents.ts";
+import { JobRows } from "./job-rows.ts";
+import { steady } from "./refusal.ts";
 
 /**
  * What an agent was seen to change; `synced` and `lost` are about our following the agent, `member` about what the
  * other agents say of it.
  */
 export interface AgentNews {
-  readonly kind: "volume" | "location" | "job" | "source" | "migratedVolume" | "synced" | "lost" | "member";
+  readonly kind: TableKind | "synced" | "lost" | "member";
   /** The name of what changed; the agent's id for the last three. */
   readonly name: string;
 }
@@ -43,6 +47,7 @@ const getsMax = 16;
 
 interface Named {
   readonly name: string;
+  readonly revision: number;
 }
 
 interface Table<T extends Named = Named> {
@@ -51,7 +56,7 @@ interface Table<T extends Named = Named> {
   get(name: string): Promise<T>;
 }
 
-type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume";
+type TableKind = "volume" | "location" | "job" | "source" | "migratedVolume" | "clone";
 type Dirty = Map<TableKind, Set<string> | "all">;
 
 export class AgentMirror implements SeenAgent {
@@ -60,15 +65,24 @@ export class AgentMirror implements SeenAgent {
   problem: string | undefined = "not asked yet";
   readonly volumes = new Map<string, VolumeView>();
   readonly locations = new Map<string, LocationView>();
-  readonly jobs = new Map<string, JobView>();
+  readonly jobs = new JobRows();
   readonly sources = new Map<string, SourceView>();
   readonly migratedVolumes = new Map<string, MigratedVolumeView>();
+  readonly clones = new Map<string, CloneView>();
+  /** Settled once it has been listed for the first time, or could not be. */
+  readonly tried: Promise<void>;
   readonly #deps: MirrorDeps;
+  readonly #agent: AgentApi;
   readonly #tables: Readonly<Record<TableKind, Table>>;
+  readonly #tried = Promise.withResolvers<void>();
+  /** Aborts when the agent, which is followed now, is lost. */
+  #following = new AbortController();
 
   constructor(id: string, api: AgentApi, deps: MirrorDeps) {
     this.id = id;
+    this.tried = this.#tried.promise;
     this.#deps = deps;
+    this.#agent = api;
     this.#tables = {
       volume: tableOf(
         this.volumes,
@@ -95,8 +109,17 @@ export class AgentMirror implements SeenAgent {
         () => api.listMigratedVolumes(),
         (name) => api.getMigratedVolume(name),
       ),
+      clone: tableOf(
+        this.clones,
+        () => api.listClones(),
+        (name) => api.getClone(name),
+      ),
     };
-    this.api = learning(api, (kind, row) => this.#tables[kind].rows.set(row.name, row));
+    this.api = asked(api, { followed: () => this.#followed(), learn: (kind, row) => this.#learn(kind, row) });
+  }
+
+  jobsOf(migrationJob: string): readonly JobView[] {
+    return this.jobs.of(migrationJob);
   }
 
   /** Follows until the signal aborts. */
@@ -108,15 +131,42 @@ export class AgentMirror implements SeenAgent {
           failures = 0;
         });
       } catch (error) {
-        if (signal.aborted) return;
+        if (signal.aborted) break;
         failures++;
-        const wasFollowed = this.problem === undefined;
-        this.problem = describe(error);
-        if (wasFollowed || failures === 1) log.warn({ agent: this.id, err: error }, "agent is not followed");
-        tell({ kind: "lost", name: this.id });
+        const before = this.problem;
+        if (before === undefined || failures === 1) log.warn({ agent: this.id, err: error }, "agent is not followed");
+        // One whose stream merely broke, and that can be listed again, was there all the time.
+        const isAway = before !== undefined || failures > 1 || isSilence(error);
+        if (isAway) this.#lose(steady(describe(error), before));
+        // That one stays away is no news.
+        if (this.problem !== before) tell({ kind: "lost", name: this.id });
         await clock.sleep(backoffMs(failures, retry, dice), signal).catch(() => undefined);
       }
     }
+    this.#lose("it is not followed any more");
+  }
+
+  #lose(problem: string): void {
+    this.problem = problem;
+    this.#tried.resolve();
+    this.#following.abort(this.#away());
+  }
+
+  /** Throws while the agent is not followed. */
+  #followed(): AbortSignal {
+    if (this.problem !== undefined) throw this.#away();
+    return this.#following.signal;
+  }
+
+  #away(): LongshoreError {
+    return new LongshoreError("Unreachable", `agent ${this.id} is away: ${this.problem}`);
+  }
+
+  /** An answer that is late must not hide what the stream has told meanwhile, and perhaps never tells again. */
+  #learn(kind: TableKind, row: Named): void {
+    const { rows } = this.#tables[kind];
+    const present = rows.get(row.name);
+    if (present === undefined || present.revision <= row.revision) rows.set(row.name, row);
   }
 
   /** Lists everything and follows the changes; returns when the stream ends, throws when it breaks. */
@@ -124,6 +174,8 @@ export class AgentMirror implements SeenAgent {
     const since = await this.#listAll();
     onSynced();
     this.problem = undefined;
+    if (this.#following.signal.aborted) this.#following = new AbortController();
+    this.#tried.resolve();
     this.#deps.tell({ kind: "synced", name: this.id });
     const stop = new AbortController();
     const bounded = AbortSignal.any([signal, stop.signal]);
@@ -146,7 +198,7 @@ export class AgentMirror implements SeenAgent {
   }
 
   async #read(since: number, { dirty, wake, signal }: Pending): Promise<void> {
-    for await (const change of this.api.changes(since, signal)) {
+    for await (const change of this.#agent.changes(since, signal)) {
       note(dirty, change);
       wake.fire();
     }
@@ -205,7 +257,13 @@ export class AgentMirror implements SeenAgent {
   }
 }
 
-const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume"];
+/** Whether nobody answered, as apart from a connection that broke. */
+function isSilence(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "Unreachable" || code === "Timeout";
+}
+
+const tableKinds: readonly TableKind[] = ["volume", "location", "job", "source", "migratedVolume", "clone"];
 
 function tableOf<T extends Named>(
   rows: Map<string, T>,
@@ -224,18 +282,31 @@ const answersWith: Readonly<Partial<Record<keyof AgentApi, TableKind>>> = {
   putSource: "source",
 };
 
-/** The agent, with what it answers taken into the mirror at once: what is seen is never behind what we did ourselves. */
-function learning(api: AgentApi, learn: (kind: TableKind, row: Named) => void): AgentApi {
+/** These answer with streams, which end by their own signals. */
+const streams: readonly (string | symbol)[] = ["changes", "followJob"] satisfies (keyof AgentApi)[];
+
+interface Asking {
+  /** Aborts when the agent is lost; throws when it is not followed. */
+  followed(): AbortSignal;
+  learn(kind: TableKind, row: Named): void;
+}
+
+/**
+ * The agent as reconcilers ask it. What it answers is taken into the mirror at once: what is seen is never behind what we did
+ * ourselves. One that is away is asked nothing, and what it has not answered when it is lost is given up: nobody waits for it.
+ */
+function asked(api: AgentApi, { followed, learn }: Asking): AgentApi {
   return new Proxy(api, {
     get(target, method) {
       const call = target[method as keyof AgentApi] as ((...parts: unknown[]) => unknown) | undefined;
       if (typeof call !== "function") return call;
+      if (streams.includes(method)) return call.bind(target);
       const kind = answersWith[method as keyof AgentApi];
-      if (kind === undefined) return call.bind(target);
       return async (...parts: unknown[]) => {
-        const row = (await call.apply(target, parts)) as Named;
-        learn(kind, row);
-        return row;
+        const signal = followed();
+        const answer = await orAborted(Promise.resolve(call.apply(target, parts)), signal);
+        if (kind !== undefined) learn(kind, answer as Named);
+        return answer;
       };
     },
   });
@@ -273,7 +344,6 @@ function note(dirty: Dirty, { kind, name }: Change): void {
     for (const each of tableKinds) dirty.set(each, "all");
     return;
   }
-  if (kind === "clone") return;
   const names = dirty.get(kind) ?? new Set();
   if (names === "all") return;
   dirty.set(kind, names.add(name));

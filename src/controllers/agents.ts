@@ -1,11 +1,20 @@
 // The agents of the operator's own cluster, as last seen. What they hold is mirrored here from bulk lists and change
 // streams (agent-mirror.ts), so that no reconcile asks an agent in order to observe; it asks only to act.
 import type { AgentApi } from "../wire/agent-api.ts";
-import type { JobView, LocationView, Member, MigratedVolumeView, SourceView, VolumeView } from "../wire/schemas.ts";
+import type {
+  CloneView,
+  JobView,
+  LocationView,
+  Member,
+  MigratedVolumeView,
+  SourceView,
+  VolumeView,
+} from "../wire/schemas.ts";
 
 /** One agent and what it was last seen to hold, by name. May be behind the agent by a moment. */
 export interface SeenAgent {
   readonly id: string;
+  /** Throws `Unreachable` at once while the agent is not followed, and as soon as it is lost. */
   readonly api: AgentApi;
   /** Why it is not followed at the moment; what is below is then from before, or empty. */
   readonly problem: string | undefined;
@@ -14,6 +23,9 @@ export interface SeenAgent {
   readonly jobs: ReadonlyMap<string, JobView>;
   readonly sources: ReadonlyMap<string, SourceView>;
   readonly migratedVolumes: ReadonlyMap<string, MigratedVolumeView>;
+  readonly clones: ReadonlyMap<string, CloneView>;
+  /** Those of its jobs that were made for a MigrationJob of this name, whatever its UID. */
+  jobsOf(migrationJob: string): readonly JobView[];
 }
 
 export interface Agents {
@@ -29,7 +41,7 @@ export interface Held<T> {
   readonly view: T;
 }
 
-type Collection = "volumes" | "locations" | "jobs" | "sources" | "migratedVolumes";
+type Collection = "volumes" | "locations" | "jobs" | "sources" | "migratedVolumes" | "clones";
 type ViewOf<C extends Collection> = SeenAgent[C] extends ReadonlyMap<string, infer V> ? V : never;
 
 /** What each agent holds under this name. */
@@ -49,6 +61,16 @@ export function findOne<C extends Collection>(
   return findAll(agents, collection, name)[0];
 }
 
+/** A lane for what is asked of the agent that holds this: one that hangs keeps waiting nobody but its own. */
+export function laneOfHolder(agents: Agents, collection: Collection, name: string): string {
+  return findOne(agents, collection, name)?.agent.id ?? "";
+}
+
+/** What is wrong with an agent, by its name; `undefined` when it is followed. */
+export function awayBecause({ id, problem }: SeenAgent): string | undefined {
+  return problem === undefined ? undefined : `agent ${id}: ${problem}`;
+}
+
 /** Those that are followed at the moment. */
 export function followedAgents(agents: Agents): readonly SeenAgent[] {
   return agents.all().filter(({ problem }) => problem === undefined);
@@ -63,7 +85,6 @@ export function lostAgent(members: readonly Member[], agentId: string | undefine
 export function agentsProblem(agents: Agents): string | undefined {
   const all = agents.all();
   if (all.length === 0) return "no agent of this cluster has answered yet";
-  const lacking = all.filter(({ problem }) => problem !== undefined);
-  if (lacking.length === 0) return undefined;
-  return lacking.map(({ id, problem }) => `agent ${id}: ${problem}`).join("; ");
+  const lacking = all.flatMap((agent) => awayBecause(agent) ?? []);
+  return lacking.length === 0 ? undefined : lacking.join("; ");
 }

@@ -1,13 +1,17 @@
 // All reconcilers, and which of them what an agent tells concerns.
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import type { Cluster, Controller, Key, KindRef } from "../kube/cluster.ts";
+import { claimOfVolumeName } from "../domain/names.ts";
+import { type Cluster, type Controller, type Key, type KindRef, keyOf } from "../kube/cluster.ts";
 import type { AgentNews } from "./agent-mirror.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
+import { dryRunController } from "./dry-run.ts";
 import { keyOfAgentJob } from "./job-history.ts";
 import {
+  claimsByUid,
   groupValue,
   jobsByVolume,
   MigratedVolumes,
+  MigrationJobs,
   MigrationLocations,
   MigrationSources,
   migrationsByGroup,
@@ -19,19 +23,25 @@ import { migrationJobController } from "./migration-job.ts";
 import { migrationLocationController } from "./migration-location.ts";
 import { migrationSourceController } from "./migration-source.ts";
 import { persistentVolumeController } from "./persistent-volume.ts";
+import { openSnapshotPace } from "./snapshot-pace.ts";
 import { snapshotScheduleController } from "./snapshot-schedule.ts";
 import { hasEnded } from "./volume-facts.ts";
 import { volumeMigrationController } from "./volume-migration.ts";
+import { waitingClaimController } from "./waiting-claim.ts";
 
 export function openControllers(deps: ControllerDeps): readonly Controller[] {
+  // Scheduled snapshots and those of users' jobs have their turns from one ledger.
+  const pace = openSnapshotPace(deps.clock);
   return [
     persistentVolumeController(deps),
     snapshotScheduleController(deps),
-    volumeMigrationController(deps),
-    migrationJobController(deps),
+    volumeMigrationController(deps, pace),
+    migrationJobController(deps, pace),
     migrationLocationController(deps),
     migrationSourceController(deps),
     migratedVolumeController(deps),
+    waitingClaimController(deps),
+    dryRunController(deps),
   ];
 }
 
@@ -58,6 +68,11 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
         return [{ controller: controllerName.migrationSource, key: { name } }];
       case "migratedVolume":
         return [{ controller: controllerName.migratedVolume, key: { name } }];
+      case "clone": {
+        const uid = claimOfVolumeName(name);
+        const claims = uid === undefined ? [] : cluster.find(claimsByUid, uid);
+        return claims.map((claim) => ({ controller: controllerName.waitingClaim, key: keyOf(claim) }));
+      }
       case "synced":
         // What no agent holds is known for sure only now.
         return [
@@ -65,6 +80,11 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
           ...all(MigrationSources, controllerName.migrationSource),
           ...all(VolumeMigrations, controllerName.volumeMigration),
           ...all(MigratedVolumes, controllerName.migratedVolume),
+          // Those that waited for the agent.
+          ...cluster
+            .list(MigrationJobs)
+            .filter((job) => !hasEnded(job))
+            .map(({ metadata }) => ({ controller: controllerName.migrationJob, key: { name: metadata.name } })),
         ];
       case "member":
         return [

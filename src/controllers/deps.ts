@@ -20,4 +20,6 @@ export const controllerName = {
   migrationLocation: "migration-location",
   migrationSource: "migration-source",
   migratedVolume: "migrated-volume",
+  waitingClaim: "waiting-claim",
+  dryRun: "dry-run",
 } as const;

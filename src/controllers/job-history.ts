@@ -4,9 +4,9 @@ import { label, managedByLongshore } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import type { Cluster, Key } from "../kube/cluster.ts";
 import type { JobView } from "../wire/schemas.ts";
-import { type Agents, findAll, type Held } from "./agents.ts";
+import { type Agents, findAll, followedAgents, type Held } from "./agents.ts";
 import type { ControllerDeps } from "./deps.ts";
-import { groupValue, jobsByGroup, jobsByVolume, SnapshotSchedules } from "./kinds.ts";
+import { groupValue, jobsByGroup, jobsByVolume, MigrationJobs, SnapshotSchedules } from "./kinds.ts";
 import { hasEnded } from "./volume-facts.ts";
 
 /** The agent's name for a job: a job made anew under a name is another one. For each volume of a group, `.NUMBER` may follow. */
@@ -81,14 +81,21 @@ function isPrunable(job: MigrationJob): boolean {
   return hasEnded(job) && deletionTimestamp === undefined && labels?.[label.managedBy] === managedByLongshore;
 }
 
-/** The object is gone: what an agent still keeps of it goes as well. What this misses, the agent's own history limit ends. */
-export async function sweepAgentJobs(jobName: string, { agents }: ControllerDeps): Promise<void> {
-  for (const { api, jobs } of agents.all()) {
-    for (const view of jobs.values()) {
-      const { name, spec } = view;
-      if (keyOfAgentJob(name)?.name !== jobName) continue;
-      if (isOver(view)) await api.removeJob(name);
-      else if (spec.cancel !== true) await api.putJob(name, { ...spec, cancel: true });
-    }
+/**
+ * The object is not seen: what an agent still keeps of it goes as well. One that is away tells of it when it is back; what this
+ * misses, the agent's own history limit ends.
+ */
+export async function sweepAgentJobs(key: Key, deps: ControllerDeps, signal: AbortSignal): Promise<void> {
+  const left = followedAgents(deps.agents).flatMap((agent) =>
+    agent.jobsOf(key.name).map((view) => ({ api: agent.api, view })),
+  );
+  if (left.length === 0) return;
+  // Asked of the API server: the cache of a leader that has just begun may be behind what the last one made, and gave to its agent.
+  const present = await deps.cluster.read(MigrationJobs, key, signal);
+  for (const { api, view } of left) {
+    const { name, spec } = view;
+    if (keyOfAgentJob(name)?.uid === present?.metadata.uid) continue;
+    if (isOver(view)) await api.removeJob(name);
+    else if (spec.cancel !== true) await api.putJob(name, { ...spec, cancel: true });
   }
 }

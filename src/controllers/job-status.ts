@@ -19,15 +19,17 @@ export interface JobEnding {
   readonly message: string;
 }
 
-/** What keeps a job from being given to its agent. */
+/** What keeps a job from being given to its agent, or what is wanted of it from being asked there. */
 export interface JobWait {
   readonly reason: string;
   readonly message: string;
+  /** Of a job that an agent has: it is as far as it was. */
+  readonly phase?: Phase | undefined;
 }
 
 /** The status while the job waits for something before it can be given to the agent. */
 export function waitingStatus(job: MigrationJob, wait: JobWait, nowMs: number): MigrationJobStatus {
-  const phase: Phase = job.spec.suspend === true ? "Suspended" : "Pending";
+  const phase: Phase = wait.phase ?? (job.spec.suspend === true ? "Suspended" : "Pending");
   return withConditions(job, { ...job.status, phase, message: clipped(wait.message, 1024), ...toOf(job) }, wait, nowMs);
 }
 
@@ -241,7 +243,8 @@ export function isMoving(before: MigrationJobStatus | undefined, next: Migration
 /** How long until progress may be written again. */
 export function progressWaitMs(before: MigrationJobStatus | undefined, nowMs: number): number {
   const lastMs = parseTime(before?.lastProgressTime);
-  return lastMs === undefined ? 0 : Math.max(0, lastMs + progressEveryMs - nowMs);
+  // A clock that was ahead may have written it.
+  return lastMs === undefined || lastMs > nowMs ? 0 : Math.max(0, lastMs + progressEveryMs - nowMs);
 }
 
 /** Whether a job's snapshot was taken for it alone. */

@@ -13,7 +13,7 @@ import type { MigrationSource } from "../api/migration-source.ts";
 import { group, label, version } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import type { GroupId } from "../domain/names.ts";
+import { type GroupId, pointOfContent } from "../domain/names.ts";
 import type { Index, KindRef } from "../kube/cluster.ts";
 
 const ours = { group, version, namespaced: false } as const;
@@ -142,8 +142,40 @@ export const migratedBySource: Index<MigratedVolume> = {
   valuesOf: ({ spec }) => present(spec.source),
 };
 
-/** By the MigratedVolume that they publish, as its label value. */
+/** By the UID of the claim; none has another's. */
+export const claimsByUid: Index<PersistentVolumeClaim> = {
+  kind: PersistentVolumeClaims,
+  valuesOf: ({ metadata }) => [metadata.uid],
+};
+
+/** Of dry runs only, by the class that asks for one. */
+export const plansByClass: Index<VolumeMigration> = {
+  kind: VolumeMigrations,
+  valuesOf: (migration) => present(classOfPlan(migration)),
+};
+
+/** The class whose dry run a VolumeMigration was made for, if it was. */
+export function classOfPlan({ spec }: VolumeMigration): string | undefined {
+  return spec.policy.dryRun === true ? spec.policy.storageClass : undefined;
+}
+
+/**
+ * By the MigratedVolume that they say they publish, which is in the name of the content: a VolumeSnapshot cannot change that,
+ * as it can its labels and owners.
+ */
 export const snapshotsByMigratedVolume: Index<VolumeSnapshot> = {
   kind: VolumeSnapshots,
-  valuesOf: ({ metadata }) => present(metadata.labels?.[label.migratedVolume]),
+  valuesOf: (snapshot) => present(migratedVolumeOfSnapshot(snapshot)),
 };
+export const contentsByMigratedVolume: Index<VolumeSnapshotContent> = {
+  kind: VolumeSnapshotContents,
+  valuesOf: (content) => present(migratedVolumeOfContent(content)),
+};
+
+export function migratedVolumeOfSnapshot({ spec }: VolumeSnapshot): string | undefined {
+  return pointOfContent(spec.source.volumeSnapshotContentName ?? "")?.migratedVolume;
+}
+
+export function migratedVolumeOfContent({ metadata }: VolumeSnapshotContent): string | undefined {
+  return pointOfContent(metadata.name)?.migratedVolume;
+}

@@ -14,6 +14,8 @@ export interface LocationFacts {
   readonly agents: number;
   readonly agentsProblem: string | undefined;
   readonly volumes: number;
+  /** Of dry runs: what enabling would bring here besides. */
+  readonly planned: { readonly volumes: number; readonly bytes: number };
   /** What keeps the location from being set at the agents, such as an unknown time zone. */
   readonly invalid: string | undefined;
   /** Why it cannot go yet, while it is being deleted. */
@@ -69,16 +71,17 @@ function advised(message: string, code: ErrorCode): string {
 const probeRecordedEveryMs = 60_000;
 
 export function locationStatus(facts: LocationFacts, nowMs: number): MigrationLocationStatus {
-  const { location, views, volumes } = facts;
+  const { location, views, volumes, planned } = facts;
   const before = location.status;
   const worst = worstOf(views);
   const reachable = views.find(({ state }) => state === "reachable") ?? worst;
   const { clusterUid = null, members = [], freeBytes = null, roundTripMs = null } = reachable ?? {};
-  const isProbed = isProbeRecorded(before, worst, nowMs);
+  const isProbed = isProbeRecorded(before, worst);
   return {
     ...present({ observedGeneration: location.metadata.generation }),
     conditions: judged(before?.conditions, judgementsOf(facts, worst), nowMs),
     volumes,
+    ...(planned.volumes > 0 && { plannedVolumes: planned.volumes, plannedBytes: planned.bytes }),
     ...present({
       clusterUid: clusterUid ?? before?.clusterUid,
       clusterName: clusterUid === null ? before?.clusterName : location.spec.clusterName,
@@ -102,14 +105,12 @@ function rounded(milliseconds: number | null): number | undefined {
   return milliseconds === null ? undefined : Math.round(milliseconds);
 }
 
-function isProbeRecorded(
-  before: MigrationLocationStatus | undefined,
-  view: LocationView | undefined,
-  nowMs: number,
-): boolean {
+function isProbeRecorded(before: MigrationLocationStatus | undefined, view: LocationView | undefined): boolean {
   if (view?.probedAt == null) return false;
   const lastMs = parseTime(before?.lastProbeTime);
-  return lastMs === undefined || nowMs - lastMs >= probeRecordedEveryMs;
+  // By the agent's clock alone, which may differ from ours, and may have been set back.
+  const sinceMs = lastMs === undefined ? undefined : Date.parse(view.probedAt) - lastMs;
+  return sinceMs === undefined || sinceMs < 0 || sinceMs >= probeRecordedEveryMs;
 }
 
 function judgementsOf(facts: LocationFacts, worst: LocationView | undefined): Judgement[] {

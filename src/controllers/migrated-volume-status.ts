@@ -12,7 +12,17 @@ export interface Publishing {
   readonly isPublished: boolean | undefined;
   readonly reason: string;
   readonly message: string;
-  readonly at?: { readonly namespace: string; readonly name: string; readonly contentName: string };
+  /** What is published, whatever is still missing; the newest point's first. */
+  readonly at: readonly PublishedAt[];
+}
+
+export interface PublishedAt {
+  readonly namespace: string;
+  readonly name: string;
+  readonly contentName: string;
+  /** Of a pinned point. */
+  readonly pointId?: string;
+  readonly time?: string;
 }
 
 /** Progress is not written more often than this; state changes are written at once. */
@@ -20,12 +30,20 @@ const progressEveryMs = 30_000;
 
 const pointsShown = 200;
 
-/** The claim in the source cluster, as far as the source told. */
+/** The claim in the source cluster, as far as the source told. What no claim can be called counts as nothing told. */
 export function sourceClaimOf({ metadata }: MigratedVolumeView): SourceClaim | undefined {
-  const namespace = metadata[metadataKey.claimNamespace];
-  const name = metadata[metadataKey.claimName];
-  if (namespace === undefined || name === undefined) return undefined;
+  const namespace = metadata[metadataKey.claimNamespace] ?? "";
+  const name = metadata[metadataKey.claimName] ?? "";
+  if (!claimNameForm.test(namespace) || !claimNameForm.test(name)) return undefined;
   return { namespace, name, labels: labelsOf(metadata[metadataKey.claimLabels]) };
+}
+
+const claimNameForm = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
+
+/** Filesystem or Block, as in the source cluster; `undefined` when the source did not tell, or told something else. */
+export function volumeModeOf({ metadata }: MigratedVolumeView): "Filesystem" | "Block" | undefined {
+  const mode = metadata[metadataKey.volumeMode];
+  return mode === "Filesystem" || mode === "Block" ? mode : undefined;
 }
 
 /** The source wrote this: what is not an object of texts counts as nothing. */
@@ -67,9 +85,9 @@ export function migratedStatus(
     pointCount: view.points.length,
     points: view.points.slice(-pointsShown).map(pointOf),
     waitingClones: view.waitingClones,
-    published: publishing.at === undefined ? [] : [publishing.at],
+    published: publishing.at,
     ...present({
-      volumeMode: view.metadata[metadataKey.volumeMode],
+      volumeMode: volumeModeOf(view),
       claim: claim && { namespace: claim.namespace, name: claim.name },
       newestPoint: newest && pointOf(newest),
       group: view.group && { name: view.group.name, home: view.group.home },
@@ -95,7 +113,9 @@ function progressOf(
   const last = before?.progress;
   const lastMs = parseTime(last?.lastProgressTime);
   const isSame = last?.job === job && last.startTime === since && last.bytesTotal === bytesTotal;
-  if (last !== undefined && isSame && lastMs !== undefined && nowMs < lastMs + progressEveryMs) {
+  // One in the future was written by a clock that was ahead.
+  const isRecent = lastMs !== undefined && lastMs <= nowMs && nowMs < lastMs + progressEveryMs;
+  if (last !== undefined && isSame && isRecent) {
     return { progress: last, progressMs: last.bytesStored === bytesStored ? undefined : lastMs + progressEveryMs };
   }
   const lastProgressTime = new Date(nowMs).toISOString();

@@ -20,7 +20,7 @@ import {
 } from "../kube/cluster.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
 import { type AgentJob, agentJobsOf, viewOf } from "./agent-jobs.ts";
-import { agentsProblem, type SeenAgent } from "./agents.ts";
+import { agentsProblem, awayBecause, laneOfHolder, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { isOver, surplusJobs, sweepAgentJobs } from "./job-history.ts";
 import {
@@ -53,11 +53,12 @@ import {
   volumesOfJob,
 } from "./kinds.ts";
 import { explain } from "./refusal.ts";
+import type { SnapshotPace } from "./snapshot-pace.ts";
 import { present } from "./status-parts.ts";
 import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
 import type { SeenGroup } from "./volume-group.ts";
 
-export function migrationJobController(deps: ControllerDeps): Controller {
+export function migrationJobController(deps: ControllerDeps, pace: SnapshotPace): Controller {
   const { cluster } = deps;
   return {
     name: controllerName.migrationJob,
@@ -87,9 +88,22 @@ export function migrationJobController(deps: ControllerDeps): Controller {
       ),
     ],
     reads: [PersistentVolumeClaims, PersistentVolumes, StorageClasses, SnapshotSchedules],
-    concurrency: 16,
-    reconcile: (key, context) => reconcile(key, deps, context),
+    concurrency: 8,
+    laneOf: (key) => laneOf(key, deps),
+    reconcile: (key, context) => reconcile(key, { ...deps, pace }, context),
   };
+}
+
+interface Deps extends ControllerDeps {
+  readonly pace: SnapshotPace;
+}
+
+/** Jobs wait for the agent of their volume; those of a group for any agent that has a part of it. */
+function laneOf(key: Key, { cluster, agents }: ControllerDeps): string {
+  const { group, volumeName } = cluster.get(MigrationJobs, key)?.spec ?? {};
+  if (group !== undefined) return groupValue(group);
+  const migration = volumeName === undefined ? undefined : cluster.get(VolumeMigrations, { name: volumeName });
+  return laneOfHolder(agents, "volumes", migration?.spec.volume.handle ?? "");
 }
 
 interface Facts {
@@ -125,10 +139,10 @@ interface Gift {
   readonly spec: JobSpec;
 }
 
-async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileContext): Promise<Outcome> {
+async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promise<Outcome> {
   const facts = observe(key, deps);
   if (facts === undefined) {
-    await sweepAgentJobs(key.name, deps);
+    await sweepAgentJobs(key, deps, context.signal);
     return settled;
   }
   const nowMs = deps.clock.nowMs();
@@ -201,7 +215,14 @@ function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { is
     const isAsWished = spec.suspend === (had.suspend ?? false) && (spec.cancel ?? false) === (had.cancel ?? false);
     return isAsWished ? [] : [{ agent: given.agent, name, spec }];
   });
-  return gifts.length === 0 ? { kind: "watch", view } : { kind: "give", gifts };
+  if (gifts.length === 0) return { kind: "watch", view };
+  const away = gifts.flatMap(({ agent }) => awayBecause(agent) ?? []);
+  if (away.length === 0) return { kind: "give", gifts };
+  return { kind: "wait", wait: { ...agentsAway(away.join("; ")), phase: job.status?.phase } };
+}
+
+function agentsAway(message: string): JobWait {
+  return { reason: reason.agentUnreachable, message };
 }
 
 function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
@@ -209,7 +230,7 @@ function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
   // Whether an agent that is not seen has the job cannot be known, so it is not over before all are seen.
   if (isCancelled) {
     if (facts.agentsProblem === undefined) return { kind: "end", ending: neverStarted(job, isLate) };
-    return { kind: "wait", wait: { reason: reason.agentUnreachable, message: facts.agentsProblem } };
+    return { kind: "wait", wait: agentsAway(facts.agentsProblem) };
   }
   if (isOneOfGroup(job, subject)) return { kind: "end", ending: oneOfGroup(job, subject) };
   if (subject.group !== undefined && subject.parts.length === 0) return decideUnsettled(job, subject.group);
@@ -295,8 +316,9 @@ function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
       const message = `The policy of PersistentVolume ${name} does not name location ${location}; add it there, or cancel this job.`;
       return { reason: reason.locationMissing, message };
     }
+    const away = held === undefined ? agentsProblem : awayBecause(held.agent);
+    if (away !== undefined) return agentsAway(away);
     if (held !== undefined) continue;
-    if (agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: agentsProblem };
     const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}.`;
     return { reason: reason.volumeMissing, message };
   }
@@ -308,12 +330,7 @@ function unknownVolume(name: string): JobWait {
   return { reason: reason.disabled, message };
 }
 
-async function apply(
-  facts: Facts,
-  action: Action,
-  deps: ControllerDeps,
-  { signal }: ReconcileContext,
-): Promise<Outcome> {
+async function apply(facts: Facts, action: Action, deps: Deps, { signal }: ReconcileContext): Promise<Outcome> {
   const { job } = facts;
   const { cluster, clock } = deps;
   const write = async (status: MigrationJobStatus) => {
@@ -334,8 +351,12 @@ async function apply(
       await write({ ...waitingStatus(job, wait, clock.nowMs()), volumes: action.volumes });
       return again(0);
     }
-    case "snapshot":
-      return trying(facts, deps, write, () => takeSnapshot(facts));
+    case "snapshot": {
+      const agents = facts.subject.parts.flatMap(({ held }) => held?.agent.id ?? []);
+      const turn = deps.pace.ask(`job ${job.metadata.name}`, agents);
+      if (turn.kind === "wait") return again(turn.waitMs);
+      return trying(facts, deps, write, () => takeSnapshot(facts)).finally(turn.leave);
+    }
     case "give":
       return trying(facts, deps, write, async () => {
         const views: JobView[] = [];
@@ -395,10 +416,11 @@ async function trying(
   } catch (error) {
     const code = codeOf(error);
     if (code === undefined) throw error;
-    const message = explain(error);
+    const message = explain(error, facts.job.status?.message);
     // A location that the agent does not know yet is told to it by another reconciler.
     if (isRetryable(error) || code === "NotFound" || facts.view !== undefined) {
-      await write(waitingStatus(facts.job, { reason: code, message }, clock.nowMs()));
+      const phase = facts.view === undefined ? undefined : facts.job.status?.phase;
+      await write(waitingStatus(facts.job, { reason: code, message, phase }, clock.nowMs()));
       throw error;
     }
     const ending: JobEnding = { phase: "Failed", reason: code, message };

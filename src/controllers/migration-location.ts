@@ -9,18 +9,19 @@ import {
   again,
   type Controller,
   type Key,
+  keyOf,
   type Outcome,
   type ReconcileContext,
   settled,
   watching,
 } from "../kube/cluster.ts";
-import { isConditionTrue } from "../kube/conditions.ts";
+import { conditionOf, isConditionTrue } from "../kube/conditions.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, followedAgents, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { MigrationLocations, migrationsByLocation, VolumeMigrations } from "./kinds.ts";
 import { type LocationFacts, locationStatus } from "./location-status.ts";
-import { explain, refusalOf } from "./refusal.ts";
+import { explain, refusalOfAny } from "./refusal.ts";
 import { isSame, present } from "./status-parts.ts";
 
 export function migrationLocationController(deps: ControllerDeps): Controller {
@@ -32,6 +33,8 @@ export function migrationLocationController(deps: ControllerDeps): Controller {
         [...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)].map((name) => ({ name })),
       ),
     ],
+    // Each asks all agents: one that hangs there keeps no other waiting.
+    laneOf: ({ name }) => name,
     reconcile: (key, context) => reconcile(key, deps, context),
   };
 }
@@ -107,6 +110,7 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     agents: followed.length,
     agentsProblem: agentsProblem(agents),
     volumes: users.filter(({ spec }) => spec.policy.enabled && spec.policy.locations.includes(name)).length,
+    planned: plannedOf(users.filter(({ spec }) => spec.policy.dryRun === true && spec.policy.locations.includes(name))),
     invalid: typeof wish === "string" ? wish : undefined,
     inUse: undefined,
     isPaused: wished?.isPaused === true,
@@ -114,6 +118,11 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     behind: followed.filter((agent) => isBehind(agent)),
     known: held.map(({ agent }) => agent),
   };
+}
+
+function plannedOf(migrations: readonly VolumeMigration[]): LocationFacts["planned"] {
+  const bytes = migrations.reduce((sum, { status }) => sum + (status?.sizeBytes ?? 0), 0);
+  return { volumes: migrations.length, bytes };
 }
 
 /** What was wrong with the spec, instead of what the agents shall know, where it cannot be followed. */
@@ -128,11 +137,10 @@ function attemptSpec(spec: MigrationLocationSpec, nowMs: number): Wish | string 
 
 async function arrive(facts: Facts, deps: ControllerDeps, signal: AbortSignal, nowMs: number): Promise<Outcome> {
   const { location, wished } = facts;
-  const refusal = await refusalOf(async () => {
-    if (wished === undefined) return;
-    for (const { api } of facts.behind) await api.putLocation(location.metadata.name, wished.spec);
-  });
-  const status = locationStatus(refusal === undefined ? facts : { ...facts, invalid: explain(refusal) }, nowMs);
+  const { name } = location.metadata;
+  const refusal = wished && (await refusalOfAny(facts.behind, ({ api }) => api.putLocation(name, wished.spec)));
+  const said = conditionOf(location.status?.conditions, conditionType.ready)?.message;
+  const status = locationStatus(refusal === undefined ? facts : { ...facts, invalid: explain(refusal, said) }, nowMs);
   await deps.cluster.patchStatus(MigrationLocations, location, status, signal);
   tellReadiness(location, status, deps);
   if (refusal !== undefined) throw refusal;
@@ -156,6 +164,9 @@ function tellReadiness(
 async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
   const { location } = facts;
   const { cluster, clock } = deps;
+  // The cache of a leader that has just begun may show one that is gone, and the agents have what its successor says.
+  const present = await cluster.read(MigrationLocations, keyOf(location), signal);
+  if (present?.metadata.uid !== location.metadata.uid) return settled;
   const usedBy = (await remainingUse(facts, deps)) ?? (await withdraw(facts));
   if (usedBy === undefined) {
     await cluster.removeFinalizer(MigrationLocations, location, finalizer.location, signal);

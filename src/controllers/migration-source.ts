@@ -5,11 +5,12 @@ import type { MigrationSource, MigrationSourceSpec, MigrationSourceStatus } from
 import { conditionType, finalizer, reason } from "../api/names.ts";
 import { parseQuantity } from "../domain/quantity.ts";
 import { type Controller, type Key, type Outcome, type ReconcileContext, settled, watching } from "../kube/cluster.ts";
+import { conditionOf } from "../kube/conditions.ts";
 import type { SourceSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { MigratedVolumes, MigrationSources, migratedBySource } from "./kinds.ts";
-import { explain, refusalOf } from "./refusal.ts";
+import { explain, refusalOfAny } from "./refusal.ts";
 import { isSame, judge, judged, present } from "./status-parts.ts";
 
 export function migrationSourceController(deps: ControllerDeps): Controller {
@@ -21,6 +22,8 @@ export function migrationSourceController(deps: ControllerDeps): Controller {
         spec.source === undefined ? [] : [{ name: spec.source }],
       ),
     ],
+    // Each asks all agents: one that hangs there keeps no other waiting.
+    laneOf: ({ name }) => name,
     reconcile: (key, context) => reconcile(key, deps, context),
   };
 }
@@ -49,10 +52,10 @@ async function reconcile(key: Key, deps: ControllerDeps, { signal }: ReconcileCo
     await deps.cluster.addFinalizer(MigrationSources, source, finalizer.source, signal);
     return settled;
   }
-  const refusal = await refusalOf(async () => {
-    for (const { api } of facts.behind) await api.putSource(source.metadata.name, facts.wished);
-  });
-  const status = statusOf(refusal === undefined ? facts : { ...facts, refusal: explain(refusal) }, deps.clock.nowMs());
+  const refusal = await refusalOfAny(facts.behind, ({ api }) => api.putSource(source.metadata.name, facts.wished));
+  const said = conditionOf(source.status?.conditions, conditionType.ready)?.message;
+  const shown = refusal === undefined ? facts : { ...facts, refusal: explain(refusal, said) };
+  const status = statusOf(shown, deps.clock.nowMs());
   await deps.cluster.patchStatus(MigrationSources, source, status, signal);
   if (refusal !== undefined) throw refusal;
   return settled;
@@ -111,7 +114,9 @@ function readiness({ source, behind, problem, refusal }: Facts) {
 /** Withdraws the consent everywhere. An agent that is away keeps it from going, for it would still take volumes. */
 async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
   const { source, known, problem } = facts;
-  for (const { api } of known) await api.removeSource(source.metadata.name);
+  const followed = known.filter((agent) => agent.problem === undefined);
+  const refusal = await refusalOfAny(followed, ({ api }) => api.removeSource(source.metadata.name));
+  if (refusal !== undefined) throw refusal;
   if (problem === undefined) {
     await deps.cluster.removeFinalizer(MigrationSources, source, finalizer.source, signal);
     return settled;

@@ -66,6 +66,7 @@ const acts: Readonly<Record<string, Act>> = {
   "the location is deleted": remove(MigrationLocations, "berlin"),
   "the volume picks another schedule": annotate({ schedulePolicy: "daily" }),
   "the volume opts out": annotate({ migrationEnable: "false" }),
+  "the volume is only to be looked at": annotate({ "dry-run": "true" }),
   "the volume talks nonsense": annotate({ migrationLocations: "Not A Name" }),
   "a user wants it now": userJob({ location: "berlin" }),
   "a user wants it elsewhere": userJob({ location: "nowhere" }),
@@ -100,7 +101,7 @@ function restore(world: OperatorWorld): void {
   setClass(classParameters)(world);
   setSchedule(goodSchedule)(world);
   location(world, "berlin");
-  annotate({ schedulePolicy: null, migrationEnable: null, migrationLocations: null })(world);
+  annotate({ schedulePolicy: null, migrationEnable: null, migrationLocations: null, "dry-run": null })(world);
   // Users' jobs that wait for what will never be are theirs to delete, like those that never end.
   for (const { metadata } of world.server.list(MigrationJobs)) world.server.delete(MigrationJobs, metadata);
 }

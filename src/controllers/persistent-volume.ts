@@ -1,8 +1,10 @@
 // PersistentVolume → VolumeMigration: a volume whose class, itself or claim says so gets one, under its name, owned by it, with
-// the policy as resolved. Nothing is ever written to the PersistentVolume.
+// the policy as resolved. One that only a dry run asks for, or that we cannot migrate, gets one that says so and does nothing.
+// Nothing is ever written to the PersistentVolume, and nothing of ours keeps it from being deleted.
 import type { PersistentVolume, PersistentVolumeClaim, StorageClass } from "../api/core.ts";
 import { driverName, eventReason, label, managedByLongshore } from "../api/names.ts";
 import type { VolumeMigration, VolumeMigrationSpecPolicy } from "../api/volume-migration.ts";
+import { dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
 import type { Policy } from "../domain/policy.ts";
 import {
   type Controller,
@@ -54,7 +56,7 @@ interface Facts {
 type Action =
   | { readonly kind: "nothing" }
   | { readonly kind: "apply"; readonly draft: Draft<VolumeMigration> }
-  /** What there is belongs to an earlier volume of the same name. */
+  /** What there is belongs to an earlier volume of the same name, or is not asked for any more and never did anything. */
   | { readonly kind: "removeStale"; readonly stale: VolumeMigration };
 
 interface Decision {
@@ -91,21 +93,47 @@ function decide({ volume, existing, policy }: Facts): Decision {
     return { action: { kind: "removeStale", stale: existing }, notes: [] };
   }
   if (volume.spec.csi?.driver !== driverName) {
-    const isWanted = resolved.kind === "policy" && resolved.policy.isEnabled;
-    return { action: nothing, notes: isWanted ? [unsupported(volume)] : [] };
+    if (resolved.kind !== "policy" || !resolved.policy.isEnabled) {
+      return { action: existing ? { kind: "removeStale", stale: existing } : nothing, notes: [] };
+    }
+    const action = applying(volume, policy, { ...policySpec(resolved.policy, policy, existing), enabled: false });
+    return { action, notes: [unsupported(volume)] };
   }
   switch (resolved.kind) {
     case "unmentioned":
-      return { action: existing ? applying(volume, policy, disabled(existing)) : nothing, notes };
+      return { action: leaving(volume, policy, existing), notes };
     case "invalid":
       // What runs goes on by the last policy that made sense; a new volume shows what is wrong with its policy.
       return { action: existing ? nothing : applying(volume, policy, disabled(existing)), notes };
     case "policy": {
-      const { isEnabled } = resolved.policy;
-      if (!isEnabled && existing === undefined) return { action: nothing, notes };
-      return { action: applying(volume, policy, policySpec(resolved.policy, policy, existing)), notes };
+      const { isEnabled, isDryRun } = resolved.policy;
+      if (!isEnabled) return { action: leaving(volume, policy, existing, resolved.policy), notes };
+      const spec = policySpec(resolved.policy, policy, existing);
+      // A dry run never stops what runs.
+      const isLookedAt = isDryRun && existing?.spec.policy.enabled !== true;
+      return { action: applying(volume, policy, isLookedAt ? { ...spec, enabled: false, dryRun: true } : spec), notes };
     }
   }
+}
+
+/** For a volume that is not to be migrated (any more): by what `policy` says, where it says anything. */
+function leaving(
+  volume: PersistentVolume,
+  view: PolicyView,
+  existing: VolumeMigration | undefined,
+  policy?: Policy,
+): Action {
+  if (existing === undefined) return nothing;
+  if (isPlanOnly(existing)) return { kind: "removeStale", stale: existing };
+  return applying(volume, view, policy === undefined ? disabled(existing) : policySpec(policy, view, existing));
+}
+
+/** Made for a dry run, of a volume that is seen to have no snapshots of ours and no base from a time when it was enabled. */
+function isPlanOnly({ spec, status }: VolumeMigration): boolean {
+  const { locations = [], snapshots, snapshotCount } = status ?? {};
+  if (spec.policy.dryRun !== true || snapshots === undefined || snapshotCount !== snapshots.length) return false;
+  const isOurs = (name: string) => dueOfSnapshot(name) !== undefined || isDemandSnapshot(name);
+  return locations.every(({ base }) => base === undefined) && !snapshots.some(({ name }) => isOurs(name));
 }
 
 function notesOf({ resolved, isClassMissing, className }: PolicyView): EventNote[] {
@@ -154,19 +182,22 @@ function policySpec(
 function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigrationSpecPolicy): Action {
   const { metadata, spec } = volume;
   const { namespace, name, uid } = spec.claimRef ?? {};
-  const [group] = view.claim === undefined ? [] : groupsOfClaim(view.claim);
+  const isOurs = spec.csi?.driver === driverName;
+  // What is not ours is no part of a group, and no agent may be asked for it by a name that one of ours may have.
+  const [group] = view.claim === undefined || !isOurs ? [] : groupsOfClaim(view.claim);
   const draft: Draft<VolumeMigration> = {
     metadata: {
       name: metadata.name,
       labels: { [label.managedBy]: managedByLongshore },
-      ownerReferences: [controlledBy(volume)],
+      // A deletion of the volume that waits for what depends on it does not wait for this.
+      ownerReferences: [{ ...controlledBy(volume), blockOwnerDeletion: false }],
     },
     spec: {
       volume: {
         name: metadata.name,
         uid: metadata.uid,
-        handle: spec.csi?.volumeHandle ?? "",
-        driver: spec.csi?.driver ?? "",
+        handle: isOurs ? (spec.csi?.volumeHandle ?? "") : "",
+        driver: spec.csi?.driver.toLowerCase() ?? "none",
       },
       ...(namespace !== undefined && name !== undefined && { claim: { namespace, name, ...present({ uid }) } }),
       ...(group && { group }),

@@ -78,7 +78,9 @@ function decide({ schedule, volumes }: Facts, nowMs: number): SnapshotScheduleSt
   const { metadata, spec, status } = schedule;
   const parsed = parseTiming(spec);
   const timing = timingText(spec);
-  const isNew = status?.timing !== timing || status.effectiveTime === undefined;
+  // One that takes effect in the future was written by a clock that was ahead, and would keep all runs until then from being made.
+  const isNew =
+    status?.timing !== timing || status.effectiveTime === undefined || Date.parse(status.effectiveTime) > nowMs;
   const judgements = judgementsOf(schedule, parsed, nowMs);
   return {
     ...present({ observedGeneration: metadata.generation }),

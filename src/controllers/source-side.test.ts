@@ -2,10 +2,11 @@
 // when the process is killed at any of its effects.
 import { expect, test } from "@jest/globals";
 import { CrashPoint } from "../../test/fakes/crash-point.ts";
-import { location, type OperatorWorld, sourceWorld, volume } from "../../test/fakes/operator-world.ts";
+import { location, OperatorWorld, sourceWorld, volume } from "../../test/fakes/operator-world.ts";
 import type { Condition } from "../api/object.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { KindRef, KubeObject } from "../kube/cluster.ts";
+import { routeNews } from "./controllers.ts";
 import {
   MigrationJobs,
   MigrationLocations,
@@ -143,6 +144,36 @@ test("a run that is missed past the starting deadline is told, and not made", as
   expect(world.agent.volumes.get("vol-1")?.snapshots.length).toBe(1);
   await world.run();
   expect(events(world, claim).filter((reason) => reason === "SnapshotRunMissed")).toHaveLength(1);
+});
+
+test("what a clock that was ahead has left behind keeps no run from being made", async () => {
+  const world = sourceWorld();
+  await world.runUntil(1.5 * hour);
+  // For a while it was noon two days later, and everything began, and was taken, then.
+  const ahead = "2026-01-03T12:00:00.000Z";
+  await world.agent.putSnapshot("vol-1", "auto-20260103t120000.000z");
+  const since = { schedule: { name: "hourly", since: ahead }, lastScheduleTime: ahead };
+  world.server.setStatus(VolumeMigrations, { name: "pv1" }, { ...migration(world)?.status, ...since });
+  const schedule = world.server.get(SnapshotSchedules, { name: "hourly" });
+  world.server.setStatus(SnapshotSchedules, { name: "hourly" }, { ...schedule?.status, effectiveTime: ahead });
+  await world.runUntil(3.25 * hour);
+  expect(snapshots(world)).toBe("1 12 2 3");
+  expect(migration(world)?.status).toMatchObject({
+    lastScheduleTime: "2026-01-01T03:00:00.000Z",
+    schedule: { since: "2026-01-01T01:30:00.000Z" },
+  });
+});
+
+test("a run that was made by a clock only a little ahead counts, and the one before is not made up for", async () => {
+  const world = sourceWorld();
+  await world.runUntil(1.5 * hour);
+  await world.clock.advance(29.5 * minute);
+  await world.agent.removeSnapshot("vol-1", "auto-20260101t010000.000z");
+  await world.agent.putSnapshot("vol-1", "auto-20260101t020000.000z");
+  const last = { lastScheduleTime: "2026-01-01T02:00:00.000Z" };
+  world.server.setStatus(VolumeMigrations, { name: "pv1" }, { ...migration(world)?.status, ...last });
+  await world.run(minute);
+  expect(snapshots(world)).toBe("2");
 });
 
 test("a suspended schedule takes no snapshots, and what there is goes on expiring", async () => {
@@ -339,14 +370,38 @@ test("a volume that no agent holds says so, and one whose agent is away says tha
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False AgentUnreachable");
 });
 
-test("a volume of another driver is told that it is not migrated", async () => {
+test.each([
+  // Under a handle that one of our volumes has.
+  ["of another driver", { csi: { driver: "EBS.csi.aws.com", volumeHandle: "vol-1" } }, "ebs.csi.aws.com"],
+  ["without CSI", { nfs: { server: "nas", path: "/" } }, "none"],
+])("a volume %s is told that it is not migrated, and nothing is done for it", async (_, source, driver) => {
   const world = sourceWorld();
-  world.apply(PersistentVolumes, "pv3", {
-    spec: { storageClassName: "fast", csi: { driver: "ebs.csi.aws.com", volumeHandle: "vol-3" } },
-  });
+  world.apply(PersistentVolumes, "pv3", { spec: { storageClassName: "fast", ...source } });
+  await world.runUntil(5 * hour);
+  expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+  expect(condition(world, VolumeMigrations, "pv3")).toBe("False UnsupportedDriver");
+  expect(migration(world, "pv3")?.spec).toMatchObject({ volume: { handle: "", driver }, policy: { enabled: false } });
+  expect(migration(world, "pv3")?.status).not.toHaveProperty("snapshots");
+  expect(jobs(world)).not.toContain("pv3");
+  // What is asked of it no more leaves nothing behind.
+  world.annotate(PersistentVolumes, "pv3", { migrationEnable: "false" });
   await world.run();
   expect(migration(world, "pv3")).toBeUndefined();
-  expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+});
+
+test("nothing of ours keeps a volume from being deleted", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.runUntil(3.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
+  expect(world.server.get(PersistentVolumes, { name: "pv1" })?.metadata).not.toHaveProperty("finalizers");
+  expect(migration(world)?.metadata).not.toHaveProperty("finalizers");
+  // Not even a deletion that waits for what depends on the volume.
+  expect(migration(world)?.metadata.ownerReferences).toMatchObject([{ name: "pv1", blockOwnerDeletion: false }]);
+  world.server.delete(PersistentVolumes, { name: "pv1" });
+  expect([world.server.get(PersistentVolumes, { name: "pv1" }), migration(world)]).toEqual([undefined, undefined]);
+  await world.run(minute);
+  expect([jobs(world), world.agent.jobs.size]).toEqual(["", 0]);
 });
 
 test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {
@@ -363,6 +418,35 @@ test("a snapshot that cannot be taken is shown with its reason, tried again, and
   agent.putSnapshot = take;
   await world.runUntil(hour + 5 * second);
   expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("True Ok");
+  expect(snapshots(world)).toBe("1");
+});
+
+test("a failure that says another number each time is written once", async () => {
+  const world = sourceWorld();
+  let freeBytes = 1_000;
+  world.agent.putSnapshot = async () => {
+    throw new LongshoreError("DiskFull", `${freeBytes++} bytes are free and 4096 are kept in reserve`);
+  };
+  await world.runUntil(hour);
+  expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
+  const before = migration(world)?.metadata.resourceVersion;
+  await world.run(minute);
+  expect(freeBytes).toBeGreaterThan(1_010);
+  expect(migration(world)?.metadata.resourceVersion).toBe(before);
+});
+
+test("a snapshot that is due while the agent is away is taken when it is back, and not asked for until then", async () => {
+  const world = sourceWorld();
+  await world.runUntil(30 * minute);
+  world.agentProblem = "connection refused";
+  const { errors } = await world.run(hour);
+  expect(errors).toEqual([]);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False AgentUnreachable");
+  expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
+  expect(events(world, claim)).not.toContain("SnapshotFailed");
+  world.agentProblem = undefined;
+  await world.run();
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
   expect(snapshots(world)).toBe("1");
 });
 
@@ -459,6 +543,55 @@ test("a job that is cancelled ends, whether or not the agent has it", async () =
   expect(snapshots(world)).toBe("");
 });
 
+test("a job whose cancellation does not reach its agent is shown as it is, with the reason", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  const [name = ""] = world.agent.jobs.keys();
+  world.agent.progressJob(name, { barrier: "Frozen" });
+  await world.run();
+  expect(jobs(world)).toBe("one Running");
+  const put = world.agent.putJob.bind(world.agent);
+  world.agent.putJob = async () => {
+    throw new LongshoreError("StreamTorn", "the connection broke");
+  };
+  world.server.edit(MigrationJobs, { name: "one" }, { spec: { cancel: true } });
+  await world.run();
+  expect(job(world, "one")?.status).toMatchObject({
+    phase: "Running",
+    message: expect.stringContaining("the connection broke"),
+  });
+  world.agent.putJob = put;
+  world.agentProblem = "connection refused";
+  await world.run();
+  expect(job(world, "one")?.status).toMatchObject({
+    phase: "Running",
+    message: expect.stringContaining("connection refused"),
+  });
+  world.agentProblem = undefined;
+  await world.run();
+  expect(jobs(world)).toBe("one Cancelled");
+});
+
+test("a job whose agent is away waits, and is looked at as soon as that is back", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.agentProblem = "connection refused";
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  expect(job(world, "one")?.status).toMatchObject({
+    phase: "Pending",
+    message: expect.stringContaining("connection refused"),
+  });
+  const concerned = routeNews(world.cluster)({ kind: "synced", name: world.agent.view.agentId });
+  expect(concerned).toContainEqual({ controller: "migration-job", key: { name: "one" } });
+  world.agentProblem = undefined;
+  await world.run();
+  expect(jobs(world)).toBe("one Succeeded");
+});
+
 test("a job is suspended and goes on", async () => {
   const world = sourceWorld();
   world.onJob = () => undefined;
@@ -528,6 +661,12 @@ test("progress is written at most every 30 seconds, and a new barrier at once", 
   expect(job(world, "one")?.status?.bytesSent).toBe(1);
   await world.run(20 * second);
   expect(job(world, "one")?.status?.bytesSent).toBe(2);
+  // A clock that was ahead has written when it was written last.
+  const later = { lastProgressTime: "2026-01-03T12:00:00.000Z" };
+  world.server.setStatus(MigrationJobs, { name: "one" }, { ...job(world, "one")?.status, ...later });
+  world.agent.progressJob(name, { bytesSent: 3 });
+  await world.run();
+  expect(job(world, "one")?.status?.bytesSent).toBe(3);
 });
 
 test("agents are told how a location's data travels and is verified, in their own words", async () => {
@@ -583,6 +722,28 @@ test("a location that an agent refuses says why, and is told again", async () =>
   world.agent.putLocation = put;
   await world.run(minute);
   expect(condition(world, MigrationLocations, "berlin")).toBe("True Ok");
+});
+
+test("an agent that does not take a location keeps no other from hearing of it", async () => {
+  const world = new OperatorWorld({ agents: 2 });
+  location(world, "berlin");
+  world.agent.putLocation = async () => {
+    throw new LongshoreError("Timeout", "no answer in time");
+  };
+  await world.run(minute);
+  expect(world.agents.map(({ locations }) => [...locations.keys()])).toEqual([[], ["berlin"]]);
+  expect(condition(world, MigrationLocations, "berlin")).toBe("False Invalid");
+});
+
+test("what a probe finds is recorded, whatever clock has recorded the last one", async () => {
+  const world = sourceWorld();
+  await world.run();
+  const found = () => world.server.get(MigrationLocations, { name: "berlin" })?.status;
+  const later = { lastProbeTime: "2026-01-03T12:00:00.000Z" };
+  world.server.setStatus(MigrationLocations, { name: "berlin" }, { ...found(), ...later });
+  world.agent.probeFinds("berlin", { state: "reachable", message: "", freeBytes: 7 });
+  await world.run();
+  expect(found()).toMatchObject({ freeBytes: 7, lastProbeTime: "2026-01-01T00:00:00.000Z" });
 });
 
 test("a snapshot whose file vanished is told, and the next migration does without it", async () => {

@@ -255,6 +255,22 @@ test("progress is written at most every 30 seconds, and the commit at once", asy
   expect(object(world)?.status?.progress).toBeUndefined();
 });
 
+test("progress is written, although a clock that was ahead has written it last", async () => {
+  const world = targetWorld();
+  await world.run();
+  arrive(world);
+  await world.run();
+  const { status } = world.server.require(MigratedVolumes, { name: "east-vol-1" });
+  const progress = { ...status?.progress, lastProgressTime: "2026-01-03T12:00:00.000Z" };
+  world.server.setStatus(MigratedVolumes, { name: "east-vol-1" }, { ...status, progress });
+  world.agent.freeze("east-vol-1", { bytesTotal: 100, bytesStored: 50 });
+  await world.run();
+  expect(object(world)?.status?.progress).toMatchObject({
+    bytesStored: 50,
+    lastProgressTime: "2026-01-01T00:00:00.000Z",
+  });
+});
+
 test("diverged histories are shown", async () => {
   const world = targetWorld();
   world.agent.arrive("east-vol-1", { source: "east", metadata, diverged: true });
@@ -315,9 +331,9 @@ function summary(world: OperatorWorld): unknown {
   };
 }
 
-/** Arrival, commit, publication, a tenant's deletion, a volume that is given up, and consent that is withdrawn. */
+/** Arrival, commit, publication, a tenant's deletion, a volume that is given up, another commit, and consent that is withdrawn. */
 async function story(crash?: CrashPoint): Promise<OperatorWorld> {
-  const world = targetWorld();
+  const world = targetWorld({ pinned: { keep: 1, name: "{claim}-{time}" } });
   const go = async (toSeconds: number) =>
     world.runUntil(toSeconds * second, crash?.isDead === false ? crash : undefined);
   await go(1);
@@ -330,6 +346,9 @@ async function story(crash?: CrashPoint): Promise<OperatorWorld> {
   world.server.delete(VolumeSnapshots, { namespace: "restore", name: "east-vol-1-copy" });
   world.server.delete(MigratedVolumes, { name: "east-vol-2" });
   await go(120);
+  // Another point is pinned in the place of the first.
+  world.agent.freeze("east-vol-1");
+  world.agent.commit("east-vol-1");
   world.apply(MigrationSources, "west", { spec: { clusterName: "west", caBundle: pem } });
   await go(180);
   world.server.delete(MigrationSources, { name: "west" });

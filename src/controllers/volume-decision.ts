@@ -99,17 +99,27 @@ function runsOf({ migration, held, group }: SeenVolume, nowMs: number): MemberRu
   return members.map((member) => ({
     volume: member.migration.metadata.name,
     sinceMs: onScheduleSince(member.migration, nowMs),
-    lastRunMs: lastRunOf(member.migration, member.held?.view),
+    lastRunMs: lastRunOf(member.migration, member.held?.view, nowMs),
   }));
 }
 
-/** The due time, in milliseconds, of the last run made: as recorded, or, when that record was not written any more, as the snapshots tell. */
-export function lastRunOf({ spec, status }: VolumeMigration, view: VolumeView | undefined): number | undefined {
+/** Clocks of leaders that follow each other differ by less. */
+const clockSkewMsMax = 60_000;
+
+/**
+ * The due time, in milliseconds, of the last run made: as recorded, or, when that record was not written any more, as the snapshots
+ * tell. What lies in the future was made by a clock that was ahead, and does not count: it would keep all runs until then from being made.
+ */
+export function lastRunOf(
+  { spec, status }: VolumeMigration,
+  view: VolumeView | undefined,
+  nowMs: number,
+): number | undefined {
   // What is being made of a group's snapshot does not count before the whole group has it.
   const counting = (view?.snapshots ?? []).filter(({ state }) => spec.group === undefined || state !== "creating");
   const dues = counting.flatMap(({ name }) => dueOfSnapshot(name) ?? []);
-  const recorded = parseTime(status?.lastScheduleTime);
-  const latest = Math.max(...dues, recorded ?? Number.NEGATIVE_INFINITY);
+  const recorded = parseTime(status?.lastScheduleTime) ?? Number.NEGATIVE_INFINITY;
+  const latest = Math.max(...[...dues, recorded].filter((dueMs) => dueMs <= nowMs + clockSkewMsMax));
   return Number.isFinite(latest) ? latest : undefined;
 }
 
@@ -134,7 +144,9 @@ export function askerOf(seen: SeenVolume, { run }: VolumeDecision, nowMs: number
 }
 
 function markOf(seen: SeenVolume, view: VolumeView): VolumeSpec | undefined {
-  const { enabled } = seen.migration.spec.policy;
+  const { enabled, dryRun } = seen.migration.spec.policy;
+  // What is only looked at is left as it is.
+  if (dryRun === true && !view.migrationEnabled) return undefined;
   const metadata = { ...view.metadata, ...volumeMetadata(seen) };
   if (view.migrationEnabled === enabled && isSame(view.metadata, metadata)) return undefined;
   return { sizeBytes: view.sizeBytes, migrationEnabled: enabled, metadata };

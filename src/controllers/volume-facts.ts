@@ -184,7 +184,9 @@ export function onScheduleSince({ spec, status }: VolumeMigration, nowMs: number
   const { schedule } = status ?? {};
   const group = spec.group && groupValue(spec.group);
   const isKnown = schedule !== undefined && schedule.name === spec.policy.schedule && schedule.group === group;
-  return (isKnown ? parseTime(schedule.since) : undefined) ?? nowMs;
+  const sinceMs = isKnown ? parseTime(schedule.since) : undefined;
+  // What a clock that was ahead has written would keep everything from being due until that time.
+  return Math.min(sinceMs ?? nowMs, nowMs);
 }
 
 function jobFacts(job: MigrationJob): JobFacts {

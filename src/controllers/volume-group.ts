@@ -76,8 +76,8 @@ function whyOutside({ metadata, spec }: PersistentVolumeClaim, cluster: Cluster)
   const volume = name === undefined ? undefined : cluster.get(PersistentVolumes, { name });
   // One without a volume has nothing to be migrated yet.
   if (volume === undefined || metadata.deletionTimestamp !== undefined) return undefined;
-  if (cluster.get(VolumeMigrations, { name: volume.metadata.name }) !== undefined) return undefined;
   if (volume.spec.csi?.driver !== driverName) return `is not a volume of ${driverName}`;
+  if (cluster.get(VolumeMigrations, { name: volume.metadata.name }) !== undefined) return undefined;
   const { resolved } = observePolicy(cluster, volume, undefined);
   const isWanted = resolved.kind === "invalid" || (resolved.kind === "policy" && resolved.policy.isEnabled);
   // Wanted, and not there yet: its VolumeMigration is being made.

@@ -2,9 +2,10 @@
 // fails gives the reason. Pure.
 
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { conditionType, eventReason, label, reason } from "../api/names.ts";
+import { annotation, conditionType, driverName, eventReason, label, reason } from "../api/names.ts";
 import type { Condition } from "../api/object.ts";
 import type { VolumeMigrationStatusLocation } from "../api/volume-migration.ts";
+import { renderBytes } from "../domain/quantity.ts";
 import { parseTiming } from "../domain/schedule.ts";
 import type { EventNote } from "../kube/cluster.ts";
 import { conditionOf, type Judgement } from "../kube/conditions.ts";
@@ -36,6 +37,7 @@ type Check = (judged: Judged) => Finding | undefined;
 
 const checks: readonly Check[] = [
   policyInvalid,
+  unsupportedDriver,
   disabled,
   homeLost,
   volumeUnknown,
@@ -49,6 +51,8 @@ const checks: readonly Check[] = [
   agentRefused,
   locationNotReady,
   jobFailed,
+  // Last: what would be in the way is what a dry run is for.
+  dryRun,
 ];
 
 function policyInvalid({ seen }: Judged): Finding | undefined {
@@ -58,8 +62,25 @@ function policyInvalid({ seen }: Judged): Finding | undefined {
   return { reason: reason.invalidPolicy, message: `${resolved.problems.join("; ")}${inForce}` };
 }
 
+/** Its Event is told by whoever makes the VolumeMigration. */
+function unsupportedDriver({ seen }: Judged): Finding | undefined {
+  const { driver } = seen.migration.spec.volume;
+  if (driver === driverName) return undefined;
+  const message = `The volume's driver is ${driver}; Longshore migrates volumes of ${driverName}. Take the annotations off that ask for it, or move the data to a volume of that driver.`;
+  return { reason: reason.unsupportedDriver, message };
+}
+
+function dryRun({ seen }: Judged): Finding | undefined {
+  const { policy } = seen.migration.spec;
+  if (policy.dryRun !== true) return undefined;
+  const size = seen.held === undefined ? "its content" : `at most ${renderBytes(seen.held.view.sizeBytes)}`;
+  const message = `Enabling it would have it snapshotted by ${policy.schedule} and brought to ${policy.locations.join(", ")}, at first ${size} to each. Nothing of that happens before the annotation ${annotation.dryRun} is taken off.`;
+  return { reason: reason.dryRun, message };
+}
+
 function disabled({ seen }: Judged): Finding | undefined {
-  if (seen.migration.spec.policy.enabled) return undefined;
+  const { enabled, dryRun: isDryRun } = seen.migration.spec.policy;
+  if (enabled || isDryRun === true) return undefined;
   const message = "Migration is not enabled (any more); what there is on the source and at the locations is kept.";
   return { reason: reason.disabled, message };
 }
@@ -186,7 +207,9 @@ export function judgeVolume(judged: Judged, before: readonly Condition[] | undef
     ...whileTrue(conditionType.homeLost, homeLost(judged), generation),
     ...snapshotJudgement(troubles, conditionOf(before, conditionType.snapshotted), generation),
   ];
-  const note = finding?.event && { type: "Warning" as const, reason: finding.event, message: finding.message };
+  // Nobody is missing anything of what is only looked at.
+  const event = seen.migration.spec.policy.dryRun === true ? undefined : finding?.event;
+  const note = event && { type: "Warning" as const, reason: event, message: finding?.message ?? "" };
   return { judgements, note: note || undefined };
 }
 

@@ -22,7 +22,7 @@ import {
 } from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
 import type { VolumeView } from "../wire/schemas.ts";
-import type { Held } from "./agents.ts";
+import { type Held, laneOfHolder } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
   groupsOfClaim,
@@ -42,12 +42,13 @@ import {
 } from "./kinds.ts";
 import { type LagMetric, openLagMetric } from "./lag-metric.ts";
 import { explain, refusalOf } from "./refusal.ts";
+import type { SnapshotPace, Turn } from "./snapshot-pace.ts";
 import { askerOf, decideVolume, jobDraft, type VolumeDecision } from "./volume-decision.ts";
 import { migrationFacts, observeVolume, type SeenVolume } from "./volume-facts.ts";
 import type { Troubles } from "./volume-judgements.ts";
 import { isNewlyMissed, volumeStatus } from "./volume-status.ts";
 
-export function volumeMigrationController(deps: ControllerDeps): Controller {
+export function volumeMigrationController(deps: ControllerDeps, pace: SnapshotPace): Controller {
   const { cluster } = deps;
   const lag = openLagMetric(deps.metrics);
   const found = (index: Index<VolumeMigration>, value: string) => cluster.find(index, value).map(keyOf);
@@ -69,13 +70,21 @@ export function volumeMigrationController(deps: ControllerDeps): Controller {
       ]),
       watching<StorageClass>(StorageClasses, ({ metadata }) => cluster.find(volumesByClass, metadata.name).map(keyOf)),
     ],
-    concurrency: 16,
-    reconcile: (key, context) => reconcile(key, { ...deps, lag }, context),
+    concurrency: 8,
+    laneOf: (key) => laneOf(key, deps),
+    reconcile: (key, context) => reconcile(key, { ...deps, lag, pace }, context),
   };
+}
+
+/** Volumes wait for their agent; those of a group for any agent that has a part of it. */
+function laneOf(key: Key, { cluster, agents }: ControllerDeps): string {
+  const { group, volume } = cluster.get(VolumeMigrations, key)?.spec ?? {};
+  return group === undefined ? laneOfHolder(agents, "volumes", volume?.handle ?? "") : groupValue(group);
 }
 
 interface Deps extends ControllerDeps {
   readonly lag: LagMetric;
+  readonly pace: SnapshotPace;
 }
 
 async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promise<Outcome> {
@@ -87,13 +96,15 @@ async function reconcile(key: Key, deps: Deps, context: ReconcileContext): Promi
   const nowMs = deps.clock.nowMs();
   const decision = decideVolume(seen, nowMs);
   const attempt = await apply(seen, decision, deps, context);
+  // What waits for its turn is not taken yet.
+  const made = attempt.waitMs === undefined ? decision : { ...decision, take: undefined };
   // What a crash may cut off comes last: releasing goes by what the status says was taken.
-  await record({ seen, decision, troubles: attempt.troubles }, deps, context.signal);
+  await record({ seen, decision: made, troubles: attempt.troubles }, deps, context.signal);
   if (isOutdated(attempt.error)) return again(outdatedMs);
   // A snapshot that cannot be taken, for want of room, say, is no reason to keep those that nobody needs any more.
   await release(key, decision, deps);
   if (attempt.error !== undefined) throw attempt.error;
-  return outcome(decision, nowMs);
+  return outcome(decision, attempt, nowMs);
 }
 
 /** How soon to look again after acting on an old view: the agent's news is on its way. */
@@ -103,37 +114,64 @@ function isOutdated(error: unknown): boolean {
   return codeOf(error) === "PreconditionFailed";
 }
 
-function outcome({ nextMs }: VolumeDecision, nowMs: number): Outcome {
-  return nextMs === undefined ? settled : again(Math.max(0, nextMs - nowMs));
+function outcome({ nextMs }: VolumeDecision, { waitMs }: Attempt, nowMs: number): Outcome {
+  const times = [nextMs === undefined ? undefined : Math.max(0, nextMs - nowMs), waitMs];
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? settled : again(Math.min(...known));
 }
 
 interface Attempt {
   readonly troubles: Troubles;
   /** The first thing that went wrong; thrown after it was recorded, so that it is tried again. */
   readonly error: unknown;
+  /** When to ask again for the snapshot that is due, when too many are being taken. */
+  readonly waitMs?: number;
 }
 
 async function apply(
   seen: SeenVolume,
   decision: VolumeDecision,
-  { cluster, clock }: ControllerDeps,
+  { cluster, clock, pace }: Deps,
   { signal }: ReconcileContext,
 ): Promise<Attempt> {
-  const { held } = seen;
+  const { held, migration } = seen;
   if (held === undefined) return { troubles: {}, error: undefined };
+  const said = (type: string) => conditionOf(migration.status?.conditions, type)?.message;
   // Failures of the agent go into the status before they are thrown.
   const marking = await refusalOf(() => mark(held, decision));
-  const snapshot = await refusalOf(() => takeSnapshot(held, decision));
+  const turn = turnOf(seen, decision, pace);
+  const snapshot =
+    turn?.kind === "go" ? await refusalOf(() => takeSnapshot(held, decision)).finally(turn.leave) : undefined;
   for (const due of decision.plan.jobs) {
     const draft = jobDraft(seen, due);
     if (draft !== undefined) await cluster.create(MigrationJobs, draft, signal);
   }
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
-    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking) }),
-    ...(snapshot === undefined ? othersTrouble(seen, decision, clock.nowMs()) : { snapshot: explain(snapshot) }),
+    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking, said(conditionType.ready)) }),
+    ...(snapshot === undefined
+      ? othersTrouble(seen, decision, clock.nowMs())
+      : { snapshot: explain(snapshot, said(conditionType.snapshotted)) }),
   };
-  return { troubles, error: marking ?? snapshot };
+  // One that is away is not tried again and again: it is news when it is back.
+  const error = held.agent.problem === undefined ? (marking ?? snapshot) : undefined;
+  return { troubles, error, ...(turn?.kind === "wait" && { waitMs: turn.waitMs }) };
+}
+
+/** For the snapshot that is due, if one is: of a group, on all agents that have a volume of it. */
+function turnOf(
+  { migration, held, group }: SeenVolume,
+  { take }: VolumeDecision,
+  pace: SnapshotPace,
+): Turn | undefined {
+  if (take === undefined || held === undefined) return undefined;
+  const handles = take.group?.volumes ?? [];
+  const members = group?.members.filter((member) => handles.includes(member.migration.spec.volume.handle)) ?? [];
+  const agents = [held.agent, ...members.flatMap((member) => member.held?.agent ?? [])];
+  return pace.ask(
+    migration.metadata.name,
+    agents.map(({ id }) => id),
+  );
 }
 
 async function mark({ agent, view }: Held<VolumeView>, { mark: spec }: VolumeDecision): Promise<void> {
@@ -192,7 +230,7 @@ function tell({ migration, policy }: SeenVolume, note: EventNote, { cluster }: C
 async function release(key: Key, { plan }: VolumeDecision, deps: ControllerDeps): Promise<void> {
   if (plan.releases.length === 0) return;
   const seen = observeVolume(key, deps);
-  if (seen?.held === undefined) return;
+  if (seen?.held === undefined || seen.held.agent.problem !== undefined) return;
   const { api } = seen.held.agent;
   const fresh = await api.getVolume(seen.held.view.name);
   const stillFree = new Set(planMigrations(migrationFacts(seen, fresh, deps.clock.nowMs())).releases);

@@ -37,7 +37,7 @@ export function volumeStatus(
     conditions: judged(before?.conditions, judgements, nowMs),
     locations,
     ...(held === undefined ? agentFieldsOf(before) : agentFields(seen, held.view, nowMs)),
-    ...runFields(seen, decision, troubles),
+    ...runFields(seen, decision, { troubles, nowMs }),
     ...present({ oldestNewestPointTime: oldestNewestPoint(seen, locations) }),
   };
   return { status, note };
@@ -87,13 +87,13 @@ const holdsShown = 64;
 function runFields(
   seen: SeenVolume,
   decision: VolumeDecision,
-  troubles: Troubles,
+  { troubles, nowMs }: { readonly troubles: Troubles; readonly nowMs: number },
 ): Pick<VolumeMigrationStatus, "schedule" | "lastScheduleTime" | "nextScheduleTime" | "lastMissedTime"> {
   const { migration, schedule, held } = seen;
   const { run, take, sinceMs } = decision;
   const before = migration.status;
   const isMade = run.kind === "run" && take !== undefined && troubles.snapshot === undefined;
-  const lastMs = isMade ? run.dueMs : held && lastRunOf(migration, held.view);
+  const lastMs = isMade ? run.dueMs : held && lastRunOf(migration, held.view, nowMs);
   const group = seen.group?.title;
   const missed = run.kind === "wait" && run.missed !== undefined ? exactTime(run.missed) : before?.lastMissedTime;
   return {

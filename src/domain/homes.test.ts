@@ -58,3 +58,18 @@ describe("a new copy goes", () => {
     expect(chooseHome(sizeBytes, { rooms, siblings, original: "p" })).toBe(home);
   });
 });
+
+describe("a new copy with an affinity goes", () => {
+  test.each([
+    // free bytes, siblings, homes of its affinity, size, home
+    ["to those of its affinity", { a: 10, b: 30, c: 20 }, [], ["a"], 5, "a"],
+    ["to the one with most room among them", { a: 10, b: 30, c: 20 }, [], ["a", "c"], 5, "c"],
+    ["elsewhere when it does not fit there", { a: 10, b: 30, c: 20 }, [], ["a"], 11, "b"],
+    ["to its siblings first", { a: 10, b: 30, c: 20 }, ["a"], ["c"], 5, "a"],
+    ["to those of its affinity when it does not fit with its siblings", { a: 1, b: 30, c: 20 }, ["a"], ["c"], 5, "c"],
+    ["where most is free when there are none yet", { a: 10, b: 30, c: 20 }, [], [], 5, "b"],
+  ])("%s", (_, free, siblings, near, sizeBytes, home) => {
+    const rooms = Object.entries(free).map(([agentId, freeBytes]) => ({ agentId, freeBytes }));
+    expect(chooseHome(sizeBytes, { rooms, siblings, near })).toBe(home);
+  });
+});

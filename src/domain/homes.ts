@@ -39,17 +39,26 @@ export interface Room {
   readonly originals?: readonly string[];
 }
 
+/** What draws a new copy to one home or another. */
+interface Ties {
+  readonly rooms: readonly Room[];
+  /** Homes of the copies of its group. */
+  readonly siblings: readonly string[];
+  /** Homes of copies with the same affinity. */
+  readonly near?: readonly string[];
+  /** The point that it can start from. */
+  readonly original?: string;
+}
+
 /**
- * The home of a new copy: where the point is that it can start from; with its siblings if it fits there, so that a pod can
- * use all of them; else where most is free.
+ * The home of a new copy: where the point is that it can start from; with its siblings, or else with those of its affinity, if
+ * it fits there, so that a pod can use all of them; else where most is free.
  */
-export function chooseHome(
-  sizeBytes: number,
-  { rooms, siblings, original }: { rooms: readonly Room[]; siblings: readonly string[]; original?: string },
-): string | undefined {
+export function chooseHome(sizeBytes: number, { rooms, siblings, near = [], original }: Ties): string | undefined {
   const origin = rooms.find(({ originals = [] }) => original !== undefined && originals.includes(original));
   if (origin !== undefined) return origin.agentId;
   const byRoom = [...rooms].sort((a, b) => b.freeBytes - a.freeBytes || (a.agentId < b.agentId ? -1 : 1));
-  const together = byRoom.find(({ agentId, freeBytes }) => siblings.includes(agentId) && freeBytes >= sizeBytes);
-  return (together ?? byRoom[0])?.agentId;
+  const roomiest = (among: readonly string[]) =>
+    byRoom.find(({ agentId, freeBytes }) => among.includes(agentId) && freeBytes >= sizeBytes);
+  return (roomiest(siblings) ?? roomiest(near) ?? byRoom[0])?.agentId;
 }

@@ -1,14 +1,20 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import {
+  claimOfVolumeName,
+  cloneSnapshotName,
+  contentNameOf,
   demandSnapshotName,
   dueOfSnapshot,
   groupJobNameOf,
   groupNameOf,
+  isCloneSnapshot,
   isDemandSnapshot,
   jobNameOf,
   labelValueOf,
+  pointOfContent,
   snapshotNameAt,
+  volumeNameOfClaim,
 } from "./names.ts";
 
 const pointId = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
@@ -24,6 +30,14 @@ test("the snapshot of a user's job is told from scheduled ones", () => {
   const name = demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001");
   expect([isDemandSnapshot(name), dueOfSnapshot(name)]).toEqual([true, undefined]);
   expect(isDemandSnapshot(snapshotNameAt(0))).toBe(false);
+});
+
+test("the snapshot that a volume is cloned by is told from all others", () => {
+  const name = cloneSnapshotName("3c8e2f0a-0000-4000-8000-000000000001");
+  expect([isCloneSnapshot(name), isDemandSnapshot(name), dueOfSnapshot(name)]).toEqual([true, false, undefined]);
+  for (const other of [snapshotNameAt(0), demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001"), "clone-mine"]) {
+    expect([other, isCloneSnapshot(other)]).toEqual([other, false]);
+  }
 });
 
 test("a job's short name is plain when nothing can be mistaken", () => {
@@ -105,3 +119,31 @@ test("names that differ only in case, or in what agents do not take, are of diff
   const names = ["db", "DB", "Db", "d_b", "d-b", "d.b"].map((name) => groupNameOf({ namespace: "shop", name }));
   expect(new Set(names).size).toBe(6);
 });
+
+test("what csi-provisioner asks for on behalf of a claim is known by the claim's UID", () => {
+  expect(volumeNameOfClaim("6f2c1a58-0000-4000-8000-000000000001")).toBe("pvc-6f2c1a58-0000-4000-8000-000000000001");
+  expect(claimOfVolumeName("pvc-6f2c")).toBe("6f2c");
+  expect(claimOfVolumeName("data-west")).toBeUndefined();
+});
+
+const migratedName = fc.stringMatching(/^[a-z0-9]([a-z0-9.-]{0,118}[a-z0-9])?$/);
+const publishedPoint = fc.record({
+  migratedVolume: migratedName,
+  point: fc.oneof(fc.constant("latest"), fc.stringMatching(/^[0-9a-f]{32}$/)),
+});
+
+test("the content of each point has a name of its own, which tells what it stands for", () => {
+  fc.assert(
+    fc.property(publishedPoint, (published) => {
+      expect(contentNameOf(published).length).toBeLessThanOrEqual(253);
+      expect(pointOfContent(contentNameOf(published))).toEqual(published);
+    }),
+  );
+});
+
+test.each(["", "snapcontent-1", "longshore", "longshore-", "longshore.latest.east-vol-1", "longshore.0123.east"])(
+  "a content named %j is not ours",
+  (name) => {
+    expect(pointOfContent(name)).toBeUndefined();
+  },
+);

@@ -13,6 +13,8 @@ const pointLength = 6;
 
 const scheduledName = /^auto-(\d{4})(\d\d)(\d\d)t(\d\d)(\d\d)(\d\d)\.(\d{3})z$/;
 const demandPrefix = "demand-";
+const clonePrefix = "clone-";
+const cloneName = /^clone-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** The name of a volume's snapshot that is due at `dueMs`: `auto-20260301t120000.000z`. Sorts by time. */
 export function snapshotNameAt(dueMs: number): string {
@@ -30,6 +32,19 @@ export function dueOfSnapshot(name: string): number | undefined {
 /** The name of the snapshot taken for one MigrationJob of a user. Its UID is in it: a job made anew takes another one. */
 export function demandSnapshotName(jobUid: string): string {
   return `${demandPrefix}${jobUid}`;
+}
+
+/**
+ * The agents' name of the snapshot that is there while a volume is cloned as it is now. It has the clone's UID in it, so nobody
+ * else's is called so; it is neither a scheduled nor a user's, and goes with the end of the cloning, whatever that is.
+ */
+export function cloneSnapshotName(cloneUid: string): string {
+  return `${clonePrefix}${cloneUid}`;
+}
+
+/** Whether a snapshot is there only while its volume is being cloned. */
+export function isCloneSnapshot(name: string): boolean {
+  return cloneName.test(name);
 }
 
 /** Whether a snapshot was taken for a user's MigrationJob. */
@@ -72,6 +87,40 @@ export function groupNameOf({ namespace, name }: GroupId): string {
   const digest = hash("sha256", name, "hex").slice(0, digestLength);
   const head = `${namespace}..${name.toLowerCase().replace(/[^a-z0-9.-]/g, "-")}`;
   return `${head.slice(0, agentNameLengthMax - digestLength - 1)}-${digest}`;
+}
+
+const claimPrefix = "pvc-";
+
+/** The name of the volume, or of the clone, that csi-provisioner asks for on behalf of a claim; it stays when the claim goes. */
+export function volumeNameOfClaim(claimUid: string): string {
+  return claimPrefix + claimUid;
+}
+
+/** The UID of the claim that a volume or a clone of {@link volumeNameOfClaim} was asked for; `undefined` for others. */
+export function claimOfVolumeName(name: string): string | undefined {
+  return name.startsWith(claimPrefix) ? name.slice(claimPrefix.length) : undefined;
+}
+
+/** The point of a migrated volume that a VolumeSnapshotContent stands for: the newest, or one by its id or its group point's. */
+export interface PublishedPoint {
+  readonly migratedVolume: string;
+  readonly point: "latest" | (string & {});
+}
+
+const latestContent = /^longshore-(.+)$/;
+const pinnedContent = /^longshore\.([0-9a-f]{32})\.(.+)$/;
+
+/** The name of the VolumeSnapshotContent of a point: no two points have the same. */
+export function contentNameOf({ migratedVolume, point }: PublishedPoint): string {
+  return point === "latest" ? `longshore-${migratedVolume}` : `longshore.${point}.${migratedVolume}`;
+}
+
+/** What a content of {@link contentNameOf} stands for; `undefined` for contents of others. */
+export function pointOfContent(contentName: string): PublishedPoint | undefined {
+  const [, newest] = latestContent.exec(contentName) ?? [];
+  if (newest !== undefined) return { migratedVolume: newest, point: "latest" };
+  const [, point, pinned] = pinnedContent.exec(contentName) ?? [];
+  return point === undefined || pinned === undefined ? undefined : { migratedVolume: pinned, point };
 }
 
 /** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */

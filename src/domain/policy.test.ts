@@ -122,6 +122,8 @@ test.each<[string, Said, string]>([
     "longshore.dev/schedulePolicy, annotation of PersistentVolume pv1",
   ],
   ["allowOptOut", { class: { allowOptOut: "maybe" } }, "allowOptOut of StorageClass fast"],
+  ["dry-run", { class: { "dry-run": "yes" } }, "longshore.dev/dry-run, annotation of StorageClass fast"],
+  ["a volume's dry-run", { class: { "dry-run": "true" }, volume: { "dry-run": "" } }, "PersistentVolume pv1"],
   [
     "too many locations",
     { volume: { migrationLocations: Array.from({ length: 17 }, (_, at) => `l${at}`).join() } },
@@ -149,6 +151,17 @@ test("every setting says where it comes from", () => {
     schedulePolicy: "longshore.dev/schedulePolicy, annotation of StorageClass fast",
     migrationLocations: "longshore.dev/migrationLocations, annotation of PersistentVolume pv1",
   });
+});
+
+test.each<[string, Said, boolean]>([
+  ["its class", { class: { "dry-run": "true" } }, true],
+  ["itself", { volume: { "dry-run": "true" } }, true],
+  ["itself, whatever its class says", { class: { "dry-run": "true" }, volume: { "dry-run": "false" } }, false],
+  ["nobody", {}, false],
+  ["its claim, which may not", { claim: { "dry-run": "true" } }, false],
+])("whether a volume is only looked at says %s", (_, said, isDryRun) => {
+  const resolved = resolvePolicy(facts(said));
+  expect(resolved.kind === "policy" && [resolved.policy.isEnabled, resolved.policy.isDryRun]).toEqual([true, isDryRun]);
 });
 
 test("a volume without class and claim is resolved from its annotations", () => {

@@ -17,6 +17,8 @@ export interface PolicyFacts {
 
 export interface Policy {
   readonly isEnabled: boolean;
+  /** What is enabled shall only be looked at, where it is not in force yet. */
+  readonly isDryRun: boolean;
   /** Without repetitions, in the order given. */
   readonly locations: readonly string[];
   readonly schedule?: string;
@@ -49,24 +51,22 @@ export function resolvePolicy(facts: PolicyFacts): ResolvedPolicy {
   const claim = claimWishes(facts, { enable, schedule: found.get("schedulePolicy")?.value, ...allowances });
   for (const [name, setting] of claim.granted) found.set(name, setting);
   const isEnabled = (claim.granted.has("migrationEnable") ? false : enable) ?? false;
+  const isDryRun = readDryRun(facts, problems);
   const locations = readLocations(found, isEnabled, problems);
   const schedule = readSchedule(found, isEnabled, problems);
   if (problems.length > 0) return { kind: "invalid", problems };
-  return { kind: "policy", policy: policyOf(isEnabled, locations, schedule, found), refusals: claim.refusals };
+  const origins = originsOf(found);
+  const policy = { isEnabled, isDryRun, locations, ...(schedule !== undefined && { schedule }), origins };
+  return { kind: "policy", policy, refusals: claim.refusals };
 }
 
-function policyOf(
-  isEnabled: boolean,
-  locations: readonly string[],
-  schedule: string | undefined,
-  found: ReadonlyMap<string, Setting>,
-): Policy {
+function originsOf(found: ReadonlyMap<string, Setting>): Policy["origins"] {
   const origins: Partial<Record<SettingName, string>> = {};
   for (const name of settingNames) {
     const origin = found.get(name)?.origin;
     if (origin !== undefined) origins[name] = origin;
   }
-  return { isEnabled, locations, ...(schedule !== undefined && { schedule }), origins };
+  return origins;
 }
 
 /** The sources that need no permission, the farthest first. */
@@ -96,6 +96,19 @@ function readBoolean(found: ReadonlyMap<string, Setting>, name: string, problems
   if (setting.value === "true") return true;
   if (setting.value !== "false") problems.push(`${setting.origin}: "${setting.value}" is neither "true" nor "false"`);
   return false;
+}
+
+const dryRunKey = `${annotationPrefix}dry-run`;
+
+/** Said by annotation, of the volume or of its class; the volume's wins. Whoever may enable migration may look at it first. */
+function readDryRun({ class: storageClass, volume }: PolicyFacts, problems: string[]): boolean {
+  const own = volume.annotations?.[dryRunKey];
+  const value = (own ?? storageClass?.annotations?.[dryRunKey] ?? "false").trim();
+  if (value !== "true" && value !== "false") {
+    const where = own === undefined ? `StorageClass ${storageClass?.name}` : `PersistentVolume ${volume.name}`;
+    problems.push(`${dryRunKey}, annotation of ${where}: "${value}" is neither "true" nor "false"`);
+  }
+  return value === "true";
 }
 
 interface Allowances {

@@ -21,6 +21,8 @@ interface CloneRow {
   readonly requestedAt: number;
   readonly askedAt: number;
   readonly servedAt: number | null;
+  /** 0: it goes by itself once it was served, unless somebody asks for it or uses it in time. */
+  readonly isKept: number;
   readonly revision: number;
 }
 
@@ -49,12 +51,18 @@ export class Clones {
   /** See AgentApi.putClone. */
   async put(name: string, spec: CloneSpec): Promise<CloneView> {
     const known = this.find(name);
-    if (known?.state === "Ready") return this.view(this.same(known, spec));
+    if (known?.state === "Ready") {
+      if (known.isKept === 1) return this.view(this.same(known, spec));
+      // One that is about to go may be gone once it is our turn; then it is asked for anew.
+      const ready = await this.underLock(known, async () => this.claimed(name, spec));
+      if (ready !== undefined) return this.view(ready);
+    }
     const source = this.migrated.row(spec.migratedVolume);
     return this.core.lock.run(migratedLockKey(source), async () => {
       const now = this.migrated.row(spec.migratedVolume);
       this.ask(name, spec, now);
       await this.serve(name);
+      this.claimed(name, spec);
       return this.get(name);
     });
   }
@@ -80,18 +88,27 @@ export class Clones {
     this.core.tasks.spawn("serve waiting clones", () => served);
   }
 
-  /** Drops requests that nobody repeats: waiting ones, and those that failed half-way. */
+  /** Drops requests that nobody repeats: waiting ones, and those that failed half-way; and clones that nobody claims. */
   expire(): void {
     const before = this.core.clock.nowMs() - this.core.limits.cloneWaitMs;
     for (const row of this.unserved()) {
-      if (row.askedAt > before || this.expiring.has(row.name)) continue;
-      this.expiring.add(row.name);
-      const drop = () =>
-        this.underLock(row, async () => {
-          const now = this.find(row.name);
-          if (now !== undefined && now.state !== "Ready" && now.askedAt <= before) await this.finishRemoval(row.name);
-        });
-      this.core.tasks.spawn(`drop clone ${row.name}`, () => drop().finally(() => this.expiring.delete(row.name)));
+      if (row.askedAt > before) continue;
+      this.dropSoon(row, async () => {
+        const now = this.find(row.name);
+        if (now !== undefined && now.state !== "Ready" && now.askedAt <= before) await this.finishRemoval(row.name);
+      });
+    }
+    for (const row of this.unclaimed()) {
+      if ((row.servedAt ?? 0) <= before) this.dropSoon(row, () => this.dropUnclaimed(row.name));
+    }
+  }
+
+  /** Now and then: notes which clones that would go by themselves are used by somebody. */
+  async keepUsed(): Promise<void> {
+    for (const row of this.unclaimed()) {
+      await guarded(this.core, `clone ${row.name}`, async () => {
+        if (await this.volumes.isUsed(row.name)) this.keep(row.name);
+      });
     }
   }
 
@@ -103,13 +120,54 @@ export class Clones {
     }
   }
 
-  private underLock(row: CloneRow, work: () => Promise<void>): Promise<void> {
-    const source = this.migrated.byUid(row.migrated);
-    return this.core.lock.run(source === undefined ? `clone ${row.name}` : migratedLockKey(source), work);
+  private dropSoon({ name, migrated }: CloneRow, work: () => Promise<void>): void {
+    if (this.expiring.has(name)) return;
+    this.expiring.add(name);
+    const drop = () => this.underLock({ name, migrated }, work);
+    this.core.tasks.spawn(`drop clone ${name}`, () => drop().finally(() => this.expiring.delete(name)));
+  }
+
+  /** Under the lock: it was served, and whoever waited for it does not ask any more. */
+  private async dropUnclaimed(name: string): Promise<void> {
+    const row = this.find(name);
+    if (row?.state !== "Ready" || row.isKept === 1) return;
+    try {
+      // Although nobody was told that it is ready.
+      if (await this.volumes.isUsed(name)) return this.keep(name);
+      await this.finishRemoval(name);
+    } catch (error) {
+      if (codeOf(error) !== "InUse") throw error;
+      return this.keep(name);
+    }
+    this.core.log.info({ clone: name }, "clone removed: nobody has asked for it since it was served");
+  }
+
+  /** Under the lock: the clone, if it is ready; whoever is told so relies on it, so from now on it stays until it is deleted. */
+  private claimed(name: string, spec: CloneSpec): CloneRow | undefined {
+    const row = this.find(name);
+    if (row?.state !== "Ready") return undefined;
+    this.same(row, spec);
+    if (row.isKept === 0) this.keep(name);
+    return row;
+  }
+
+  private keep(name: string): void {
+    const { journal } = this.core;
+    journal.transaction(() => journal.run("UPDATE clones SET isKept = 1 WHERE name = ?", name));
+  }
+
+  private underLock<T>({ name, migrated }: Pick<CloneRow, "name" | "migrated">, work: () => Promise<T>): Promise<T> {
+    const source = this.migrated.byUid(migrated);
+    return this.core.lock.run(source === undefined ? `clone ${name}` : migratedLockKey(source), work);
   }
 
   private unserved(): CloneRow[] {
     return this.rows("SELECT * FROM clones WHERE state <> 'Ready'");
+  }
+
+  /** Those that were served, and go by themselves unless they are asked for. */
+  private unclaimed(): CloneRow[] {
+    return this.rows("SELECT * FROM clones WHERE state = 'Ready' AND isKept = 0");
   }
 
   private rows(sql: string, ...values: string[]): CloneRow[] {
@@ -122,7 +180,7 @@ export class Clones {
     return this.rows("SELECT * FROM clones WHERE name = ?", name)[0];
   }
 
-  /** The same name asks for the same clone; a size may only be left out, not differ. */
+  /** The same name asks for the same clone; a size may only be left out, not differ. Who asks for it to stay gets it, too. */
   private same(row: CloneRow, spec: CloneSpec): CloneRow {
     const isSame =
       row.spec.migratedVolume === spec.migratedVolume &&
@@ -144,13 +202,15 @@ export class Clones {
     const nowMs = clock.nowMs();
     journal.transaction(() => {
       journal.run(
-        `INSERT INTO clones (name, specJson, state, migrated, requestedAt, askedAt, revision) VALUES (?,?,'Waiting',?,?,?,1)
-         ON CONFLICT (name) DO UPDATE SET askedAt = excluded.askedAt`,
+        `INSERT INTO clones (name, specJson, state, migrated, requestedAt, askedAt, isKept, revision)
+         VALUES (?,?,'Waiting',?,?,?,?,1)
+         ON CONFLICT (name) DO UPDATE SET askedAt = excluded.askedAt, isKept = max(isKept, excluded.isKept)`,
         name,
         JSON.stringify(spec),
         source.uid,
         nowMs,
         nowMs,
+        spec.expires === true ? 0 : 1,
       );
       if (known === undefined) this.migrated.touch(source.uid);
     });

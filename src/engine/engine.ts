@@ -92,7 +92,8 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const groupSnapshots = new GroupSnapshots(core, groupParts);
   const member = memberApi({ members, homes, groups, target, groupParts, jobs });
   members.serve(member);
-  await recover(core, { volumes, migrated, clones });
+  const stored = { volumes, migrated, clones, homes, groups };
+  await recover(core, stored);
   core.tasks.spawn("housekeeping", (signal) =>
     every(core, tickMs, signal, async () => {
       groups.expire();
@@ -110,13 +111,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
       gauges.update();
     }),
   );
-  core.tasks.spawn("tidying", (signal) =>
-    every(core, slowTickMs, signal, async () => {
-      homes.tidy();
-      await tidy(core, { volumes, migrated });
-      await groups.tidy();
-    }),
-  );
+  core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidyAll(core, stored)));
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
@@ -159,6 +154,21 @@ function identify({ dice, cluster, dataDir }: EngineOptions, journal: Journal): 
     );
   }
   return known.id;
+}
+
+interface Stored {
+  readonly volumes: Volumes;
+  readonly migrated: MigratedVolumes;
+  readonly clones: Clones;
+  readonly homes: Homes;
+  readonly groups: Groups;
+}
+
+/** What is half made, half gone, or of no use any more. */
+async function tidyAll(core: Core, stored: Stored): Promise<void> {
+  stored.homes.tidy();
+  await tidy(core, stored);
+  await stored.groups.tidy();
 }
 
 /** Runs `work` now and then every `intervalMs`; a failed round is logged and the next one comes all the same. */
@@ -223,6 +233,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     putSnapshot: (volume, name) => volumes.snapshots.take(volume, name),
     putGroupSnapshot: (group, name, spec) => groupSnapshots.put(group, name, spec),
     removeSnapshot: (volume, name) => volumes.snapshots.release(volume, name),
+    listExtents: (volume, snapshot, query) => volumes.extents.list(volume, snapshot, query),
     putHold: async (volume, snapshot, owner) => volumes.snapshots.putHold(volume, snapshot, owner),
     removeHold: (volume, snapshot, hold) => volumes.snapshots.removeHold(volume, snapshot, hold),
     listLocations: () => list(locations.list()),

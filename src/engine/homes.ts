@@ -5,6 +5,7 @@ import { chooseHome, findHome, type Room } from "../domain/homes.ts";
 import type { Copies, CopiesRequest, Copy, PlaceRequest } from "../wire/member.ts";
 import type { Homes as Located, LocateRequest } from "../wire/peer.ts";
 import type { Lineage } from "../wire/schemas.ts";
+import { affinitiesOf, askOrPlain, withoutAffinity } from "./affinity.ts";
 import type { Core } from "./core.ts";
 import { originalPoint } from "./lineage.ts";
 import type { MigratedVolumes } from "./migrated.ts";
@@ -21,6 +22,8 @@ interface PlacementRow {
 interface Survey {
   readonly copies: readonly Copy[];
   readonly rooms: readonly Room[];
+  /** Homes of copies with an affinity that was asked for. */
+  readonly near: readonly string[];
   /** Members that count and did not answer. */
   readonly silent: readonly string[];
 }
@@ -31,12 +34,15 @@ const volumesAskedMax = 256;
 /** What a message may say. */
 const bytesMax = 2 ** 52;
 
-function askFor(clusterUid: string, { volumes }: LocateRequest): CopiesRequest {
+function askFor(clusterUid: string, request: LocateRequest): CopiesRequest {
+  const { volumes } = request;
   const originals = volumes.flatMap(({ lineage }) => lineage ?? []);
+  const affinities = affinitiesOf(request);
   return {
     clusterUid,
     volumes: volumes.map(({ volume }) => volume),
     ...(originals.length > 0 && { originals }),
+    ...(affinities.length > 0 && { affinities }),
   };
 }
 
@@ -55,7 +61,7 @@ export class Homes {
     const asked = askFor(clusterUid, request);
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
-    const { copies } = isNew ? await this.placer().place({ clusterUid, ...request }) : survey;
+    const { copies } = isNew ? await this.placeNew({ clusterUid, ...request }) : survey;
     const homes = asked.volumes.map((volume) => ({ volume, agentId: this.required(volume, { ...survey, copies }) }));
     return {
       clusterUid: this.core.cluster.uid,
@@ -66,12 +72,14 @@ export class Homes {
   }
 
   /** See MemberApi.copies. */
-  async copies({ clusterUid, volumes, originals = [] }: CopiesRequest): Promise<Copies> {
+  async copies({ clusterUid, volumes, originals = [], affinities = [] }: CopiesRequest): Promise<Copies> {
     const { freeBytes } = await this.core.storage.space();
     const copies = volumes.flatMap((volume) => this.made(clusterUid, volume) ?? this.placed(clusterUid, volume) ?? []);
     const isHere = (original: Lineage) => originalPoint(this.core, original)?.state === "sealed";
+    const near = [...new Set(affinities.flatMap((affinity) => this.near(clusterUid, affinity)))];
     const promisedBytes = Math.min(this.migrated.bytesExpected(), bytesMax);
-    return { copies, freeBytes, promisedBytes, originals: originals.filter(isHere).map(({ pointId }) => pointId) };
+    const sources = originals.filter(isHere).map(({ pointId }) => pointId);
+    return { copies, freeBytes, promisedBytes, originals: sources, near };
   }
 
   /** See MemberApi.place. */
@@ -126,6 +134,23 @@ export class Homes {
     const group = row.groupName !== null && row.groupHome !== null && { name: row.groupName, home: row.groupHome };
     const { agentId } = this.core;
     return { volume, agentId, isMade: true, points, epoch: row.epoch, ...(group && { group }) };
+  }
+
+  /** Homes of copies with this affinity, as far as they are here or were placed from here. */
+  private near(clusterUid: string, affinity: string): string[] {
+    const { journal, agentId, members } = this.core;
+    const made = journal.get(
+      "SELECT 1 AS one FROM migrated WHERE clusterUid = ? AND affinity = ? AND deleting = 0",
+      clusterUid,
+      affinity,
+    );
+    const placed = journal.all<{ agentId: string }>(
+      "SELECT DISTINCT agentId FROM placements WHERE clusterUid = ? AND affinity = ?",
+      clusterUid,
+      affinity,
+    );
+    const others = placed.map((row) => row.agentId).filter((id) => !members.isForgotten(id));
+    return made === undefined ? others : [agentId, ...others];
   }
 
   private placed(clusterUid: string, volume: string): Copy | undefined {
@@ -196,21 +221,30 @@ export class Homes {
     return {
       copies: [...alive.copies, ...others.copies],
       rooms: [...alive.rooms, ...others.rooms],
+      near: [...alive.near, ...others.near],
       silent: [...alive.silent, ...others.silent],
     };
   }
 
   private async ask(agents: readonly string[], asked: CopiesRequest): Promise<Survey> {
     const { members } = this.core;
-    const answers = await Promise.allSettled(agents.map(async (agentId) => members.api(agentId).copies(asked)));
-    const survey = { copies: [] as Copy[], rooms: [] as Room[], silent: [] as string[] };
+    const { affinities, ...known } = asked;
+    const plain = affinities === undefined ? undefined : known;
+    const answers = await Promise.allSettled(
+      agents.map((agentId) => {
+        const copies = async (request: CopiesRequest) => members.api(agentId).copies(request);
+        return askOrPlain(copies, asked, plain);
+      }),
+    );
+    const survey = { copies: [] as Copy[], rooms: [] as Room[], near: [] as string[], silent: [] as string[] };
     for (const [index, answer] of answers.entries()) {
       const agentId = agents[index] as string;
       if (answer.status === "rejected") survey.silent.push(agentId);
       else {
         survey.copies.push(...answer.value.copies);
-        const { freeBytes, promisedBytes = 0, originals = [] } = answer.value;
+        const { freeBytes, promisedBytes = 0, originals = [], near = [] } = answer.value;
         survey.rooms.push({ agentId, freeBytes: freeBytes - promisedBytes, originals });
+        survey.near.push(...near);
       }
     }
     return survey;
@@ -222,15 +256,18 @@ export class Homes {
       chooseHome(asked.sizeBytes, {
         rooms: survey.rooms,
         siblings,
+        near: survey.near,
         ...(asked.lineage && { original: asked.lineage.pointId }),
       }) ?? this.core.agentId;
     const { journal, clock } = this.core;
     journal.transaction(() =>
       journal.run(
-        "INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId, sizeBytes, placedAt) VALUES (?,?,?,?,?)",
+        `INSERT OR REPLACE INTO placements (clusterUid, volumeUid, agentId, affinity, sizeBytes, placedAt)
+         VALUES (?,?,?,?,?,?)`,
         clusterUid,
         asked.volume,
         agentId,
+        asked.affinity ?? null,
         asked.sizeBytes,
         clock.nowMs(),
       ),
@@ -257,6 +294,11 @@ export class Homes {
     const agentId = this.homeOf(volume, survey);
     if (agentId === undefined) throw new LongshoreError("Unreachable", `no home was chosen for the copy of ${volume}`);
     return agentId;
+  }
+
+  private async placeNew(request: PlaceRequest): Promise<Copies> {
+    const placer = this.placer();
+    return askOrPlain((asked: PlaceRequest) => placer.place(asked), request, withoutAffinity(request));
   }
 
   /** All new copies are placed by the first agent, so that two requests at once find the same home. */

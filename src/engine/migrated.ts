@@ -30,6 +30,8 @@ export interface MigratedRow {
   /** The group whose term it has, or had last, and the agent that decides for it; null for a term of its own. */
   readonly groupName: string | null;
   readonly groupHome: string | null;
+  /** As the source told it with its last claim; see affinity.ts. */
+  readonly affinity: string | null;
   readonly revision: number;
 }
 

@@ -26,7 +26,9 @@ export async function recover(
  * Now and then: goes on with what could not be finished when it was begun, such as on a full disk, as a start would. What is
  * under way is waited for, never touched.
  */
-export async function tidy(core: Core, { volumes, migrated }: { volumes: Volumes; migrated: MigratedVolumes }) {
+export async function tidy(core: Core, parts: { volumes: Volumes; migrated: MigratedVolumes; clones: Clones }) {
+  const { volumes, migrated, clones } = parts;
+  await clones.keepUsed();
   await volumes.tidy();
   for (const row of migrated.rows().filter((one) => isHalfGone(core, one))) {
     await guarded(core, `migrated volume ${row.name}`, () =>

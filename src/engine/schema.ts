@@ -121,6 +121,17 @@ CREATE INDEX finishedJobs ON jobs (finishedAt) WHERE finishedAt IS NOT NULL;
 CREATE INDEX unconfirmedPoints ON points (groupPoint) WHERE isValid = 0;
 `;
 
+// What the CSI driver needs. `volumes.originJson`: what a local clone is made of (Origin in local-clones.ts). `affinity`: of the
+// own volume, of what has arrived, and of what was placed. `clones.isKept` 0: it goes by itself unless somebody asks for it again.
+const csi = `
+ALTER TABLE volumes ADD COLUMN originJson TEXT;
+ALTER TABLE volumes ADD COLUMN affinity TEXT;
+ALTER TABLE migrated ADD COLUMN affinity TEXT;
+ALTER TABLE placements ADD COLUMN affinity TEXT;
+ALTER TABLE clones ADD COLUMN isKept INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX unclaimedClones ON clones (servedAt) WHERE isKept = 0;
+`;
+
 // `jobs.heardJson`: what was heard of a group's job by the time it ended here (KeptHearsay of job-views.ts). A placement takes room
 // until its copy is made, and is void when nobody has made it for long. `groups.touchedAt`: when a group was last of use.
 const remains = `
@@ -131,4 +142,4 @@ ALTER TABLE groups ADD COLUMN touchedAt INTEGER NOT NULL DEFAULT 0;
 `;
 
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups, targets, indexes, remains];
+export const upgrades: readonly string[] = [first, groups, targets, indexes, csi, remains];

@@ -19,6 +19,7 @@ import type {
   Term,
 } from "../wire/peer.ts";
 import type { Member, PointRef } from "../wire/schemas.ts";
+import { claimedAffinity } from "./affinity.ts";
 import { moveBase } from "./bases.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
@@ -107,6 +108,7 @@ function claimOf({ agentId, dice }: Core, { row, volume, to }: Subject, group: G
     offeredEpoch: group === undefined ? row.epoch : group.term.epoch - 1,
     ...(group && { group: { name: group.name, home: group.home, term: group.term } }),
     ...claimedLineage(volume),
+    ...claimedAffinity(volume),
   };
 }
 

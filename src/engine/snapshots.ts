@@ -8,6 +8,7 @@ import {
   dropHold,
   type Holds,
   hasFile,
+  isPresent,
   nextPosition,
   type PointRow,
   pointsOf,
@@ -26,10 +27,11 @@ export class Snapshots {
     this.rows = rows;
   }
 
-  /** See AgentApi.putSnapshot. */
-  async take(volume: string, name: string): Promise<SnapshotView> {
+  /** See AgentApi.putSnapshot. With `uid`, of that very volume: `NotFound` when it is another one of this name by now. */
+  async take(volume: string, name: string, uid?: string): Promise<SnapshotView> {
     return this.core.lock.run(volumeLockKey(volume), async () => {
       const row = this.rows.row(volume);
+      if (uid !== undefined && row.uid !== uid) throw new LongshoreError("NotFound", `volume ${volume} was deleted`);
       const existing = this.find(row.uid, name);
       if (existing !== undefined && isUnconfirmed(existing)) throw unconfirmed(volume, name);
       // Being made, under the lock that it is made under: an earlier try failed, and could not even be undone.
@@ -107,6 +109,18 @@ export class Snapshots {
     const row = this.find(uid, name);
     if (row === undefined) throw new LongshoreError("NotFound", `snapshot ${name} of volume ${volume} does not exist`);
     return row;
+  }
+
+  /** A snapshot whose content may be read. Throws `NotFound`, `Conflict` for one that is being taken, and `SnapshotGone`. */
+  async readable(row: VolumeRow, name: string): Promise<PointRow> {
+    const point = this.require(row.uid, row.name, name);
+    const what = `snapshot ${name} of volume ${row.name}`;
+    if (point.state === "creating") throw new LongshoreError("Conflict", `${what} is being taken; try again`);
+    if (point.state === "deleting" || point.released === 1) {
+      throw new LongshoreError("SnapshotGone", `${what} is being deleted`);
+    }
+    if (await isPresent(this.core, point)) return point;
+    throw new LongshoreError("SnapshotGone", `the file of ${what} vanished or was replaced`);
   }
 
   /**

@@ -164,7 +164,7 @@ export class Terms {
       });
       journal.run(
         `UPDATE migrated SET frozenSince = ?, groupName = ?, groupHome = ?,
-         source = ?, clusterName = ?, metadataJson = ?, volumeName = ? WHERE uid = ?`,
+         source = ?, clusterName = ?, metadataJson = ?, volumeName = ?, affinity = ? WHERE uid = ?`,
         frozenSince,
         group?.name ?? null,
         group?.home ?? null,
@@ -172,6 +172,7 @@ export class Terms {
         source.spec.clusterName,
         JSON.stringify(claim.metadata),
         claim.name,
+        claim.affinity ?? null,
         uid,
       );
     });

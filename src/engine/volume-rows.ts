@@ -1,5 +1,6 @@
 // Volumes as rows, shared by those who make them (volumes.ts) and those who snapshot them (snapshots.ts).
 import { LongshoreError } from "../domain/errors.ts";
+import type { Lineage, VolumeSpec } from "../wire/schemas.ts";
 import { type Core, problemOf } from "./core.ts";
 import { sweep } from "./points.ts";
 
@@ -13,6 +14,9 @@ export interface VolumeRow {
   readonly createdAt: number;
   readonly generation: number;
   readonly lineageJson: string | null;
+  /** What a local clone is made of; see local-clones.ts. */
+  readonly originJson: string | null;
+  readonly affinity: string | null;
   readonly problemJson: string | null;
   readonly revision: number;
 }
@@ -34,6 +38,25 @@ export class VolumeRows {
     const row = this.find(name);
     if (row?.state !== "ready") throw new LongshoreError("NotFound", `volume ${name} does not exist`);
     return row;
+  }
+
+  /** Within a transaction: the row of a volume whose image is about to be made; its UID. `originJson`: of a local clone. */
+  insert(name: string, spec: VolumeSpec, made: { lineage?: Lineage; originJson?: string } = {}): string {
+    const uid = this.core.dice.uuid();
+    this.core.journal.run(
+      `INSERT INTO volumes (name, uid, state, sizeBytes, metadataJson, migrationEnabled, affinity, createdAt, generation,
+       lineageJson, originJson, revision) VALUES (?,?,'creating',?,?,?,?,?,1,?,?,1)`,
+      name,
+      uid,
+      spec.sizeBytes,
+      JSON.stringify(spec.metadata ?? {}),
+      spec.migrationEnabled === true ? 1 : 0,
+      affinityOf(spec) ?? null,
+      this.core.clock.nowMs(),
+      made.lineage === undefined ? null : JSON.stringify(made.lineage),
+      made.originJson ?? null,
+    );
+    return uid;
   }
 
   /** Deletes what nothing holds any more, and tells the readers of the volume. */
@@ -78,6 +101,11 @@ export class VolumeRows {
   find(name: string): VolumeRow | undefined {
     return this.core.journal.get<VolumeRow>("SELECT * FROM volumes WHERE name = ?", name);
   }
+}
+
+/** What a spec asks for: null for none, undefined when it leaves it as it is. */
+export function affinityOf({ affinity }: Pick<VolumeSpec, "affinity">): string | null | undefined {
+  return affinity === "" ? null : affinity;
 }
 
 /** Within a transaction: the volume, if it is there, changed in a way its view shows. {@link publishVolume} afterwards. */

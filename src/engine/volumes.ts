@@ -4,19 +4,26 @@ import { LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { BaseView, Lineage, VolumeSpec, VolumeView } from "../wire/schemas.ts";
 import { type Core, checkRevision, guarded, timeText } from "./core.ts";
+import { Extents } from "./extents.ts";
 import { keepClonedPoint, releaseClonedPoint, sweepClonedPoint } from "./lineage.ts";
+import { checkSameOrigin, LocalClones, originOf } from "./local-clones.ts";
 import { type Holds, pointsOf, readHolds, sweep } from "./points.ts";
 import { Snapshots } from "./snapshots.ts";
-import { type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
+import { affinityOf, type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 const metadataBytesMax = 4096;
 
 export class Volumes extends VolumeRows {
   readonly snapshots: Snapshots;
+  readonly extents: Extents;
+  private readonly localClones: LocalClones;
 
   constructor(core: Core) {
     super(core);
     this.snapshots = new Snapshots(core, this);
+    const parts = { rows: this, snapshots: this.snapshots };
+    this.extents = new Extents(core, parts);
+    this.localClones = new LocalClones(core, parts);
   }
 
   list(): VolumeView[] {
@@ -33,23 +40,40 @@ export class Volumes extends VolumeRows {
   async put(name: string, spec: VolumeSpec, { ifMatch }: Precondition = {}): Promise<VolumeView> {
     checkMetadata(spec.metadata);
     return this.core.lock.run(volumeLockKey(name), async () => {
-      const row = this.find(name);
-      if (row?.state === "deleting") throw new LongshoreError("InUse", `volume ${name} is being deleted; try again`);
-      if (row === undefined) {
-        if (ifMatch !== undefined) throw new LongshoreError("PreconditionFailed", `volume ${name} does not exist`);
-        this.core.members.checkWelcome();
-        await this.checkReserve(0);
-      } else checkRevision(`volume ${name}`, row.revision, ifMatch);
-      const uid = row?.uid ?? this.core.journal.transaction(() => this.insert(name, spec, null));
-      await this.settle(uid, name, spec);
+      const row = await this.begun(name, spec);
+      if (row === undefined) await this.make(name, spec, ifMatch);
+      else {
+        checkRevision(`volume ${name}`, row.revision, ifMatch);
+        checkSameOrigin(row, spec.from);
+        await this.settle(row.uid, name, spec);
+      }
       return this.get(name);
     });
+  }
+
+  /** The row of a volume that is there, or is being made. What an earlier try at something else left half made is removed. */
+  private async begun(name: string, { from }: VolumeSpec): Promise<VolumeRow | undefined> {
+    const row = this.find(name);
+    if (row?.state === "deleting") throw new LongshoreError("InUse", `volume ${name} is being deleted; try again`);
+    const isLeft = row?.state === "creating" && row.lineageJson === null;
+    if (!isLeft || (row.originJson === null && from === undefined)) return row;
+    await this.localClones.undo(row);
+    return undefined;
+  }
+
+  private async make(name: string, spec: VolumeSpec, ifMatch: number | undefined): Promise<void> {
+    if (ifMatch !== undefined) throw new LongshoreError("PreconditionFailed", `volume ${name} does not exist`);
+    this.core.members.checkWelcome();
+    await this.checkReserve(0);
+    if (spec.from !== undefined) return this.localClones.make(name, spec, spec.from);
+    const uid = this.core.journal.transaction(() => this.insert(name, spec));
+    await this.settle(uid, name, spec);
   }
 
   /** Within a transaction: the row of a clone that storage is about to make, or of an earlier try at it; its UID. */
   intendClone(name: string, spec: VolumeSpec, lineage: Lineage): string {
     const row = this.find(name);
-    if (row === undefined) return this.insert(name, spec, lineage);
+    if (row === undefined) return this.insert(name, spec, { lineage });
     const isSame = row.state === "creating" && row.lineageJson === JSON.stringify(lineage);
     if (!isSame) throw new LongshoreError("NameTaken", `volume ${name} exists already; choose another name`);
     return row.uid;
@@ -72,13 +96,25 @@ export class Volumes extends VolumeRows {
     );
   }
 
+  /** Whether somebody uses a volume: has it attached, has snapshotted it, or has it migrated. */
+  async isUsed(name: string): Promise<boolean> {
+    const row = this.find(name);
+    if (row === undefined) return false;
+    if (row.migrationEnabled === 1 || pointsOf(this.core.journal, row.uid).length > 0) return true;
+    return (await this.core.storage.attachedTo(row.uid)) !== undefined;
+  }
+
   /** See AgentApi.removeVolume. */
   async remove(name: string, { ifMatch }: Precondition = {}): Promise<void> {
     const { core } = this;
     await core.lock.run(volumeLockKey(name), async () => {
       const row = this.find(name);
       if (row === undefined) return;
-      if (row.state === "ready") checkRevision(`volume ${name}`, row.revision, ifMatch);
+      if (row.state === "creating" && row.originJson !== null) return this.localClones.undo(row);
+      if (row.state === "ready") {
+        checkRevision(`volume ${name}`, row.revision, ifMatch);
+        await this.checkDetached(row);
+      }
       const clone = core.journal.get<{ migrated: string }>("SELECT migrated FROM clones WHERE name = ?", name);
       core.journal.transaction(() => this.markDeleting(row));
       core.feed.publish("volume", name);
@@ -98,9 +134,10 @@ export class Volumes extends VolumeRows {
 
   /** Does for volumes with something half made or half gone what a start would do; see recovery.ts. */
   async tidy(): Promise<void> {
+    this.extents.expire();
     const halfDone = this.core.journal.all<{ name: string }>(
       `SELECT DISTINCT volumes.name FROM volumes LEFT JOIN points ON owner = uid AND points.state IN ('creating','deleting')
-       WHERE volumes.state = 'deleting' OR owner IS NOT NULL`,
+       WHERE volumes.state = 'deleting' OR owner IS NOT NULL OR (volumes.state = 'creating' AND originJson IS NOT NULL)`,
     );
     for (const { name } of halfDone) {
       await guarded(this.core, `volume ${name}`, () =>
@@ -113,23 +150,9 @@ export class Volumes extends VolumeRows {
   }
 
   private settleLeftovers(row: VolumeRow): Promise<void> {
-    return row.state === "deleting" ? this.finishRemoval(row) : this.snapshots.recover(row);
-  }
-
-  private insert(name: string, spec: VolumeSpec, lineage: Lineage | null): string {
-    const uid = this.core.dice.uuid();
-    this.core.journal.run(
-      `INSERT INTO volumes (name, uid, state, sizeBytes, metadataJson, migrationEnabled, createdAt, generation, lineageJson, revision)
-       VALUES (?,?,'creating',?,?,?,?,1,?,1)`,
-      name,
-      uid,
-      spec.sizeBytes,
-      JSON.stringify(spec.metadata ?? {}),
-      spec.migrationEnabled === true ? 1 : 0,
-      this.core.clock.nowMs(),
-      lineage === null ? null : JSON.stringify(lineage),
-    );
-    return uid;
+    if (row.state === "deleting") return this.finishRemoval(row);
+    const isHalfCloned = row.state === "creating" && row.originJson !== null;
+    return isHalfCloned ? this.localClones.undo(row) : this.snapshots.recover(row);
   }
 
   /** Brings image and row to the spec. */
@@ -147,18 +170,23 @@ export class Volumes extends VolumeRows {
     else if (spec.sizeBytes > row.sizeBytes) await storage.expand(uid, spec.sizeBytes);
     const metadataJson = spec.metadata === undefined ? row.metadataJson : JSON.stringify(spec.metadata);
     const enabled = spec.migrationEnabled === undefined ? row.migrationEnabled : Number(spec.migrationEnabled);
+    const asked = affinityOf(spec);
+    const affinity = asked === undefined ? row.affinity : asked;
     const changed =
       row.state === "creating" ||
       row.sizeBytes !== spec.sizeBytes ||
       row.metadataJson !== metadataJson ||
-      row.migrationEnabled !== enabled;
+      row.migrationEnabled !== enabled ||
+      row.affinity !== affinity;
     if (!changed) return;
     journal.transaction(() => {
       journal.run(
-        `UPDATE volumes SET state = 'ready', sizeBytes = ?, metadataJson = ?, migrationEnabled = ?, revision = revision + 1 WHERE uid = ?`,
+        `UPDATE volumes SET state = 'ready', sizeBytes = ?, metadataJson = ?, migrationEnabled = ?, affinity = ?,
+         revision = revision + 1 WHERE uid = ?`,
         spec.sizeBytes,
         metadataJson,
         enabled,
+        affinity,
         uid,
       );
       keepClonedPoint(this.core, row, enabled === 1);
@@ -176,6 +204,12 @@ export class Volumes extends VolumeRows {
     await this.core.storage.create(row.uid, spec.sizeBytes);
   }
 
+  /** What is removed must not be in use: whoever writes to it would do so into nothing. */
+  private async checkDetached({ name, uid }: VolumeRow): Promise<void> {
+    const user = await this.core.storage.attachedTo(uid);
+    if (user !== undefined) throw new LongshoreError("InUse", `volume ${name} is in use by ${user}; detach it first`);
+  }
+
   private markDeleting(row: VolumeRow): void {
     const { journal } = this.core;
     const job = journal.get<{ name: string }>("SELECT name FROM jobs WHERE owner = ? AND finishedAt IS NULL", row.uid);
@@ -186,6 +220,12 @@ export class Volumes extends VolumeRows {
     );
     if (hold !== undefined)
       throw new LongshoreError("InUse", `volume ${row.name} has a snapshot held by ${hold.holder}`);
+    const cloned = journal.get<{ holder: string }>(
+      "SELECT holder FROM holds WHERE owner = ? AND reason = 'clone'",
+      row.uid,
+    );
+    if (cloned !== undefined)
+      throw new LongshoreError("InUse", `volume ${row.name} is being cloned to ${cloned.holder}`);
     journal.run("UPDATE volumes SET state = 'deleting', revision = revision + 1 WHERE uid = ?", row.uid);
     journal.run("DELETE FROM holds WHERE owner = ?", row.uid);
     releaseClonedPoint(this.core, row, "volume gone");
@@ -208,12 +248,15 @@ export class Volumes extends VolumeRows {
   private view(row: VolumeRow, holds: Holds = readHolds(this.core.journal, row.uid)): VolumeView {
     const { journal, storage, agentId } = this.core;
     const points = pointsOf(journal, row.uid).filter((point) => point.name !== null);
+    const from = originOf(row)?.from;
     return {
       name: row.name,
       uid: row.uid,
       sizeBytes: row.sizeBytes,
       metadata: JSON.parse(row.metadataJson),
       migrationEnabled: row.migrationEnabled === 1,
+      ...(from !== undefined && { from }),
+      affinity: row.affinity,
       home: agentId,
       path: storage.livePath(row.uid),
       createdAt: timeText(row.createdAt),

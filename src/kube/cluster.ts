@@ -70,6 +70,11 @@ export interface EventNote {
   readonly reason: string;
   /** For people; names the object, what happened and what to do. At most 1000 characters are kept. */
   readonly message: string;
+  /**
+   * Told once for each object, reason and occasion, whoever tells it again: while its Event is there, a repeat writes
+   * nothing, not even of another process. Without one, repeats are counted.
+   */
+  readonly occasion?: string;
 }
 
 /** Identifies an object beyond its name, so that a successor of the same name is never hit. */
@@ -126,7 +131,10 @@ export interface Cluster {
     finalizer: string,
     signal?: AbortSignal,
   ): Promise<void>;
-  /** Asks for deletion of that very object; `gone` when it or its UID is not there. Dependents go in the background. */
+  /**
+   * Asks for deletion of that very object; `gone` when it or its UID is not there. Dependents go in the background. What is
+   * deleted is checked by the API server, in the same request: the right to delete is all that it takes.
+   */
   remove<T extends KubeObject>(kind: KindRef<T>, identity: Identity, signal?: AbortSignal): Promise<"removed" | "gone">;
 
   /**
@@ -191,11 +199,16 @@ export interface Controller {
   readonly watches?: readonly Watching[];
   /** Further kinds that it reads from the cache, whose changes do not concern it. */
   readonly reads?: readonly KindRef[];
-  /** How many keys may be reconciled at once; 4 unless given. One key is never reconciled twice at once. */
+  /** How many keys of one lane may be reconciled at once; 4 unless given. One key is never reconciled twice at once. */
   readonly concurrency?: number;
   /**
+   * What the reconcile of a key may have to wait for, such as an agent: keys that wait for something that hangs take no workers
+   * from those that wait for something else. Reads from caches only. Absent: all keys share one lane.
+   */
+  laneOf?(key: Key): string;
+  /**
    * Called for every object after a start and after each resync, and for each change. Must be right whatever state it
-   * finds. When it throws, the key is tried again with exponential backoff.
+   * finds. When it throws, the key is tried again with exponential backoff, which news brings forward by little only.
    */
   reconcile(key: Key, context: ReconcileContext): Promise<Outcome>;
 }
@@ -206,6 +219,8 @@ export type Enqueue = (controller: string, key: Key, afterMs?: number) => void;
 /** Something outside Kubernetes that gives keys to look at, such as an agent's change stream. Runs only while leading. */
 export interface Source {
   readonly name: string;
+  /** Settled once it has told what there was at its beginning; reconciles wait for it, if not for long. Never rejects. */
+  readonly ready?: Promise<void>;
   /** Runs until the signal aborts, retrying by itself; when it throws, it is started again after a backoff. */
   run(enqueue: Enqueue, signal: AbortSignal): Promise<void>;
 }

@@ -12,7 +12,7 @@ import {
   type ReconcileContext,
   settled,
 } from "./cluster.ts";
-import { openControllerRunner } from "./controller-runner.ts";
+import { type ControllerRunner, openControllerRunner } from "./controller-runner.ts";
 import { KubeError } from "./errors.ts";
 
 const Things: KindRef = { group: "test.dev", version: "v1", plural: "things", kind: "Thing", namespaced: false };
@@ -34,8 +34,13 @@ afterEach(async () => {
 });
 
 /** Starts a runner whose dice always throw the middle, so that waits are half their bound. */
-function start(reconcile: (key: Key, context: ReconcileContext) => Promise<Outcome>, concurrency?: number) {
-  const controller: Controller = { name: "things", kind: Things, reconcile, ...(concurrency && { concurrency }) };
+function start(
+  reconcile: (key: Key, context: ReconcileContext) => Promise<Outcome>,
+  concurrency?: number,
+  laneOf?: (key: Key) => string,
+): ControllerRunner {
+  const more = { ...(concurrency && { concurrency }), ...(laneOf && { laneOf }) };
+  const controller: Controller = { name: "things", kind: Things, reconcile, ...more };
   const dice = { ...seededDice(1), random: () => 0.5 };
   const runner = openControllerRunner(controller, { clock, dice, log: silentLog, metrics });
   running = runner.run(stop.signal);
@@ -120,6 +125,51 @@ test("a failing key waits longer each time, others do not wait with it, and a su
   runner.enqueue({ name: "bad" });
   await clock.advance(250);
   expect(times.slice(5)).toEqual([20_000, 20_250]);
+});
+
+test("a failure that brings on news of itself waits all the same, and longer each time", async () => {
+  const times: number[] = [];
+  const runner: ControllerRunner = start(async (key) => {
+    times.push(clock.monotonicMs());
+    if (times.length > 20) return settled;
+    // As when what went wrong is written into the status, and reads differently each time.
+    runner.enqueue(key);
+    throw new Error(`boom at ${clock.monotonicMs()}`);
+  });
+  runner.enqueue({ name: "a" });
+  await clock.advance(2_000);
+  expect(times).toEqual([0, 250, 750, 1750]);
+});
+
+test("news brings a failing key forward, though not at once", async () => {
+  const times: number[] = [];
+  const runner = start(async () => {
+    times.push(clock.monotonicMs());
+    throw new Error("boom");
+  });
+  runner.enqueue({ name: "a" });
+  await clock.advance(8_000);
+  expect(times).toEqual([0, 250, 750, 1750, 3750, 7750]);
+  // It would be tried again at 15750.
+  runner.enqueue({ name: "a" });
+  await clock.advance(4_749);
+  expect(times).toHaveLength(6);
+  await clock.advance(1);
+  expect(times.at(-1)).toBe(12_750);
+});
+
+test("keys that wait for something that hangs take no workers from the others", async () => {
+  const done: string[] = [];
+  const reconcile = async ({ name }: Key, { signal }: ReconcileContext) => {
+    if (name.startsWith("hung")) await clock.sleep(1e9, signal);
+    done.push(name);
+    return settled;
+  };
+  const runner = start(reconcile, 2, ({ name }) => name.split("-")[0] ?? "");
+  for (const name of ["hung-1", "hung-2", "hung-3", "fine-1", "fine-2", "fine-3"]) runner.enqueue({ name });
+  await settledTasks();
+  expect(done).toEqual(["fine-1", "fine-2", "fine-3"]);
+  expect(await sample('longshore_queue_depth{controller="things"}')).toBe("1");
 });
 
 test("a conflict is tried again soon, and an API server that asks for patience gets it", async () => {

@@ -1,5 +1,5 @@
 // Runs one controller: takes keys from its queue, reconciles each, and decides when to look again. A reconcile that throws is
-// tried again with growing waits for that key alone; one that takes too long is aborted.
+// tried again with growing waits for that key alone, which news does not undercut; one that takes too long is aborted.
 import { assert } from "../base/assert.ts";
 import { backoffMs } from "../base/backoff.ts";
 import type { Clock } from "../base/clock.ts";
@@ -18,6 +18,8 @@ export interface RunnerLimits {
   /** Waits after a conflict, which is over once the cache has caught up. */
   readonly conflictBaseMs: number;
   readonly conflictMaxMs: number;
+  /** News about a key that has just failed brings it forward to no sooner than this after the failure. */
+  readonly newsHeldMs: number;
   /** A reconcile that has not ended by then is aborted, and counts as failed. */
   readonly reconcileTimeoutMs: number;
 }
@@ -27,10 +29,11 @@ export const defaultRunnerLimits: RunnerLimits = {
   retryMaxMs: 120_000,
   conflictBaseMs: 50,
   conflictMaxMs: 5_000,
+  newsHeldMs: 5_000,
   reconcileTimeoutMs: 120_000,
 };
 
-/** How many keys a controller reconciles at once unless it says otherwise. */
+/** How many keys of a lane a controller reconciles at once unless it says otherwise. */
 const defaultConcurrency = 4;
 
 export interface RunnerDeps {
@@ -54,14 +57,20 @@ export function openControllerRunner(controller: Controller, deps: RunnerDeps): 
 
 type Result = Outcome["kind"] | "conflict" | "error" | "aborted";
 
+interface Failures {
+  readonly inARow: number;
+  /** Until when news does not bring the key forward, on the monotonic clock. */
+  readonly heldUntilMs: number;
+}
+
 class QueueRunner implements ControllerRunner {
   readonly controller: Controller;
   readonly #deps: RunnerDeps;
   readonly #limits: RunnerLimits;
   readonly #queue: WorkQueue<Key>;
   readonly #running = new Set<Promise<void>>();
-  /** Failures in a row, by key. */
-  readonly #failures = new Map<string, number>();
+  /** By key, for those whose last reconcile failed. */
+  readonly #failures = new Map<string, Failures>();
   readonly #report: (result: Result, startedMs: number) => void;
   readonly #reportDepth: () => void;
 
@@ -69,23 +78,20 @@ class QueueRunner implements ControllerRunner {
     this.controller = controller;
     this.#deps = deps;
     this.#limits = { ...defaultRunnerLimits, ...deps.limits };
-    this.#queue = new WorkQueue(deps.clock, renderKey);
+    const laneOf = (key: Key) => controller.laneOf?.(key) ?? "";
+    this.#queue = new WorkQueue(deps.clock, renderKey, { laneOf, width: controller.concurrency ?? defaultConcurrency });
     this.#report = reporter(controller.name, deps);
     this.#reportDepth = depthReporter(controller.name, deps.metrics, this.#queue);
   }
 
   enqueue(key: Key, afterMs = 0): void {
-    this.#queue.add(key, afterMs);
+    const { heldUntilMs = 0 } = this.#failures.get(renderKey(key)) ?? {};
+    this.#queue.add(key, Math.max(afterMs, heldUntilMs - this.#deps.clock.monotonicMs()));
     this.#reportDepth();
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const concurrency = this.controller.concurrency ?? defaultConcurrency;
     while (!signal.aborted) {
-      if (this.#running.size >= concurrency) {
-        await Promise.race(this.#running);
-        continue;
-      }
       const key = await this.#queue.take(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
@@ -131,15 +137,19 @@ class QueueRunner implements ControllerRunner {
   }
 
   #retry(key: Key, { error, log, signal }: { error: unknown; log: Log; signal: AbortSignal }): Result {
-    this.#queue.done(key);
-    if (signal.aborted) return "aborted";
+    if (signal.aborted) {
+      this.#queue.done(key);
+      return "aborted";
+    }
     const name = renderKey(key);
-    const failures = (this.#failures.get(name) ?? 0) + 1;
-    this.#failures.set(name, failures);
+    const failures = (this.#failures.get(name)?.inARow ?? 0) + 1;
     // Both mean that the decision was made on an old view. They cure themselves, so they are not worth a warning.
     const isStale = isKubeError(error, "Conflict", "NotFound");
     const waitMs = this.#waitMs(error, isStale, failures);
-    this.enqueue(key, waitMs);
+    const heldUntilMs = this.#deps.clock.monotonicMs() + Math.min(waitMs, this.#limits.newsHeldMs);
+    this.#failures.set(name, { inARow: failures, heldUntilMs });
+    this.#queue.done(key, waitMs);
+    this.#reportDepth();
     const fields = { err: error, failures, waitMs: Math.round(waitMs) };
     if (isStale && failures < staleWarnAfter) log.debug(fields, "reconcile met a newer state");
     else log.error(fields, "reconcile failed");

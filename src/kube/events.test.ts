@@ -140,6 +140,28 @@ test("a restarted process counts on; after a long quiet time the count begins an
   expect(written()).toMatchObject([{ count: 1, firstTimestamp: "2026-01-01T00:11:42Z" }]);
 });
 
+test("what is told for an occasion is written once, also by a restarted process, and again once it has expired", async () => {
+  const half = { ...note("Waiting", "half"), occasion: "half" };
+  recorder.record(about("a"), half);
+  recorder.record(about("a"), { ...half, message: "still half" });
+  await clock.advance(60_000);
+  expect(server.requests).toBe(1);
+  await end();
+  start();
+  recorder.record(about("a"), { ...half, message: "half, as seen by another" });
+  recorder.record(about("a"), { ...note("Waiting", "all"), occasion: "all" });
+  await clock.advance(1_000_000);
+  expect(written().map(({ message, count }) => `${message} ${count}`)).toEqual(["half 1", "all 1"]);
+  // The one that exists was neither read nor counted up.
+  expect(server.requests).toBe(3);
+  await end();
+  server.events.clear();
+  start();
+  recorder.record(about("a"), half);
+  await clock.advance(1_000);
+  expect(written()).toMatchObject([{ message: "half", count: 1 }]);
+});
+
 test("an event that has expired in the API server is written again", async () => {
   recorder.record(about("a"), note("Frozen"));
   await clock.advance(1_000);

@@ -1,6 +1,6 @@
 // Events for people, on the objects that they concern. The same thing said again within a window counts up the Event that
-// exists instead of making another, also after a restart, for its name follows from what it says. Losing an Event is
-// acceptable; holding up a reconcile, or flooding the API server, is not.
+// exists instead of making another, also after a restart, for its name follows from what it says; and what is told once for
+// an occasion is not even counted. Losing an Event is acceptable; holding up a reconcile, or flooding the API server, is not.
 import { hash } from "node:crypto";
 import { backoffMs } from "../base/backoff.ts";
 import type { Clock } from "../base/clock.ts";
@@ -104,6 +104,8 @@ class FoldingRecorder implements EventRecorder {
     const id = nameOf(subject, note);
     const nowMs = clock.nowMs();
     const known = this.#entries.get(id);
+    // What is told once for its occasion has been told.
+    if (known !== undefined && note.occasion !== undefined) return;
     const entry =
       known !== undefined && nowMs - known.lastMs <= this.#limits.windowMs ? known : opened(subject, note, nowMs, id);
     this.#entries.delete(id);
@@ -182,6 +184,8 @@ class FoldingRecorder implements EventRecorder {
       await this.#deps.api.request({ method: "POST", path, query: { fieldManager }, body: bodyOf(entry), signal });
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
+      // An earlier process has told it.
+      if (entry.note.occasion !== undefined) return;
       await this.#adopt(entry, signal);
       entry.isPlaced = await this.#update(entry, signal);
       return;
@@ -225,9 +229,10 @@ function opened(subject: EventSubject, note: EventNote, nowMs: number, name: str
   return { name, namespace, subject, note, count: 0, ...times, isPlaced: false, attempts: 0 };
 }
 
-/** The Event's name: the same for the same reason about the same object. */
-function nameOf({ metadata }: EventSubject, { type, reason }: EventNote): string {
-  const digest = hash("sha256", [metadata.uid, type, reason].join("/")).slice(0, 16);
+/** The Event's name: the same for the same reason about the same object, on the same occasion. */
+function nameOf({ metadata }: EventSubject, { type, reason, occasion }: EventNote): string {
+  const said = [metadata.uid, type, reason, ...(occasion === undefined ? [] : [occasion])];
+  const digest = hash("sha256", said.join("/")).slice(0, 16);
   return `${metadata.name.slice(0, 200)}.${digest}`;
 }
 

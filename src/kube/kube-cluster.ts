@@ -198,11 +198,9 @@ class KubeCluster implements Cluster {
       this.#noteRemoval(kind, identity, answer);
       return "removed";
     } catch (error) {
-      if (isKubeError(error, "NotFound")) return "gone";
-      if (!isKubeError(error, "Conflict")) throw error;
       // Another object of the name means that ours is gone; the same object means that it changed.
-      const present = await this.read(kind, keyOf({ metadata: identity }), signal);
-      if (present?.metadata.uid === uid) throw error;
+      if (!isKubeError(error, "NotFound") && !isOtherObject(error)) throw error;
+      this.#forget(kind, { metadata: identity });
       return "gone";
     }
   }
@@ -262,6 +260,14 @@ function whole<T extends KubeObject>(kind: KindRef<T>, draft: Draft<T>): Readonl
 
 function versionOf({ metadata }: KubeObject): { readonly uid: string; readonly resourceVersion: string } {
   return { uid: metadata.uid, resourceVersion: metadata.resourceVersion };
+}
+
+/**
+ * Whether a deletion was refused because the object has another UID than the precondition. The API server says so in words
+ * only, and compares the UID first; should it ever say so in others, the conflict is thrown, and what follows it is done anew.
+ */
+function isOtherObject(error: unknown): boolean {
+  return isKubeError(error, "Conflict") && /UID in (?:the )?precondition/.test(error.message);
 }
 
 /** Whether an answer shows the last state of an object that is no more: marked for deletion, and held back by nothing. */

@@ -172,11 +172,26 @@ function tasksOf(
   for (const { controller } of runners) {
     dispatch.listed(controller.kind, operator.storeOf(controller.kind)?.list() ?? []);
   }
+  const begun = sourcesBegun(sources, shared, signal);
   return [
-    ...runners.map((runner) => runner.run(signal)),
+    ...runners.map((runner) => begun.then(() => runner.run(signal))),
     recorder.run(signal),
     ...sources.map((source) => runSource(source, dispatch.enqueue, shared, signal)),
   ];
+}
+
+/** Reconciles begin after this at the latest, for what they do without the sources. */
+const sourcesBegunMsMax = 10_000;
+
+/** What no source has told yet would be taken for missing, and written into every status. Never rejects. */
+async function sourcesBegun(sources: readonly Source[], { clock, log }: Shared, signal: AbortSignal): Promise<void> {
+  const enough = new AbortController();
+  const late = clock.sleep(sourcesBegunMsMax, AbortSignal.any([signal, enough.signal])).then(
+    () => log.warn({ sources: sources.map(({ name }) => name) }, "reconciles begin before all sources have"),
+    () => undefined, // They have begun, or the signal aborted.
+  );
+  await Promise.race([Promise.all(sources.map(({ ready }) => ready)), late]);
+  enough.abort();
 }
 
 const sourceRetry = { baseMs: 1_000, maxMs: 60_000 };

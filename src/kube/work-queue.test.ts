@@ -75,6 +75,48 @@ test("a key that becomes due while it is taken comes when it is done", async () 
   expect(await ready()).toBe("a");
 });
 
+test("a key that failed waits its time, although there was news about it meanwhile", async () => {
+  queue.add("a");
+  expect(await ready()).toBe("a");
+  queue.add("a");
+  queue.done("a", 100);
+  await clock.advance(99);
+  expect(await ready()).toBe("");
+  await clock.advance(1);
+  expect(await ready()).toBe("a");
+  queue.done("a");
+  await clock.advance(1000);
+  expect(await ready()).toBe("");
+});
+
+test("of each lane only so many keys are taken at once, and those of other lanes pass by", async () => {
+  queue = new WorkQueue(clock, (key) => key, { laneOf: (key) => key[0] ?? "", width: 2 });
+  for (const key of ["a1", "a2", "a3", "b1", "a4"]) queue.add(key);
+  expect(await ready()).toBe("a1 a2 b1");
+  expect(queue.depth).toBe(2);
+  queue.done("a2");
+  expect(await ready()).toBe("a3");
+  const taken = queue.take(stop.signal);
+  await settledTasks();
+  queue.done("a1");
+  expect(await taken).toBe("a4");
+});
+
+test("news about a key that waits puts it into the lane that is right now", async () => {
+  const lanes = new Map([
+    ["one", "a"],
+    ["two", "a"],
+  ]);
+  queue = new WorkQueue(clock, (key) => key, { laneOf: (key) => lanes.get(key) ?? "", width: 1 });
+  for (const key of ["one", "two"]) queue.add(key);
+  expect(await ready()).toBe("one");
+  lanes.set("two", "b");
+  queue.add("two");
+  expect(await ready()).toBe("two");
+  for (const key of ["one", "two"]) queue.done(key);
+  expect(await ready()).toBe("");
+});
+
 test("one who waits gets a key as soon as it is added or due", async () => {
   const first = queue.take(stop.signal);
   await settledTasks();

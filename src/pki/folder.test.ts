@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { seededDice } from "../base/dice.ts";
-import { initAuthority, issueInto, readAuthority, readBundle } from "./folder.ts";
+import { initAuthority, issueInto, readAuthority, readBundle, readIssued } from "./folder.ts";
 
 const dayMs = 24 * 3_600_000;
 let dir: string;
@@ -86,6 +86,14 @@ describe("pki issue", () => {
     expect(after["ca.crt"]).toBe(before["ca.crt"]);
     expect(Object.keys(after)).toHaveLength(4);
   });
+});
+
+test("what was issued is read again; what was not says how it is made", async () => {
+  await initAuthority(dir, { clusterName: "east" }, context);
+  await issueInto(dir, request, context);
+  const { "agent.crt": cert, "agent.key": key } = await contents();
+  expect(await readIssued(dir, "agent")).toEqual({ cert, key });
+  await expect(readIssued(dir, "csi")).rejects.toThrow(`longshore pki issue --dir ${dir} --role csi`);
 });
 
 describe("a CA's certificate alone", () => {

@@ -67,6 +67,14 @@ export async function issueInto(
   return resultOf(dir, request.name, made, clusterUid, true);
 }
 
+/** The certificate and key issued under the file name `name`; `NotFound` when there are none. */
+export async function readIssued(dir: string, name: string): Promise<KeyPairPem> {
+  const pair = await readPair(dir, name);
+  if (pair !== undefined) return pair;
+  const command = `longshore pki issue --dir ${dir} --role ${name}`;
+  throw new LongshoreError("NotFound", `there is no certificate ${name} in ${dir}; make one by: ${command}`);
+}
+
 /** The folder's authority; `NotFound` when there is none. */
 export async function readAuthority(
   dir: string,

@@ -124,6 +124,11 @@ export interface StorageBackend {
   /** The live image's path, for whoever attaches it. */
   livePath(volume: string): string;
   /**
+   * What uses the live image on this node, for a person to read: the loop device it is attached to (`/dev/loop3`), or that somebody
+   * has it open for writing, as far as this process can tell. `undefined` when nothing does, also when there is no image.
+   */
+  attachedTo(volume: string): Promise<string | undefined>;
+  /**
    * Holds up all writers of the live image: every file system mounted from it is written out and frozen, or nobody may
    * attach it. It ends by itself after `timeoutMs`, also when this process is stopped or dies. `VolumeBusy` when it is
    * frozen already, or attached without being mounted here (nobody can tell then who writes to it); `Unsupported` when a

@@ -27,6 +27,7 @@ import {
 import { listImages, quarantineImage, removeEmptyVolume } from "./inventory.ts";
 import type { Layout } from "./layout.ts";
 import type { Mechanism, OpenPoint } from "./mechanism.ts";
+import { userOf } from "./mounts.ts";
 import { readWhole, requireWithin } from "./positioned-io.ts";
 import { SpareClones } from "./spare-clones.ts";
 import { type StagingRegister, stagingRegister } from "./staging.ts";
@@ -70,12 +71,17 @@ export async function fileBackend(
   };
 }
 
-type VolumeMethods = Pick<StorageBackend, "create" | "expand" | "remove" | "livePath" | "clone">;
+type VolumeMethods = Pick<StorageBackend, "create" | "expand" | "remove" | "livePath" | "attachedTo" | "clone">;
 
 function volumeMethods(parts: Parts): VolumeMethods {
   const { layout, mechanism } = parts;
   return {
     livePath: (volume) => layout.live(volume),
+    async attachedTo(volume) {
+      const path = layout.live(volume);
+      if ((await imageState(path)) !== "writable") return undefined;
+      return attempt(`look at who uses volume ${volume}`, () => userOf(path));
+    },
     async create(volume, sizeBytes) {
       requireSize(volume, sizeBytes);
       await makeLive(parts, volume, { sizeBytes }, async (live) => mechanism.prepareLive(live));

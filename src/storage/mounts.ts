@@ -5,7 +5,7 @@ import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../base/system-error.ts";
-import { loopBacking } from "../native/file-calls.ts";
+import { loopBacking, releaseLease, takeReadLease } from "../native/file-calls.ts";
 import { unlessErrno } from "./failures.ts";
 
 export interface Mount {
@@ -41,6 +41,29 @@ export async function attachmentsOf(path: string): Promise<Attachment[]> {
     found.push({ name, isWritable, mounts: mounts.filter((_, index) => onIt[index]) });
   }
   return found;
+}
+
+/** Who has the image at `path` attached or open for writing, in words; `undefined` when nobody does, as far as can be told. */
+export async function userOf(path: string): Promise<string | undefined> {
+  const [attachment] = await attachmentsOf(path);
+  if (attachment !== undefined) return `/dev/${attachment.name}`;
+  return (await isOpenForWriting(path)) ? "a process that has its image open for writing" : undefined;
+}
+
+/** By a lease, which is had only while nobody has the file open for writing. Not every file system has leases. */
+async function isOpenForWriting(path: string): Promise<boolean> {
+  const image = await unlessErrno(["ENOENT"], () => fs.open(path, "r"));
+  if (image === undefined) return false;
+  try {
+    const isFree = takeReadLease(image.fd);
+    if (isFree) releaseLease(image.fd);
+    return !isFree;
+  } catch (error) {
+    if (["EINVAL", "EACCES", "EPERM", "EOPNOTSUPP", "ENOLCK"].includes(errnoOf(error) ?? "")) return false;
+    throw error;
+  } finally {
+    await image.close();
+  }
 }
 
 /** All mounts that this process can see. */

@@ -12,6 +12,8 @@ export function oneAtATime(inner: StorageBackend): StorageBackend {
     create: (volume, sizeBytes) => run(volume, () => inner.create(volume, sizeBytes)),
     expand: (volume, sizeBytes) => run(volume, () => inner.expand(volume, sizeBytes)),
     remove: (volume) => run(volume, () => inner.remove(volume)),
+    // What we ourselves write to the image is no use of it.
+    attachedTo: (volume) => run(volume, () => inner.attachedTo(volume)),
     freeze: (volume, timeoutMs) => run(volume, () => inner.freeze(volume, timeoutMs)),
     snapshot: (volume, point) => run(volume, () => inner.snapshot(volume, point)),
     deletePoint: (volume, point) => run(volume, () => inner.deletePoint(volume, point)),

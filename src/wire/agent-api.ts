@@ -6,6 +6,7 @@ import type {
   Change,
   CloneSpec,
   CloneView,
+  ExtentPage,
   GroupSnapshotSpec,
   GroupSnapshotView,
   GroupView,
@@ -27,6 +28,16 @@ export interface Precondition {
   readonly ifMatch?: number | undefined;
 }
 
+/** Which part of a snapshot's extents is asked for. */
+export interface ExtentQuery {
+  /** An older sealed snapshot of the same volume. */
+  readonly base?: string | undefined;
+  /** The byte to begin at; an extent that reaches over it is cut there. */
+  readonly from?: number | undefined;
+  /** How many at most, up to 4,096, which is what is given unless said. */
+  readonly max?: number | undefined;
+}
+
 /** Removing what is gone already succeeds. Getting what does not exist throws `NotFound`. */
 export interface AgentApi {
   describe(): Promise<AgentView>;
@@ -38,9 +49,17 @@ export interface AgentApi {
 
   listVolumes(): Promise<List<VolumeView>>;
   getVolume(name: string): Promise<VolumeView>;
-  /** Makes or grows a volume, and sets metadata and `migrationEnabled` (each left as it is when absent). */
+  /**
+   * Makes or grows a volume, and sets metadata, `migrationEnabled` and `affinity` (each left as it is when absent). With `from` it
+   * is made as a clone of what this very agent has, of at least that size (`ShrinkRefused`): of a snapshot, which is held meanwhile
+   * (`NotFound`, `SnapshotGone`), or of what the volume holds now. The same again is the same volume, also when what it was made of
+   * is gone; `NameTaken` for one that was made of something else. A clone that fails half-way leaves nothing.
+   */
   putVolume(name: string, spec: VolumeSpec, precondition?: Precondition): Promise<VolumeView>;
-  /** Throws `InUse` while a job of the volume runs; drops its holds and snapshots otherwise. */
+  /**
+   * Throws `InUse` while its image is attached on its node (the message names the device), a job of the volume runs, a user holds
+   * one of its snapshots, or one of them is being cloned; drops its holds and snapshots otherwise.
+   */
   removeVolume(name: string, precondition?: Precondition): Promise<void>;
 
   /** Takes a snapshot; the same name again returns the same snapshot. Resolves when it is sealed. */
@@ -53,6 +72,13 @@ export interface AgentApi {
   putGroupSnapshot(group: string, name: string, spec: GroupSnapshotSpec): Promise<GroupSnapshotView>;
   /** Releases a snapshot: its file goes now, or when its last hold is dropped. Returns what is still there, if anything. */
   removeSnapshot(volume: string, name: string): Promise<SnapshotView | undefined>;
+  /**
+   * What is allocated in a sealed snapshot or, with `base`, a superset of what differs from that older one: blocks with other
+   * content, and blocks that have become holes. As a rule it is just these; where the file system cannot tell soundly what
+   * changed, it is everything that either of the two has allocated. `BadRequest` for a base that is not older, `NotFound`, and
+   * `SnapshotGone` for one that is being deleted or whose file is gone.
+   */
+  listExtents(volume: string, snapshot: string, query: ExtentQuery): Promise<ExtentPage>;
   /** A hold of reason `user`. Throws `SnapshotDeleting` for one on its way out. */
   putHold(volume: string, snapshot: string, owner: string): Promise<SnapshotView>;
   /** Drops a `user` hold, or, knowingly, the `base` hold of a location that will not come back. */
@@ -92,7 +118,11 @@ export interface AgentApi {
 
   listClones(): Promise<List<CloneView>>;
   getClone(name: string): Promise<CloneView>;
-  /** Asks for a clone, or asks again: the same name gives the same clone, even if `latest` moved meanwhile. */
+  /**
+   * Asks for a clone, or asks again: the same name gives the same clone, even if `latest` moved meanwhile. One that `expires` goes
+   * with its volume when, for as long as a request waits (`cloneWait`) after it was served, nobody was told so by asking, and nobody
+   * has used it. Who is told that it is ready, or asks without `expires`, keeps it.
+   */
   putClone(name: string, spec: CloneSpec): Promise<CloneView>;
   /** Deletes the clone and its volume, or withdraws a waiting request. */
   removeClone(name: string): Promise<void>;

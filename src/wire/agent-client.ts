@@ -9,8 +9,8 @@ import type { Credentials } from "./credentials.ts";
 import type { ServerSentEvent } from "./event-stream.ts";
 import { type ClientTimeouts, type HttpClient, openHttpClient } from "./http-client.ts";
 import { errorOfProblem } from "./problem.ts";
-import { agentRoutes as routes } from "./routes.ts";
-import type { Change, JobView } from "./schemas.ts";
+import { type ResponseOf, agentRoutes as routes } from "./routes.ts";
+import type { Change, JobView, VolumeView } from "./schemas.ts";
 
 export interface AgentClientOptions {
   /** host:port of agents of our own cluster. */
@@ -60,10 +60,14 @@ interface Client {
 
 function volumesOver({ http, headers }: Client) {
   return {
-    listVolumes: async () => present(await http.call(routes.listVolumes, { headers: headers() })),
-    getVolume: async (name) => present(await http.call(routes.getVolume, { params: { name }, headers: headers() })),
+    async listVolumes() {
+      const list = present(await http.call(routes.listVolumes, { headers: headers() }));
+      return { ...list, items: list.items.map(filledIn) };
+    },
+    getVolume: async (name) =>
+      filledIn(present(await http.call(routes.getVolume, { params: { name }, headers: headers() }))),
     putVolume: async (name, body, { ifMatch } = {}) =>
-      present(await http.call(routes.putVolume, { params: { name }, body, ifMatch, headers: headers() })),
+      filledIn(present(await http.call(routes.putVolume, { params: { name }, body, ifMatch, headers: headers() }))),
     removeVolume: async (name, { ifMatch } = {}) =>
       gone(await http.call(routes.removeVolume, { params: { name }, ifMatch, headers: headers() })),
     putSnapshot: async (volume, name) =>
@@ -72,6 +76,14 @@ function volumesOver({ http, headers }: Client) {
       present(await http.call(routes.putGroupSnapshot, { params: { group, name }, body, headers: headers() })),
     removeSnapshot: (volume, name) =>
       http.call(routes.removeSnapshot, { params: { volume, name }, headers: headers() }),
+    listExtents: async (volume, name, { base, from, max }) => {
+      const query = {
+        ...(base !== undefined && { base }),
+        ...(from !== undefined && { from: String(from) }),
+        ...(max !== undefined && { max: String(max) }),
+      };
+      return present(await http.call(routes.listExtents, { params: { volume, name }, query, headers: headers() }));
+    },
     putHold: async (volume, name, owner) =>
       present(await http.call(routes.putHold, { params: { volume, name, owner }, body: {}, headers: headers() })),
     removeHold: async (volume, name, { reason, owner }) =>
@@ -206,6 +218,11 @@ function problemIn(event: ServerSentEvent): LongshoreError {
 
 function headersOf(reconcileId: string | undefined): Record<string, string> {
   return reconcileId === undefined ? {} : { "x-reconcile-id": reconcileId };
+}
+
+/** Agents of the version before tell of no affinity. */
+function filledIn(view: ResponseOf<typeof routes.getVolume>): VolumeView {
+  return { affinity: null, ...view };
 }
 
 /** Only a released snapshot may be answered by nothing. */

@@ -1,184 +1,159 @@
 // A whole storage cluster through any one of its agents: lists of all of them in one, and each request put to the agent that
 // has what it is about. Locations and consents are the same on every agent, so they are read from the one asked, and set on all.
-import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+// Fit for a process that lives for months: who there is is asked anew, and who fell silent is asked again.
+import { type Clock, systemClock } from "../base/clock.ts";
+import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
-import type { List, Member } from "./schemas.ts";
+import { ClusterAgents, type ClusterAgentsOptions, type Read } from "./cluster-agents.ts";
+import type { AgentView, List, VolumeSpec, VolumeView } from "./schemas.ts";
 
-export interface ClusterClientOptions {
-  /** The agent that is asked first, and that names the others. */
-  readonly first: AgentApi;
-  /** The client for one agent at its address. */
-  readonly open: (address: string, agentId: string) => AgentApi & { close(): Promise<void> };
-  /** Told once of each agent that does not answer; what it has is missing from what is listed. */
-  readonly onSilent: (member: Member, problem: string) => void;
+/** The agents of a cluster as one; `NotFound` is thrown only when every agent has said so, `Unreachable` when one may have it. */
+export interface ClusterApi extends AgentApi {
+  /** All agents that answer. */
+  agents(): Promise<readonly AgentView[]>;
+  /**
+   * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable`
+   * when another one that does not answer may have it: one name must never stand for two volumes.
+   */
+  putVolumeAt(agentId: string, name: string, spec: VolumeSpec): Promise<VolumeView>;
+  close(): Promise<void>;
 }
 
-type Read<T> = (api: AgentApi) => Promise<T>;
+export interface ClusterClientOptions extends Omit<ClusterAgentsOptions, "clock"> {
+  readonly clock?: Clock;
+}
 
-export function openClusterClient(options: ClusterClientOptions): AgentApi & { close(): Promise<void> } {
-  const cluster = new Cluster(options);
+/** A volume where it is. */
+interface Located {
+  readonly api: AgentApi;
+  readonly agentId: string;
+  readonly view: VolumeView;
+}
+
+/** How many volumes' agents are remembered. */
+const homesMax = 10_000;
+
+export function openClusterClient({ clock = systemClock, ...options }: ClusterClientOptions): ClusterApi {
   const { first } = options;
-  const merged = <T>(list: Read<List<T>>) => cluster.list(list);
-  const ofVolume = (name: string) => cluster.having(`volume ${name}`, (api) => api.getVolume(name));
-  const ofJob = (name: string) => cluster.having(`job ${name}`, (api) => api.getJob(name));
-  const ofMigrated = (name: string) => cluster.having(`migrated volume ${name}`, (api) => api.getMigratedVolume(name));
-  const ofClone = (name: string) => cluster.having(`clone ${name}`, (api) => api.getClone(name));
+  const agents = new ClusterAgents({ ...options, clock });
+  const volumes = new VolumeHomes(agents);
+  const merged = <T>(list: Read<List<T>>) => agents.list(list);
+  const ofVolume = async (name: string) => (await volumes.find(name)).api;
+  const ofJob = (name: string) => agents.having(`job ${name}`, (api) => api.getJob(name));
+  const ofMigrated = (name: string) => agents.having(`migrated volume ${name}`, (api) => api.getMigratedVolume(name));
+  const ofClone = (name: string) => agents.having(`clone ${name}`, (api) => api.getClone(name));
+  const orFirst = (one: Promise<AgentApi>) => unlessNotFound(one, first);
   return {
     describe: () => first.describe(),
+    agents: () => agents.ask((api) => api.describe()).then(({ answers }) => answers),
     forgetMember: (agentId) => first.forgetMember(agentId),
+    ...volumeCalls({ agents, volumes, first }),
     listVolumes: () => merged((api) => api.listVolumes()),
-    getVolume: async (name) => (await ofVolume(name)).getVolume(name),
-    putVolume: async (name, spec, precondition) =>
-      (await cluster.orFirst(ofVolume(name))).putVolume(name, spec, precondition),
-    removeVolume: async (name, precondition) =>
-      (await cluster.orFirst(ofVolume(name))).removeVolume(name, precondition),
-    putSnapshot: async (volume, name) => (await ofVolume(volume)).putSnapshot(volume, name),
-    removeSnapshot: async (volume, name) => (await cluster.orFirst(ofVolume(volume))).removeSnapshot(volume, name),
-    putGroupSnapshot: (group, name, spec) => first.putGroupSnapshot(group, name, spec),
-    putHold: async (volume, snapshot, owner) => (await ofVolume(volume)).putHold(volume, snapshot, owner),
-    removeHold: async (volume, snapshot, hold) =>
-      (await cluster.orFirst(ofVolume(volume))).removeHold(volume, snapshot, hold),
     listLocations: () => first.listLocations(),
     getLocation: (name) => first.getLocation(name),
-    putLocation: (name, spec, precondition) => cluster.onAll((api) => api.putLocation(name, spec, precondition)),
-    removeLocation: (name, removal) => cluster.onAll((api) => api.removeLocation(name, removal)),
+    putLocation: (name, spec, precondition) => agents.onAll((api) => api.putLocation(name, spec, precondition)),
+    removeLocation: (name, removal) => agents.onAll((api) => api.removeLocation(name, removal)),
     listJobs: () => merged((api) => api.listJobs()),
     getJob: async (name) => (await ofJob(name)).getJob(name),
     async putJob(name, spec, precondition) {
       const [volume = ""] = spec.group?.volumes ?? [spec.volume];
-      return (await cluster.orWhere(ofJob(name), () => ofVolume(String(volume)))).putJob(name, spec, precondition);
+      return (await orWhere(ofJob(name), () => ofVolume(String(volume)))).putJob(name, spec, precondition);
     },
-    removeJob: async (name) => (await cluster.orFirst(ofJob(name))).removeJob(name),
+    removeJob: async (name) => (await orFirst(ofJob(name))).removeJob(name),
     async *followJob(name, signal) {
       yield* (await ofJob(name)).followJob(name, signal);
     },
     listSources: () => first.listSources(),
     getSource: (name) => first.getSource(name),
-    putSource: (name, spec, precondition) => cluster.onAll((api) => api.putSource(name, spec, precondition)),
-    removeSource: (name, precondition) => cluster.onAll((api) => api.removeSource(name, precondition)),
+    putSource: (name, spec, precondition) => agents.onAll((api) => api.putSource(name, spec, precondition)),
+    removeSource: (name, precondition) => agents.onAll((api) => api.removeSource(name, precondition)),
     listMigratedVolumes: () => merged((api) => api.listMigratedVolumes()),
     getMigratedVolume: async (name) => (await ofMigrated(name)).getMigratedVolume(name),
     removeMigratedVolume: async (name, precondition) =>
-      (await cluster.orFirst(ofMigrated(name))).removeMigratedVolume(name, precondition),
+      (await orFirst(ofMigrated(name))).removeMigratedVolume(name, precondition),
     listGroups: () => merged((api) => api.listGroups()),
     getGroup: async (name, choice) =>
-      (await cluster.having(`group ${name}`, (api) => api.getGroup(name, choice))).getGroup(name, choice),
+      (await agents.having(`group ${name}`, (api) => api.getGroup(name, choice))).getGroup(name, choice),
     listClones: () => merged((api) => api.listClones()),
     getClone: async (name) => (await ofClone(name)).getClone(name),
     putClone: async (name, spec) =>
-      (await cluster.orWhere(ofClone(name), () => ofMigrated(spec.migratedVolume))).putClone(name, spec),
-    removeClone: async (name) => (await cluster.orFirst(ofClone(name))).removeClone(name),
+      (await orWhere(ofClone(name), () => ofMigrated(spec.migratedVolume))).putClone(name, spec),
+    removeClone: async (name) => (await orFirst(ofClone(name))).removeClone(name),
     changes: (since, signal) => first.changes(since, signal),
-    close: () => cluster.close(),
+    close: () => agents.close(),
   };
 }
 
-class Cluster {
-  private readonly options: ClusterClientOptions;
-  private readonly opened = new Map<string, AgentApi & { close(): Promise<void> }>();
-  private readonly silent = new Set<string>();
-  private firstId: string | undefined;
-  private known: Promise<readonly Member[]> | undefined;
+interface Parts {
+  readonly agents: ClusterAgents;
+  readonly volumes: VolumeHomes;
+  readonly first: AgentApi;
+}
 
-  constructor(options: ClusterClientOptions) {
-    this.options = options;
-  }
-
-  /** What all agents have, together; the sequence is that of the agent asked first. */
-  async list<T>(list: Read<List<T>>): Promise<List<T>> {
-    const lists = await this.ask(list);
-    return { items: lists.flatMap(({ items }) => items), sequence: lists[0]?.sequence ?? 0 };
-  }
-
-  /** The agent that has it. Throws `NotFound`, or `Unreachable` when an agent that does not answer may have it. */
-  async having(what: string, read: Read<unknown>): Promise<AgentApi> {
-    let missing: unknown;
-    const found = await this.ask(async (api) => {
-      try {
-        await read(api);
-        return api;
-      } catch (error) {
-        if (codeOf(error) !== "NotFound") throw error;
-        missing ??= error;
-        return undefined;
+/** What is about one volume goes to the agent that has it, and is not sent before that one has said so. */
+function volumeCalls({ agents, volumes, first }: Parts) {
+  const at = async (name: string) => (await volumes.find(name)).api;
+  const atOrFirst = (name: string) => unlessNotFound(at(name), first);
+  return {
+    getVolume: async (name) => (await volumes.find(name)).view,
+    async putVolume(name, spec, precondition) {
+      const { from } = spec;
+      // A clone can only be where what it is made of is.
+      const api = await (from === undefined ? atOrFirst(name) : orWhere(at(name), () => at(from.volume)));
+      return api.putVolume(name, spec, precondition);
+    },
+    async putVolumeAt(agentId, name, spec) {
+      const found = await unlessNotFound(volumes.find(name), undefined);
+      if (found !== undefined && found.agentId !== agentId) {
+        throw new LongshoreError("NameTaken", `agent ${found.agentId} has a volume ${name} already`);
       }
-    });
-    const api = found.find((one) => one !== undefined);
-    if (api !== undefined) return api;
-    if (this.silent.size === 0) throw missing;
-    const agents = [...this.silent].join(", ");
-    throw new LongshoreError("Unreachable", `no agent that answers has ${what}; agent ${agents} does not answer`);
+      return (await agents.at(agentId)).putVolume(name, spec);
+    },
+    removeVolume: async (name, precondition) => (await atOrFirst(name)).removeVolume(name, precondition),
+    putSnapshot: async (volume, name) => (await at(volume)).putSnapshot(volume, name),
+    removeSnapshot: async (volume, name) => (await atOrFirst(volume)).removeSnapshot(volume, name),
+    listExtents: async (volume, snapshot, query) => (await at(volume)).listExtents(volume, snapshot, query),
+    putGroupSnapshot: (group, name, spec) => first.putGroupSnapshot(group, name, spec),
+    putHold: async (volume, snapshot, owner) => (await at(volume)).putHold(volume, snapshot, owner),
+    removeHold: async (volume, snapshot, hold) => (await atOrFirst(volume)).removeHold(volume, snapshot, hold),
+  } satisfies Partial<ClusterApi>;
+}
+
+/** Which agent has which volume: the one that had it the last time is asked first, and the others only when it has it no more. */
+class VolumeHomes {
+  private readonly agents: ClusterAgents;
+  /** Agent ids by name; what was found last comes last. */
+  private readonly known = new Map<string, string>();
+
+  constructor(agents: ClusterAgents) {
+    this.agents = agents;
   }
 
-  /** The agent that has it, or the one asked first where nobody has it. */
-  orFirst(one: Promise<AgentApi>): Promise<AgentApi> {
-    return one.catch((error: unknown) => {
-      if (codeOf(error) !== "NotFound") throw error;
-      return this.options.first;
-    });
-  }
-
-  /** The agent that has it, or the one that has what it is about: that it can only be at, if that one answers. */
-  orWhere(one: Promise<AgentApi>, other: () => Promise<AgentApi>): Promise<AgentApi> {
-    return one.catch((error: unknown) => {
-      if (codeOf(error) !== "NotFound" && codeOf(error) !== "Unreachable") throw error;
-      return other();
-    });
-  }
-
-  /** The same on every agent that is not lost; throws when one does not answer. The answer is the first agent's. */
-  async onAll<T>(set: Read<T>): Promise<T> {
-    const members = (await this.members()).filter(({ state }) => state !== "lost");
-    const answers = await Promise.all(members.map((member) => set(this.api(member))));
-    return answers[0] as T;
-  }
-
-  async close(): Promise<void> {
-    for (const api of this.opened.values()) await api.close();
-    this.opened.clear();
-  }
-
-  private async ask<T>(read: Read<T>): Promise<T[]> {
-    const members = await this.members();
-    const answers = await Promise.all(members.map((member) => this.orSilent(member, read)));
-    return answers.flatMap((answer) => (answer === undefined ? [] : [answer.value]));
-  }
-
-  private async orSilent<T>(member: Member, read: Read<T>): Promise<{ value: T } | undefined> {
-    try {
-      if (member.state === "lost") throw new LongshoreError("Unreachable", "its node came back without its data");
-      return { value: await read(this.api(member)) };
-    } catch (error) {
-      if (!isSilence(error)) throw error;
-      if (!this.silent.has(member.agentId)) this.options.onSilent(member, describe(error));
-      this.silent.add(member.agentId);
-      return undefined;
-    }
-  }
-
-  /** The agent asked first comes first. */
-  private members(): Promise<readonly Member[]> {
-    this.known ??= this.options.first.describe().then(({ agentId, members }) => {
-      this.firstId = agentId;
-      return [...members].sort((a, b) => order(a, agentId) - order(b, agentId));
-    });
-    return this.known;
-  }
-
-  /** The first is reached the way it was reached before: it need not be at the address that others use. */
-  private api({ agentId, address }: Member): AgentApi {
-    if (agentId === this.firstId) return this.options.first;
-    const api = this.opened.get(agentId) ?? this.options.open(address, agentId);
-    this.opened.set(agentId, api);
-    return api;
+  /** As {@link ClusterAgents.having}. */
+  async find(name: string): Promise<Located> {
+    const read = (api: AgentApi) => api.getVolume(name);
+    const first = this.known.get(name);
+    this.known.delete(name);
+    const { api, agentId, value } = await this.agents.find(`volume ${name}`, read, first);
+    this.known.set(name, agentId);
+    const [oldest] = this.known.keys();
+    if (this.known.size > homesMax && oldest !== undefined) this.known.delete(oldest);
+    return { api, agentId, view: value };
   }
 }
 
-function isSilence(error: unknown): boolean {
-  const code = codeOf(error);
-  return code === "Unreachable" || code === "Timeout" || code === "StreamTorn";
+/** What was looked for, or something else where nobody has it. */
+function unlessNotFound<T, U>(one: Promise<T>, otherwise: U): Promise<T | U> {
+  return one.catch((error: unknown) => {
+    if (codeOf(error) !== "NotFound") throw error;
+    return otherwise;
+  });
 }
 
-function order(member: Member, first: string): number {
-  return member.agentId === first ? 0 : 1;
+/** The agent that has it, or the one that has what it is about: that it can only be at, if that one answers. */
+function orWhere(one: Promise<AgentApi>, other: () => Promise<AgentApi>): Promise<AgentApi> {
+  return one.catch((error: unknown) => {
+    if (codeOf(error) !== "NotFound" && codeOf(error) !== "Unreachable") throw error;
+    return other();
+  });
 }

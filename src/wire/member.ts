@@ -2,7 +2,7 @@
 // participants. On the target side: who has a copy, and what a group home has decided. And on both: who there is.
 // Only agents of the own cluster may call it; every call is safe to repeat.
 import { type Static, Type } from "typebox";
-import { GroupCommitRecord, GroupRef, LocateRequest, Term } from "./peer.ts";
+import { Affinity, GroupCommitRecord, GroupRef, LocateRequest, Term } from "./peer.ts";
 import {
   Bytes,
   JobSpec,
@@ -58,6 +58,8 @@ export const CopiesRequest = Type.Object(
     volumes: Type.Array(Uid, { minItems: 1, maxItems: 256 }),
     /** Points of this cluster's volumes, of which clones come back. */
     originals: Type.Optional(Type.Array(Lineage, { maxItems: 256 })),
+    /** Of volumes of that cluster: whose copies are near. An older member refuses it: ask again without. */
+    affinities: Type.Optional(Type.Array(Affinity, { maxItems: 256 })),
   },
   strict,
 );
@@ -87,6 +89,8 @@ export const Copies = Type.Object({
   ),
   /** Ids of those of the originals asked for that this agent has. */
   originals: Type.Optional(Type.Array(PointId)),
+  /** Homes of copies with any of the affinities asked for: this agent, where it has one, and those it has placed some at. */
+  near: Type.Optional(Type.Array(Uid)),
 });
 export type Copies = Static<typeof Copies>;
 

@@ -25,6 +25,8 @@ const strict = { additionalProperties: false } as const;
 const Digest = Type.String({ pattern: "^[0-9a-f]{64}$", description: "SHA-256, hex" });
 const Index = Type.Integer({ minimum: 0, maximum: 2 ** 31 });
 const Nonce = Type.String({ pattern: "^[0-9a-f]{32}$" });
+/** Copies of one cluster's volumes with the same affinity get one home, where there is room. */
+export const Affinity = Type.String({ minLength: 1, maxLength: 253 });
 
 export const Hello = Type.Object({
   clusterUid: Uid,
@@ -64,6 +66,8 @@ export const Claim = Type.Object({
   group: Type.Optional(Type.Object({ ...GroupRef.properties, term: Term }, strict)),
   /** For a clone: the point it was made of. If the target is the original's cluster, its report says whether it is there. */
   lineage: Type.Optional(Lineage),
+  /** The volume's affinity, for copies that are placed later; an older target passes it over. */
+  affinity: Type.Optional(Affinity),
 });
 export type Claim = Static<typeof Claim>;
 
@@ -223,6 +227,8 @@ export const LocateRequest = Type.Object(
           sizeBytes: SizeBytes,
           /** Of a clone: a new copy goes where the point it was made of is, for only there can it start from it. */
           lineage: Type.Optional(Lineage),
+          /** A new copy goes where those of the same affinity are. An older target refuses it: ask again without. */
+          affinity: Type.Optional(Affinity),
         },
         strict,
       ),

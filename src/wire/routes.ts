@@ -8,6 +8,7 @@ import {
   Change,
   CloneSpec,
   CloneView,
+  ExtentPage,
   GroupSnapshotSpec,
   GroupSnapshotView,
   GroupView,
@@ -77,7 +78,7 @@ export const agentHeader = "x-longshore-agent";
 
 export const bodyBytesMax = 1 << 20;
 export const planPageBytesMax = 16 << 20;
-/** For what copies whole images on backends that cannot share blocks. */
+/** For what copies or compares whole images on backends that cannot share blocks. */
 const copyingMs = 30 * 60_000;
 
 const strict = { additionalProperties: false } as const;
@@ -88,6 +89,8 @@ const holdOf = Type.Object(
   strict,
 );
 const flag = Type.Union([Type.Literal("true"), Type.Literal("false")]);
+const byteText = Type.String({ pattern: "^\\d{1,16}$", description: "The byte to begin at" });
+const extentCountText = Type.String({ pattern: "^[1-9]\\d{0,3}$", description: "How many at most, up to 4096" });
 const sequenceText = Type.String({ pattern: "^\\d{1,15}$", description: "The sequence of a list" });
 
 export const agentRoutes = {
@@ -125,7 +128,7 @@ export const agentRoutes = {
     method: "PUT",
     path: "/v1/volumes/:name",
     group: "volumes",
-    summary: "Make or grow a volume, set its metadata and whether it migrates",
+    summary: "Make, clone or grow a volume, set its metadata and whether it migrates",
     params: named,
     body: VolumeSpec,
     response: VolumeView,
@@ -166,6 +169,23 @@ export const agentRoutes = {
     summary: "Release a snapshot; it goes with its last hold",
     params: snapshotOf,
     response: SnapshotView,
+  },
+  listExtents: {
+    method: "GET",
+    path: "/v1/volumes/:volume/snapshots/:name/extents",
+    group: "volumes",
+    summary: "What is allocated in a sealed snapshot, or may differ from an older one, in pages",
+    params: snapshotOf,
+    query: Type.Object(
+      {
+        base: Type.Optional(Type.Unsafe<string>({ ...Name, description: "An older snapshot of the same volume" })),
+        from: Type.Optional(byteText),
+        max: Type.Optional(extentCountText),
+      },
+      strict,
+    ),
+    response: ExtentPage,
+    timeoutMs: copyingMs,
   },
   putHold: {
     method: "PUT",

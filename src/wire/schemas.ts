@@ -133,8 +133,30 @@ export type BaseView = Static<typeof BaseView>;
 export const Lineage = Type.Object({ clusterUid: Uid, volumeUid: Uid, pointId: PointId });
 export type Lineage = Static<typeof Lineage>;
 
+/** What a local clone is made of: a snapshot of a volume of the same agent or, without `snapshot`, what the volume holds now. */
+export const VolumeOrigin = Type.Object({ volume: Name, snapshot: Type.Optional(Name) }, strict);
+export type VolumeOrigin = Static<typeof VolumeOrigin>;
+
 export const VolumeSpec = Type.Object(
-  { sizeBytes: SizeBytes, metadata: Type.Optional(Metadata), migrationEnabled: Type.Optional(Type.Boolean()) },
+  {
+    sizeBytes: SizeBytes,
+    metadata: Type.Optional(Metadata),
+    migrationEnabled: Type.Optional(Type.Boolean()),
+    from: Type.Optional(
+      Type.Unsafe<VolumeOrigin>({
+        ...VolumeOrigin,
+        description:
+          "Makes it a clone of that snapshot of a volume of the same agent or, without a snapshot, of what the volume holds now",
+      }),
+    ),
+    affinity: Type.Optional(
+      Type.String({
+        maxLength: 253,
+        description:
+          "Volumes of one cluster with the same affinity get one home at a target, where there is room; new copies only. Empty: none",
+      }),
+    ),
+  },
   strict,
 );
 export type VolumeSpec = Static<typeof VolumeSpec>;
@@ -145,6 +167,12 @@ export const VolumeView = Type.Object({
   sizeBytes: Bytes,
   metadata: Metadata,
   migrationEnabled: Type.Boolean(),
+  from: Type.Optional(
+    Type.Unsafe<VolumeOrigin>({ ...VolumeOrigin, description: "What it was made as a clone of; perhaps gone by now" }),
+  ),
+  affinity: Type.Optional(
+    Type.Union([Type.String(), Type.Null()], { description: "Null for none; absent from older agents" }),
+  ),
   home: Uid,
   path: Type.String({ description: "The live image on its home" }),
   createdAt: Time,
@@ -155,9 +183,23 @@ export const VolumeView = Type.Object({
   bases: Type.Array(BaseView),
   revision: Revision,
 });
-export type VolumeView = Static<typeof VolumeView>;
+/** As whoever asks is given it: what older agents do not tell is filled in. */
+export type VolumeView = Static<typeof VolumeView> & { affinity: string | null };
 
 export const SnapshotSpec = Type.Object({}, strict);
+
+/** Most extents of a page, and as many as there are unless fewer are asked for. */
+export const extentsPerPageMax = 4096;
+
+export const ImageExtent = Type.Object({ offset: Bytes, length: Bytes });
+export type ImageExtent = Static<typeof ImageExtent>;
+
+export const ExtentPage = Type.Object({
+  sizeBytes: Type.Unsafe<number>({ ...Bytes, description: "Of the snapshot" }),
+  extents: Type.Array(ImageExtent, { maxItems: extentsPerPageMax, description: "Ascending, not overlapping" }),
+  next: nullable(Type.Unsafe<number>({ ...Bytes, description: "The byte to go on from; null when this was the last" })),
+});
+export type ExtentPage = Static<typeof ExtentPage>;
 
 /** All volumes are frozen, then all are snapshotted, then all are thawed. */
 export const GroupSnapshotSpec = Type.Object(
@@ -489,6 +531,12 @@ export const CloneSpec = Type.Object(
     point: Type.Union([Type.Literal("latest"), PointId]),
     sizeBytes: Type.Optional(SizeBytes),
     metadata: Type.Optional(Metadata),
+    expires: Type.Optional(
+      Type.Boolean({
+        description:
+          "Removed with its volume when nobody has asked for it since it was served, for 15 minutes, nor uses it. Once whoever asked was told that it is ready, it stays",
+      }),
+    ),
   },
   strict,
 );

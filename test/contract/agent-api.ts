@@ -1,7 +1,7 @@
 // What every AgentApi promises, whoever implements it: the engine, the HTTP client in front of a server, the fake.
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { type ErrorCode, LongshoreError } from "../../src/domain/errors.ts";
-import type { AgentApi } from "../../src/wire/agent-api.ts";
+import type { AgentApi, ExtentQuery } from "../../src/wire/agent-api.ts";
 import type {
   Change,
   CloneView,
@@ -9,6 +9,7 @@ import type {
   JobView,
   LocationSpec,
   SourceSpec,
+  VolumeOrigin,
   VolumeSpec,
 } from "../../src/wire/schemas.ts";
 
@@ -26,10 +27,19 @@ export interface AgentWorld {
   freeze(migratedVolume: string): Promise<void>;
   /** Commits the transfer. */
   commit(migratedVolume: string): Promise<void>;
+  /** An application writes something else than before to a volume; whole blocks. */
+  write(volume: string, offset: number, length: number): Promise<void>;
+  /** An application discards a part of a volume; whole blocks. */
+  discard(volume: string, offset: number, length: number): Promise<void>;
+  /** An application has the volume attached until what this gives is called. */
+  attach(volume: string): Promise<() => Promise<void>>;
+  /** So much time passes that clones which expire are about to go. */
+  outwaitClones(): Promise<void>;
   close(): Promise<void>;
 }
 
 const mebibyte = 2 ** 20;
+const block = 4096;
 const spec: VolumeSpec = { sizeBytes: mebibyte };
 
 export function agentApiContract(implementation: string, open: () => Promise<AgentWorld>): void {
@@ -62,7 +72,9 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
     });
 
     describe("volumes", volumes);
+    describe("local clones", localClones);
     describe("snapshots", snapshots);
+    describe("extents", extents);
     describe("snapshots of a group", groupSnapshots);
     describe("locations", locations);
     describe("jobs", jobs);
@@ -131,6 +143,172 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       await api.removeVolume("data");
       const second = await api.putVolume("data", spec);
       expect(second.uid).not.toBe(first.uid);
+    });
+
+    test("a volume that is attached is not removed, and is once it is detached", async () => {
+      const made = await api.putVolume("data", spec);
+      const detach = await world.attach("data");
+      await fails("InUse", api.removeVolume("data"));
+      expect(await api.getVolume("data")).toEqual(made);
+      await detach();
+      await api.removeVolume("data");
+      await fails("NotFound", api.getVolume("data"));
+    });
+
+    test("an affinity is kept when none is given, changed by another one, and taken away by an empty one", async () => {
+      expect((await api.putVolume("plain", spec)).affinity).toBeNull();
+      const made = await api.putVolume("data", { ...spec, affinity: "shop/db-0" });
+      expect(made.affinity).toBe("shop/db-0");
+      expect(await api.putVolume("data", spec)).toEqual(made);
+      const changed = await api.putVolume("data", { ...spec, affinity: "shop/db-1" });
+      expect(changed.affinity).toBe("shop/db-1");
+      expect(changed.revision).toBeGreaterThan(made.revision);
+      expect((await api.putVolume("data", { ...spec, affinity: "" })).affinity).toBeNull();
+    });
+  }
+
+  function localClones() {
+    const ofSnapshot: VolumeOrigin = { volume: "data", snapshot: "s1" };
+    const ofVolume: VolumeOrigin = { volume: "data" };
+
+    beforeEach(async () => {
+      await api.putVolume("data", { ...spec, metadata: { a: "1" } });
+      await world.write("data", 0, block);
+      await api.putSnapshot("data", "s1");
+      await world.write("data", 2 * block, block);
+    });
+
+    async function heldBy(volume: string): Promise<string[]> {
+      const { snapshots } = await api.getVolume(volume);
+      return snapshots.flatMap(({ name, holds }) => [name, ...holds.map(({ reason }) => reason)]);
+    }
+
+    /** What a volume holds now, by its blocks. */
+    async function blocksOf(volume: string): Promise<number[]> {
+      await api.putSnapshot(volume, "looked-at");
+      const page = await api.listExtents(volume, "looked-at", {});
+      await api.removeSnapshot(volume, "looked-at");
+      return page.extents.flatMap(({ offset, length }) =>
+        Array.from({ length: length / block }, (_, nth) => offset / block + nth),
+      );
+    }
+
+    test("a clone of a snapshot holds what that held, and is a volume like any other", async () => {
+      const asked = { sizeBytes: 2 * mebibyte, from: ofSnapshot, migrationEnabled: true, affinity: "x" };
+      const made = await api.putVolume("copy", asked);
+      expect(made).toMatchObject({ name: "copy", ...asked });
+      expect([made.metadata, made.lineage, made.snapshots]).toEqual([{}, null, []]);
+      expect(await blocksOf("copy")).toEqual([0]);
+      expect(await heldBy("data")).toEqual(["s1"]);
+      await world.write("copy", 4 * block, block);
+      expect(await blocksOf("data")).toEqual([0, 2]);
+      await api.removeVolume("data");
+      expect(await blocksOf("copy")).toEqual([0, 4]);
+    });
+
+    test("a clone of a volume holds what that holds now, and leaves no snapshot", async () => {
+      const made = await api.putVolume("copy", { ...spec, from: ofVolume });
+      expect(made.from).toEqual(ofVolume);
+      expect(await blocksOf("copy")).toEqual([0, 2]);
+      expect(await heldBy("data")).toEqual(["s1"]);
+    });
+
+    test("asked for again it is the same volume, also when what it was made of is gone", async () => {
+      const made = {
+        copy: await api.putVolume("copy", { ...spec, from: ofSnapshot }),
+        twin: await api.putVolume("twin", { ...spec, from: ofVolume }),
+      };
+      expect(await api.putVolume("copy", { ...spec, from: ofSnapshot })).toEqual(made.copy);
+      expect(await api.putVolume("twin", spec)).toEqual(made.twin);
+      await api.removeVolume("data");
+      expect(await api.putVolume("copy", { ...spec, from: ofSnapshot })).toEqual(made.copy);
+      expect(await api.putVolume("twin", { ...spec, from: ofVolume })).toEqual(made.twin);
+    });
+
+    test("a name that stands for a volume made of something else is refused, and nothing is changed", async () => {
+      await api.putSnapshot("data", "s2");
+      await api.putVolume("plain", spec);
+      const made = await api.putVolume("copy", { ...spec, from: ofSnapshot });
+      await fails("NameTaken", api.putVolume("copy", { ...spec, from: ofVolume }));
+      await fails("NameTaken", api.putVolume("copy", { ...spec, from: { ...ofSnapshot, snapshot: "s2" } }));
+      await fails("NameTaken", api.putVolume("copy", { ...spec, from: { ...ofSnapshot, volume: "plain" } }));
+      await fails("NameTaken", api.putVolume("plain", { ...spec, from: ofSnapshot }));
+      expect(await api.getVolume("copy")).toEqual(made);
+    });
+
+    test("one of what does not exist, or smaller than that, is refused and leaves nothing", async () => {
+      const before = await api.listVolumes();
+      await fails("NotFound", api.putVolume("copy", { ...spec, from: { volume: "nothing" } }));
+      await fails("NotFound", api.putVolume("copy", { ...spec, from: { volume: "nothing", snapshot: "s1" } }));
+      await fails("NotFound", api.putVolume("copy", { ...spec, from: { volume: "data", snapshot: "nothing" } }));
+      await fails("ShrinkRefused", api.putVolume("copy", { sizeBytes: block, from: ofSnapshot }));
+      await fails("ShrinkRefused", api.putVolume("copy", { sizeBytes: block, from: ofVolume }));
+      expect((await api.listVolumes()).items).toEqual(before.items);
+      await api.putVolume("copy", spec);
+    });
+
+    test("a snapshot that is on its way out is not cloned", async () => {
+      await api.putHold("data", "s1", "ann");
+      await api.removeSnapshot("data", "s1");
+      await fails("SnapshotGone", api.putVolume("copy", { ...spec, from: ofSnapshot }));
+    });
+  }
+
+  function extents() {
+    const at = (offset: number, length: number) => ({ offset: offset * block, length: length * block });
+    const read = async (snapshot: string, query: ExtentQuery = {}) =>
+      (await api.listExtents("data", snapshot, query)).extents;
+
+    beforeEach(async () => {
+      await api.putVolume("data", spec);
+      await world.write("data", 0, 2 * block);
+      await world.write("data", 8 * block, block);
+      await api.putSnapshot("data", "s1");
+      await world.write("data", block, 2 * block);
+      await world.discard("data", 8 * block, block);
+      await api.putVolume("data", { sizeBytes: 2 * mebibyte });
+      await world.write("data", mebibyte, block);
+      await api.putSnapshot("data", "s2");
+    });
+
+    test("of a snapshot alone are those it has allocated", async () => {
+      expect(await api.listExtents("data", "s1", {})).toEqual({
+        sizeBytes: mebibyte,
+        extents: [at(0, 2), at(8, 1)],
+        next: null,
+      });
+      expect(await read("s2")).toEqual([at(0, 3), at(256, 1)]);
+    });
+
+    test("with a base are those that differ from it, whether there is data or a hole by now", async () => {
+      expect(await api.listExtents("data", "s2", { base: "s1" })).toEqual({
+        sizeBytes: 2 * mebibyte,
+        extents: [at(1, 2), at(8, 1), at(256, 1)],
+        next: null,
+      });
+      expect(await read("s1", { base: "s1" })).toEqual([]);
+    });
+
+    test("come in pages, each beginning where the one before says, or at any byte", async () => {
+      const first = await api.listExtents("data", "s2", { base: "s1", max: 2 });
+      expect([first.extents, first.next]).toEqual([[at(1, 2), at(8, 1)], 256 * block]);
+      const rest = await api.listExtents("data", "s2", { base: "s1", max: 2, from: 256 * block });
+      expect([rest.extents, rest.next]).toEqual([[at(256, 1)], null]);
+      expect(await read("s2", { base: "s1", from: 2 * block, max: 1 })).toEqual([at(2, 1)]);
+      expect(await read("s2", { from: 2 * mebibyte })).toEqual([]);
+    });
+
+    test("of what does not exist, of a base that is newer, or in pages too large, are refused", async () => {
+      await fails("NotFound", api.listExtents("nothing", "s1", {}));
+      await fails("NotFound", api.listExtents("data", "nothing", {}));
+      await fails("NotFound", api.listExtents("data", "s2", { base: "nothing" }));
+      await fails("BadRequest", api.listExtents("data", "s1", { base: "s2" }));
+      await fails("BadRequest", api.listExtents("data", "s1", { max: 4097 }));
+      await fails("BadRequest", api.listExtents("data", "s1", { max: 0 }));
+      await api.putHold("data", "s1", "ann");
+      await api.removeSnapshot("data", "s1");
+      await fails("SnapshotGone", api.listExtents("data", "s1", {}));
+      await fails("SnapshotGone", api.listExtents("data", "s2", { base: "s1" }));
     });
   }
 
@@ -523,6 +701,43 @@ export function agentApiContract(implementation: string, open: () => Promise<Age
       await world.freeze(name);
       const clone = await api.putClone("old", { migratedVolume: name, point: String(older?.pointId) });
       expect(clone).toMatchObject({ state: "Ready", pointId: older?.pointId });
+    });
+
+    test("one that expires goes with its volume when it was served and nobody who asked was told so", async () => {
+      const name = await world.arrive();
+      await world.freeze(name);
+      const expiring = { migratedVolume: name, point: "latest", expires: true };
+      for (const clone of ["left", "attached", "asked", "stays"]) {
+        expect(await api.putClone(clone, expiring)).toMatchObject({ state: "Waiting", spec: expiring });
+      }
+      await api.putClone("stays", { migratedVolume: name, point: "latest" });
+      await world.commit(name);
+      for (const clone of ["left", "attached", "asked", "stays"]) await readyClone(clone);
+      const detach = await world.attach("attached");
+      expect((await api.putClone("asked", expiring)).state).toBe("Ready");
+      expect((await api.putClone("at-once", expiring)).state).toBe("Ready");
+      await world.outwaitClones();
+      const left = await settled(
+        "clone",
+        "left",
+        () => api.listClones(),
+        ({ items }) => !items.some((clone) => clone.name === "left"),
+      );
+      expect(left.items.map((clone) => clone.name)).toEqual(["asked", "at-once", "attached", "stays"]);
+      await fails("NotFound", api.getVolume("left"));
+      await detach();
+      expect((await api.getVolume("attached")).name).toBe("attached");
+    });
+
+    test("a clone whose volume is attached is not removed, and stays what it was", async () => {
+      const name = await available();
+      const clone = await api.putClone("copy", { migratedVolume: name, point: "latest" });
+      const detach = await world.attach("copy");
+      await fails("InUse", api.removeClone("copy"));
+      expect(await api.getClone("copy")).toEqual(clone);
+      await detach();
+      await api.removeClone("copy");
+      await fails("NotFound", api.getVolume("copy"));
     });
 
     test("a clone of what does not exist is refused", async () => {

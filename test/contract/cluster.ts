@@ -397,6 +397,23 @@ export function clusterContract(
         await world.eventually(async () => isSameJson(await world.events("eventful"), written));
       });
 
+      test("of one occasion are told once, however often they are told; those of another occasion stand apart", async () => {
+        const object = await made(gadget("occasional"));
+        const tell = (message: string, occasion: string) =>
+          cluster.event(object, { type: "Normal", reason: "Filling", message, occasion });
+        for (const message of ["begun", "begun again"]) tell(message, "start");
+        tell("half", "half");
+        const written = (messages: readonly string[]) => async () => {
+          const found = await world.events("occasional");
+          const told = found.map(({ message, count }) => `${message} ${count}`).sort();
+          return isSameJson(told, messages);
+        };
+        await world.eventually(written(["begun 1", "half 1"]));
+        tell("begun once more", "start");
+        tell("full", "full");
+        await world.eventually(written(["begun 1", "full 1", "half 1"]));
+      });
+
       test("about an object in a namespace are found there", async () => {
         await cluster.create(ConfigMaps, { metadata: { name: "eventful-map", namespace: "kube-system" } });
         const object = cluster.get(ConfigMaps, { name: "eventful-map", namespace: "kube-system" });

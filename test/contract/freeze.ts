@@ -49,6 +49,8 @@ export function freezeContract(implementation: string, { it, open }: StorageCont
     broken(it);
     refused(it);
   });
+
+  describe(`an attached volume with the storage backend ${implementation}`, () => attached(it, open));
 }
 
 type It = StorageContract["it"];
@@ -316,6 +318,58 @@ function refused(it: It): void {
     } finally {
       detach();
       forget();
+    }
+  });
+}
+
+/** Which loop device has the image is told, whatever else is known of it. */
+function attached(it: It, open: StorageContract["open"]): void {
+  const attach = (path: string, ...options: string[]) => {
+    const words = ["--find", "--show", ...options, path];
+    const loop = execFileSync("losetup", words, { env, encoding: "utf8" }).trim();
+    const forget = onInterrupt(() => spawnSync("losetup", ["--detach", loop], { env }));
+    const detach = () => {
+      execFileSync("losetup", ["--detach", loop], { env });
+      forget();
+    };
+    return { loop, detach };
+  };
+
+  beforeAll(async () => {
+    ground = await open();
+  }, 60_000);
+  afterAll(async () => {
+    await ground.remove();
+  }, 60_000);
+  beforeEach(async () => {
+    root = join(ground.path, `attached-${++count}`);
+    backend = await openBackend({ kind: ground.kind, root });
+    for (const volume of ["vol", "other"]) await backend.create(volume, sizes.ext4);
+  });
+  afterEach(() => backend.close());
+
+  for (const options of [[], ["--read-only"]]) {
+    it(`is told by the device's name, and is free once it is detached [${options}]`, async () => {
+      const { loop, detach } = attach(backend.livePath("vol"), ...options);
+      try {
+        expect(await backend.attachedTo("vol")).toBe(loop);
+        expect(await backend.attachedTo("other")).toBeUndefined();
+      } finally {
+        detach();
+      }
+      const isFree = async () => ((await backend.attachedTo("vol")) === undefined ? true : undefined);
+      await eventually("it being free", isFree);
+    });
+  }
+
+  it("is told under whatever name its image was attached by", async () => {
+    const alias = join(root, "alias");
+    await fs.link(backend.livePath("vol"), alias);
+    const { loop, detach } = attach(alias);
+    try {
+      expect(await backend.attachedTo("vol")).toBe(loop);
+    } finally {
+      detach();
     }
   });
 }

@@ -59,6 +59,7 @@ export function storageContract(implementation: string, { it, open }: StorageCon
 
     describe("names", () => names(it));
     describe("a volume", () => volumes(it));
+    describe("what a volume is attached to", () => attachments(it));
     describe("a snapshot", () => snapshots(it));
     describe("a volume that nobody has attached, frozen,", () => freezing(it));
     describe("a sealed point", () => points(it));
@@ -196,6 +197,7 @@ function names(it: It): void {
     create: (name) => backend.create(name, size),
     expand: (name) => backend.expand(name, size),
     remove: (name) => backend.remove(name),
+    attachedTo: (name) => backend.attachedTo(name),
     freeze: (name) => backend.freeze(name, 1_000),
     "snapshot (volume)": (name) => backend.snapshot(name, "p"),
     "snapshot (point)": (name) => backend.snapshot("vol", name),
@@ -292,6 +294,31 @@ function volumes(it: It): void {
     await backend.deletePoint("vol", "p");
     await backend.remove("vol");
     expect(await exists(join(root, "volumes", "vol"))).toBe(false);
+  });
+}
+
+function attachments(it: It): void {
+  it("is told while somebody has its image open for writing, and no longer", async () => {
+    await makeVolume();
+    expect(await backend.attachedTo("vol")).toBeUndefined();
+    const writer = await fs.open(backend.livePath("vol"), "r+");
+    expect(await backend.attachedTo("vol")).toMatch(/open for writing/);
+    await writer.close();
+    expect(await backend.attachedTo("vol")).toBeUndefined();
+  });
+
+  it("is not what reads it, nor what makes it larger", async () => {
+    await makeVolume();
+    const reader = await fs.open(backend.livePath("vol"), "r");
+    const [, user] = await Promise.all([backend.expand("vol", 2 * size), backend.attachedTo("vol")]);
+    expect(user).toBeUndefined();
+    await reader.close();
+  });
+
+  it("is nothing for an image that is not there, or was never finished", async () => {
+    expect(await backend.attachedTo("nobody")).toBeUndefined();
+    await leaveUnfinished(backend.livePath("unfinished"));
+    expect(await backend.attachedTo("unfinished")).toBeUndefined();
   });
 }
 

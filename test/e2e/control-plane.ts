@@ -1,8 +1,8 @@
 // Real Kubernetes control planes for tests and the demo: etcd, kube-apiserver and kube-controller-manager on loopback,
-// any number side by side, each with ports and a folder of its own, RBAC, and the controllers that bind volumes.
+// any number side by side, each with ports and a folder of its own, RBAC, and the controllers that bind volumes; for a
+// cluster with nodes (kubelets/) all controllers and the scheduler, at an address that the nodes reach.
 // `make setup` provides the programs. Nothing outlives the process that started them.
 
-import { spawn } from "node:child_process";
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
@@ -12,14 +12,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { onInterrupt } from "../interrupt.ts";
 import { controlPlaneAssets, type Program, startProgram, tail } from "./control-plane-program.ts";
 import { freePort } from "./free-port.ts";
+import { type KubectlOptions, type Output, runKubectl } from "./kubectl.ts";
 
-export interface KubectlOptions {
-  /** Written to standard input, for `-f -`. */
-  readonly input?: string;
-  readonly env?: Readonly<Record<string, string>>;
-  /** Another user than admin; see {@link ControlPlane.kubeconfigFor}. */
-  readonly kubeconfig?: string;
-}
+/** The addresses of Services; nothing routes them by itself. `dns` is below those that are given out. */
+export const serviceAddresses = { range: "10.0.0.0/24", api: "10.0.0.1", dns: "10.0.0.10" } as const;
 
 export interface ControlPlane {
   readonly name: string;
@@ -31,10 +27,14 @@ export interface ControlPlane {
   readonly adminToken: string;
   /** Logs and keys; removed by {@link stop}. */
   readonly folder: string;
+  /** One JSON object a line; there when the options have an audit policy. */
+  readonly auditLog: string;
   /** Runs kubectl as admin; throws an error with its standard error output when it fails. */
-  kubectl(args: readonly string[], options?: KubectlOptions): Promise<{ stdout: string; stderr: string }>;
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<Output>;
   /** Writes a kubeconfig for a bearer token and returns its path. */
   kubeconfigFor(token: string): string;
+  /** The kubeconfig of a node of the options, in itself: it names no other file. */
+  nodeKubeconfig(node: string): string;
   /** A kubeconfig for a service account that exists, with a token of its own that is good for a day. */
   serviceAccountKubeconfig(namespace: string, name: string): Promise<string>;
   /** Kills the API server, runs `whileDown`, starts it again on the same port, and resolves when it is ready. */
@@ -43,9 +43,21 @@ export interface ControlPlane {
   stop(): Promise<void>;
 }
 
+/** What a cluster needs besides for nodes to join it, and for pods to be made and scheduled. */
+export interface Hosting {
+  /** The address of this machine at which nodes and pods reach the API server. */
+  readonly address: string;
+  /** The names of the nodes that may join; each gets a token of its own. */
+  readonly nodes: readonly string[];
+  /** An audit.k8s.io Policy, without kind and version. Nothing is audited unless given. */
+  readonly auditPolicy?: object;
+}
+
 export interface ControlPlaneOptions {
   /** For people: log folders and kubeconfig contexts. */
   readonly name: string;
+  /** Without it there are no nodes, no scheduler, and only the controllers that Longshore's objects need. */
+  readonly hosting?: Hosting;
   /** Aborting gives up a start that is under way; a control plane that runs is ended by `stop`. */
   readonly signal?: AbortSignal;
 }
@@ -72,7 +84,7 @@ const controllers = [
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   removeStaleFolders();
   for (let attempt = 1; ; attempt++) {
-    const plane = new LoopbackControlPlane(options.name, await freePort());
+    const plane = new OwnControlPlane(options, await freePort());
     try {
       await plane.start(options.signal);
       return plane;
@@ -84,27 +96,38 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   }
 }
 
-class LoopbackControlPlane implements ControlPlane {
+const newToken = () => randomBytes(16).toString("hex");
+
+class OwnControlPlane implements ControlPlane {
   readonly name: string;
   readonly server: string;
-  readonly adminToken = randomBytes(16).toString("hex");
+  readonly adminToken = newToken();
   readonly folder: string;
   readonly caFile: string;
   readonly kubeconfigPath: string;
-  readonly #controllersToken = randomBytes(16).toString("hex");
+  readonly auditLog: string;
+  readonly #controllersToken = newToken();
+  readonly #schedulerToken = newToken();
+  readonly #nodeTokens: ReadonlyMap<string, string>;
+  readonly #hosting: Hosting | undefined;
+  readonly #address: string;
   readonly #port: number;
   readonly #programs = new Map<string, Program>();
   readonly #forget: () => void;
   #etcdUrl = "";
   #stopped: Promise<void> | undefined;
 
-  constructor(name: string, port: number) {
+  constructor({ name, hosting }: ControlPlaneOptions, port: number) {
     this.name = name;
+    this.#hosting = hosting;
+    this.#nodeTokens = new Map((hosting?.nodes ?? []).map((node) => [node, newToken()]));
+    this.#address = hosting?.address ?? "127.0.0.1";
     this.#port = port;
-    this.server = `https://127.0.0.1:${port}`;
+    this.server = `https://${this.#address}:${port}`;
     this.folder = mkdtempSync(join(tmpdir(), `${folderPrefix}${process.pid}-${name}-`));
     this.caFile = join(this.folder, "apiserver/apiserver.crt");
     this.kubeconfigPath = join(this.folder, "admin.kubeconfig");
+    this.auditLog = join(this.folder, "audit.log");
     this.#forget = onInterrupt(() => {
       for (const program of this.#programs.values()) program.killNow();
       rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
@@ -119,45 +142,33 @@ class LoopbackControlPlane implements ControlPlane {
     });
     this.#write("service-account.key", privateKey);
     this.#write("service-account.pub", publicKey);
-    this.#write(
-      "tokens.csv",
-      `${this.adminToken},admin,admin,"system:masters"\n${this.#controllersToken},system:kube-controller-manager,controllers,""\n`,
-    );
+    this.#write("tokens.csv", this.#users().join("\n"));
+    const policy = this.#hosting?.auditPolicy;
+    if (policy !== undefined) this.#write("audit-policy.json", auditPolicy(policy));
     await this.#startEtcd();
     this.#startApiServer();
     await this.#apiServerReady(signal);
-    writeFileSync(this.kubeconfigPath, this.#kubeconfig(this.adminToken), { mode: 0o600 });
+    this.#write("admin.kubeconfig", this.#kubeconfig(this.adminToken));
     this.#startControllers();
+    if (this.#hosting !== undefined) this.#startScheduler();
     await this.#controllersReady(signal);
   }
 
-  async kubectl(args: readonly string[], options: KubectlOptions = {}): Promise<{ stdout: string; stderr: string }> {
-    const child = spawn(join(controlPlaneAssets, "kubectl"), args, {
-      // A HOME of its own keeps kubectl's discovery cache apart from that of others on the same port.
-      env: { ...process.env, HOME: this.folder, KUBECONFIG: options.kubeconfig ?? this.kubeconfigPath, ...options.env },
-      stdio: ["pipe", "pipe", "pipe"],
-    });
-    const output = { stdout: "", stderr: "" };
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      output.stdout += text;
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      output.stderr += text;
-    });
-    // kubectl may end without having read its input; its exit status says what was wrong.
-    child.stdin.on("error", () => undefined).end(options.input ?? "");
-    const status = await new Promise<number | NodeJS.Signals | null>((resolve, reject) => {
-      child.once("error", reject);
-      child.once("close", (code, killedBy) => resolve(code ?? killedBy));
-    });
-    if (status === 0) return output;
-    throw new Error(`kubectl ${args.join(" ")} on ${this.name} ended with ${status}: ${output.stderr}${output.stdout}`);
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<Output> {
+    return runKubectl({ name: this.name, kubeconfig: this.kubeconfigPath, home: this.folder }, args, options);
   }
 
   kubeconfigFor(token: string): string {
     const path = join(this.folder, `user-${randomBytes(4).toString("hex")}.kubeconfig`);
     writeFileSync(path, this.#kubeconfig(token), { mode: 0o600 });
     return path;
+  }
+
+  nodeKubeconfig(node: string): string {
+    const token = this.#nodeTokens.get(node);
+    if (token === undefined) throw new Error(`${node} is not a node of ${this.name}`);
+    const authority = { "certificate-authority-data": readFileSync(this.caFile).toString("base64") };
+    return kubeconfig({ name: this.name, server: this.server, authority, token });
   }
 
   async serviceAccountKubeconfig(namespace: string, name: string): Promise<string> {
@@ -183,6 +194,17 @@ class LoopbackControlPlane implements ControlPlane {
     this.#forget();
   }
 
+  /** Token, name, UID and groups of each. */
+  #users(): string[] {
+    const nodes = [...this.#nodeTokens].map(([node, token]) => `${token},system:node:${node},${node},"system:nodes"`);
+    return [
+      `${this.adminToken},admin,admin,"system:masters"`,
+      `${this.#controllersToken},system:kube-controller-manager,controllers,""`,
+      `${this.#schedulerToken},system:kube-scheduler,scheduler,""`,
+      ...nodes,
+    ];
+  }
+
   async #startEtcd(): Promise<void> {
     this.#etcdUrl = `http://127.0.0.1:${await freePort()}`;
     const peerUrl = `http://127.0.0.1:${await freePort()}`;
@@ -199,30 +221,42 @@ class LoopbackControlPlane implements ControlPlane {
   }
 
   #startApiServer(): void {
+    const isHost = this.#hosting !== undefined;
     this.#run("kube-apiserver", [
       `--etcd-servers=${this.#etcdUrl}`,
       `--cert-dir=${join(this.folder, "apiserver")}`,
-      "--bind-address=127.0.0.1",
-      "--advertise-address=127.0.0.1",
+      `--bind-address=${this.#address}`,
+      `--advertise-address=${this.#address}`,
       "--endpoint-reconciler-type=none",
       `--secure-port=${this.#port}`,
       `--token-auth-file=${join(this.folder, "tokens.csv")}`,
-      "--authorization-mode=RBAC",
+      `--authorization-mode=${isHost ? "Node,RBAC" : "RBAC"}`,
       "--service-account-issuer=https://kubernetes.default.svc",
       `--service-account-key-file=${join(this.folder, "service-account.pub")}`,
       `--service-account-signing-key-file=${join(this.folder, "service-account.key")}`,
-      "--service-cluster-ip-range=10.0.0.0/24",
+      `--service-cluster-ip-range=${serviceAddresses.range}`,
       "--allow-privileged=true",
       "--profiling=false",
+      ...(isHost ? ["--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"] : []),
+      ...this.#auditOptions(),
     ]);
   }
 
+  #auditOptions(): string[] {
+    if (this.#hosting?.auditPolicy === undefined) return [];
+    return [
+      `--audit-policy-file=${join(this.folder, "audit-policy.json")}`,
+      `--audit-log-path=${this.auditLog}`,
+      // In megabytes; a log of several files would be one that nobody reads whole.
+      "--audit-log-maxsize=1000",
+    ];
+  }
+
   #startControllers(): void {
-    const kubeconfig = join(this.folder, "controllers.kubeconfig");
-    writeFileSync(kubeconfig, this.#kubeconfig(this.#controllersToken), { mode: 0o600 });
+    this.#write("controllers.kubeconfig", this.#kubeconfig(this.#controllersToken));
     this.#run("kube-controller-manager", [
-      `--kubeconfig=${kubeconfig}`,
-      `--controllers=${controllers.join(",")}`,
+      `--kubeconfig=${join(this.folder, "controllers.kubeconfig")}`,
+      `--controllers=${this.#hosting === undefined ? controllers.join(",") : "*"}`,
       "--use-service-account-credentials=true",
       `--service-account-private-key-file=${join(this.folder, "service-account.key")}`,
       `--root-ca-file=${this.caFile}`,
@@ -231,6 +265,15 @@ class LoopbackControlPlane implements ControlPlane {
       // A claim that is seen before its volume waits for the next round.
       "--pvclaimbinder-sync-period=1s",
       "--profiling=false",
+    ]);
+  }
+
+  #startScheduler(): void {
+    this.#write("scheduler.kubeconfig", this.#kubeconfig(this.#schedulerToken));
+    this.#run("kube-scheduler", [
+      `--kubeconfig=${join(this.folder, "scheduler.kubeconfig")}`,
+      "--leader-elect=false",
+      "--secure-port=0",
     ]);
   }
 
@@ -284,20 +327,36 @@ class LoopbackControlPlane implements ControlPlane {
   }
 
   #kubeconfig(token: string): string {
-    // JSON is YAML.
-    return JSON.stringify({
-      apiVersion: "v1",
-      kind: "Config",
-      "current-context": this.name,
-      contexts: [{ name: this.name, context: { cluster: this.name, user: this.name } }],
-      clusters: [{ name: this.name, cluster: { server: this.server, "certificate-authority": this.caFile } }],
-      users: [{ name: this.name, user: { token } }],
-    });
+    const authority = { "certificate-authority": this.caFile };
+    return kubeconfig({ name: this.name, server: this.server, authority, token });
   }
 
   #write(file: string, text: string): void {
     writeFileSync(join(this.folder, file), text, { mode: 0o600 });
   }
+}
+
+interface KubeconfigFacts {
+  readonly name: string;
+  readonly server: string;
+  readonly authority: object;
+  readonly token: string;
+}
+
+function kubeconfig({ name, server, authority, token }: KubeconfigFacts): string {
+  // JSON is YAML.
+  return JSON.stringify({
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": name,
+    contexts: [{ name, context: { cluster: name, user: name } }],
+    clusters: [{ name, cluster: { server, ...authority } }],
+    users: [{ name, user: { token } }],
+  });
+}
+
+function auditPolicy(policy: object): string {
+  return JSON.stringify({ apiVersion: "audit.k8s.io/v1", kind: "Policy", ...policy });
 }
 
 // A process killed by SIGKILL takes its control planes with it, but not their folders.

@@ -187,7 +187,7 @@ describe("two claims of one label, on two agents", () => {
     expect(blocks.length).toBeGreaterThanOrEqual(2);
     const options = ["--server-side", "--force-conflicts", "--dry-run=server", "--field-manager=docs", "-f", "-"];
     const { stdout } = await sites.mainland.plane.kubectl(["apply", ...options], { input: blocks.join("---\n") });
-    expect(stdout.match(/serverside-applied/g)).toHaveLength(3);
+    expect(stdout.match(/serverside-applied/g)).toHaveLength(5);
   });
 
   test(

@@ -40,7 +40,10 @@ export type Kind = keyof typeof collections;
 
 const collections = {
   Namespace: "/api/v1/namespaces",
+  Node: "/api/v1/nodes",
   Event: "/api/v1/events",
+  Service: "/api/v1/services",
+  EndpointSlice: "/apis/discovery.k8s.io/v1/endpointslices",
   PersistentVolume: "/api/v1/persistentvolumes",
   PersistentVolumeClaim: "/api/v1/persistentvolumeclaims",
   StorageClass: "/apis/storage.k8s.io/v1/storageclasses",

@@ -1,6 +1,10 @@
 // A real engine as the contract suite wants it: between a source cluster that sends to it and a target it sends to, both
 // real engines too, with the two calls held up that a test wants to happen when it says so.
+import { open } from "node:fs/promises";
+import { systemClock } from "../../src/base/clock.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
+import { defaultLimits } from "../../src/engine/engine-options.ts";
+import { punchHole } from "../../src/native/file-calls.ts";
 import type { AgentApi } from "../../src/wire/agent-api.ts";
 import type { AgentWorld } from "../contract/agent-api.ts";
 import { type Cluster, openClusters, pair } from "./engines.ts";
@@ -8,13 +12,16 @@ import { type Cluster, openClusters, pair } from "./engines.ts";
 const sizeBytes = 2 ** 20;
 
 export async function engineWorld(): Promise<AgentWorld> {
-  const clusters = await openClusters(["tested", "source", "target"], { limits: { attemptsMax: 1_000_000 } });
+  let aheadMs = 0;
+  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
+  const clusters = await openClusters(["tested", "source", "target"], { limits: { attemptsMax: 1_000_000 }, clock });
   const [tested, source, target] = clusters.all as [Cluster, Cluster, Cluster];
   const api = tested.engine.api;
   const mayRun = holdClaims(target);
   const commits = holdCommits(tested);
   await target.engine.api.putSource("tested", { clusterName: "tested", clusterUid: tested.uid, caBundle: "ca" });
   let round = 0;
+  let writes = 0;
   return {
     api,
     location: { clusterName: "target", seeds: ["target:1"], caBundle: "ca" },
@@ -44,6 +51,17 @@ export async function engineWorld(): Promise<AgentWorld> {
     async commit() {
       commits.release();
       await finished(source.engine.api, `round-${round}`);
+    },
+    write: (volume, offset, length) =>
+      onImage(api, volume, (image) => image.write(Buffer.alloc(length, 1 + (writes++ % 255)), 0, length, offset)),
+    discard: (volume, offset, length) => onImage(api, volume, (image) => punchHole(image.fd, offset, length)),
+    async attach(volume) {
+      const image = await open((await api.getVolume(volume)).path, "r+");
+      return () => image.close();
+    },
+    async outwaitClones() {
+      // The wall clock tells how long ago a clone was served; what waits by the other clock is not concerned.
+      aheadMs += defaultLimits.cloneWaitMs + 1_000;
     },
     async close() {
       commits.release();
@@ -82,6 +100,20 @@ function holdCommits(tested: Cluster) {
     },
     release: () => gate.resolve(),
   };
+}
+
+/** As an application does it that has the volume attached. */
+async function onImage(
+  api: AgentApi,
+  volume: string,
+  work: (image: Awaited<ReturnType<typeof open>>) => Promise<unknown>,
+): Promise<void> {
+  const image = await open((await api.getVolume(volume)).path, "r+");
+  try {
+    await work(image);
+  } finally {
+    await image.close();
+  }
 }
 
 async function finished(api: AgentApi, job: string): Promise<void> {

@@ -16,7 +16,7 @@ import {
   type MemberConnection,
   type PeerConnection,
 } from "../../src/engine/engine-options.ts";
-import { openJournal } from "../../src/engine/journal.ts";
+import { type Journal, openJournal } from "../../src/engine/journal.ts";
 import type { StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
 import type { LaneDialer } from "../../src/transfer/lane.ts";
@@ -45,6 +45,8 @@ export interface Cluster {
   onMemberReply: (method: keyof MemberApi, args: readonly unknown[], result: unknown) => void | Promise<void>;
   /** Called before and after each call of this cluster's storage, staging images included; may throw. */
   onStorage: (step: string, when: "before" | "after") => void | Promise<void>;
+  /** Called before and after each transaction of this cluster's journal; may throw. */
+  onTransaction: (when: "before" | "after") => void;
   /** What the storage says is free; as it is when undefined. */
   freeBytes: number | undefined;
   engine: Engine;
@@ -164,7 +166,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
       // The first agent of a cluster is found under its name by those that come later.
       seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.host ?? name}:1`],
       connectMember: (address, agentId) => connectMember(net, agent, { address, agentId }),
-      openJournal,
+      openJournal: (dataDir) => watched(openJournal(dataDir), (when) => agent.onTransaction(when)),
       clock: options.clock ?? systemClock,
       dice: systemDice,
       log: openLog({ name, level: "silent" }),
@@ -187,6 +189,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
     onMemberCall: () => undefined,
     onMemberReply: () => undefined,
     onStorage: () => undefined,
+    onTransaction: () => undefined,
     stop: async () => {
       if (ending.signal.aborted) return;
       up = Promise.withResolvers<void>();
@@ -200,6 +203,23 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
   } as unknown as Cluster;
   await open();
   return agent;
+}
+
+/** The same journal, with a word before and after each transaction. */
+function watched(real: Journal, tell: (when: "before" | "after") => void): Journal {
+  return {
+    transaction(work) {
+      tell("before");
+      const result = real.transaction(work);
+      tell("after");
+      return result;
+    },
+    all: (sql, ...values) => real.all(sql, ...values),
+    get: (sql, ...values) => real.get(sql, ...values),
+    run: (sql, ...values) => real.run(sql, ...values),
+    keepBallast: () => real.keepBallast(),
+    close: () => real.close(),
+  };
 }
 
 const unobserved = new Set(["kind", "livePath", "stageSoon", "close", "fd", "sizeBytes", "then"]);

@@ -26,6 +26,8 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
   readonly clones = new Map<string, Writable<CloneView>>();
   /** By source cluster and name. */
   readonly groups = new Map<string, Writable<GroupView>>();
+  /** Clones that stay until they are deleted: somebody was told that they are ready, or asked for them to stay. */
+  readonly #kept = new Set<string>();
 
   constructor(options: FakeAgentOptions = {}) {
     super(options);
@@ -116,8 +118,10 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
   async putClone(name: string, spec: CloneSpec): Promise<CloneView> {
     const present = this.clones.get(name);
     if (present) {
-      if (!same(present.spec, spec)) throw new LongshoreError("NameTaken", `clone ${name} exists with another spec`);
-      return structuredClone(present);
+      const asked = ({ expires: _, ...rest }: CloneSpec) => rest;
+      if (!same(asked(present.spec), asked(spec)))
+        throw new LongshoreError("NameTaken", `clone ${name} exists with another spec`);
+      return this.#answered(present, spec);
     }
     const from = this.getRow(this.migratedVolumes, spec.migratedVolume, "migrated volume");
     if (this.volumes.has(name)) throw new LongshoreError("NameTaken", `a volume ${name} exists already`);
@@ -127,14 +131,15 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
     this.storeRow(this.clones, "clone", { ...waiting(name, spec), requestedAt: this.now() });
     if (point && mayServe(from, point)) this.#serve(name, from, point);
     else this.#countWaiting(from);
-    return this.getClone(name);
+    return this.#answered(this.getRow(this.clones, name, "clone"), spec);
   }
 
   async removeClone(name: string): Promise<void> {
     const present = this.clones.get(name);
     if (present === undefined) return;
-    this.dropRow(this.clones, "clone", name);
     if (present.volume !== null) await this.removeVolume(present.volume);
+    this.dropRow(this.clones, "clone", name);
+    this.#kept.delete(name);
     const from = this.migratedVolumes.get(present.spec.migratedVolume);
     if (from && present.state === "Waiting") this.#countWaiting(from);
   }
@@ -181,7 +186,24 @@ export class FakeAgent extends FakeSourceSide implements AgentApi {
     this.#thaw(this.getRow(this.migratedVolumes, name, "migrated volume"));
   }
 
+  /** So much time passes that clones which expire are removed, but for those that somebody asked for or uses. */
+  async outwaitClones(): Promise<void> {
+    for (const { name, spec, state, volume } of [...this.clones.values()]) {
+      if (spec.expires !== true || state !== "Ready" || this.#kept.has(name)) continue;
+      const row = this.volumes.get(volume ?? "");
+      const isMarked = row !== undefined && (row.migrationEnabled || row.snapshots.length > 0);
+      const isUsed = isMarked || this.attached.has(volume ?? "");
+      if (isUsed) this.#kept.add(name);
+      else await this.removeClone(name);
+    }
+  }
+
   // ---- inside ----
+
+  #answered(clone: CloneView, spec: CloneSpec): CloneView {
+    if (clone.state === "Ready" || spec.expires !== true) this.#kept.add(clone.name);
+    return structuredClone(clone);
+  }
 
   #pointRef(volume: MigratedVolumeView): PointRef {
     const generation = (volume.points.at(-1)?.generation ?? 0) + 1;

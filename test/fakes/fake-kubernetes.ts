@@ -27,6 +27,10 @@ export interface FakeEvent {
   readonly count: number;
 }
 
+interface Occasional {
+  readonly occasion?: string;
+}
+
 export interface FakeChange {
   readonly kind: KindRef;
   readonly type: "ADDED" | "MODIFIED" | "DELETED";
@@ -158,10 +162,11 @@ export class FakeKubernetes {
     return this.#store(kind, { ...next, metadata: { ...(next.metadata as Plain), generation } });
   }
 
-  /** Notes an event, counting up one of the same reason about the same object. */
-  note(about: string, { type, reason, message }: Omit<FakeEvent, "about" | "count">): void {
-    const id = `${about} ${type} ${reason}`;
+  /** Notes an event, counting up one of the same reason about the same object; of one occasion only the first counts. */
+  note(about: string, { type, reason, message, occasion }: Omit<FakeEvent, "about" | "count"> & Occasional): void {
+    const id = [about, type, reason, ...(occasion === undefined ? [] : [occasion])].join(" ");
     const count = (this.events.get(id)?.count ?? 0) + 1;
+    if (count > 1 && occasion !== undefined) return;
     this.events.set(id, { about, type, reason, message, count });
   }
 

@@ -1,24 +1,27 @@
 // The source side of the fake agent: volumes, snapshots and their holds, locations, jobs.
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { volumesOf } from "../../src/domain/job-subject.ts";
-import type { Precondition } from "../../src/wire/agent-api.ts";
+import type { ExtentQuery, Precondition } from "../../src/wire/agent-api.ts";
 import { problemOf } from "../../src/wire/problem.ts";
-import type {
-  AgentView,
-  GroupSnapshotSpec,
-  GroupSnapshotView,
-  Hold,
-  JobSpec,
-  JobState,
-  JobView,
-  List,
-  LocationSpec,
-  LocationView,
-  PointRef,
-  SnapshotView,
-  VolumeSpec,
-  VolumeView,
+import {
+  type AgentView,
+  type ExtentPage,
+  extentsPerPageMax,
+  type GroupSnapshotSpec,
+  type GroupSnapshotView,
+  type Hold,
+  type JobSpec,
+  type JobState,
+  type JobView,
+  type List,
+  type LocationSpec,
+  type LocationView,
+  type PointRef,
+  type SnapshotView,
+  type VolumeSpec,
+  type VolumeView,
 } from "../../src/wire/schemas.ts";
+import { FakeBlocks } from "./fake-blocks.ts";
 import { agentView, check, pending, same, unprobed, type Writable } from "./fake-rows.ts";
 import { type FakeAgentOptions, FakeStore } from "./fake-store.ts";
 
@@ -31,11 +34,15 @@ export class FakeSourceSide extends FakeStore {
   readonly locations = new Map<string, Writable<LocationView>>();
   readonly jobs = new Map<string, Writable<JobView>>();
   readonly view: Writable<AgentView>;
+  /** What the images of volumes are attached to, by volume. */
+  readonly attached = new Map<string, string>();
   /** Why group snapshots are not taken at the moment. */
   groupRefusal: LongshoreError | undefined;
   /** All agents of the cluster, this one among them. */
   protected cluster: readonly FakeSourceSide[] = [this];
   readonly #probes = new Map<string, Probe>();
+  /** What volumes and snapshots hold, by the UID of the one or the point id of the other. */
+  readonly #blocks = new Map<string, FakeBlocks>();
 
   constructor(options: FakeAgentOptions) {
     super(options);
@@ -66,8 +73,9 @@ export class FakeSourceSide extends FakeStore {
   async putVolume(name: string, spec: VolumeSpec, precondition?: Precondition): Promise<VolumeView> {
     const present = this.volumes.get(name);
     check(present, precondition, `volume ${name}`);
-    if (present === undefined) this.storeRow(this.volumes, "volume", this.newVolume(name, spec));
-    else this.#changeVolume(present, spec);
+    if (present !== undefined) this.#changeVolume(present, spec);
+    else if (spec.from === undefined) this.storeRow(this.volumes, "volume", this.newVolume(name, spec));
+    else this.#cloneVolume(name, spec, spec.from);
     return this.getVolume(name);
   }
 
@@ -79,6 +87,10 @@ export class FakeSourceSide extends FakeStore {
       (job) => volumesOf(job.spec).includes(name) && !finished.includes(job.state),
     );
     if (busy) throw new LongshoreError("InUse", `volume ${name} is in use by job ${busy.name}`);
+    const device = this.attached.get(name);
+    if (device !== undefined) throw new LongshoreError("InUse", `volume ${name} is attached to ${device}`);
+    const held = present.snapshots.flatMap(({ holds }) => holds).find(({ reason }) => reason === "user");
+    if (held) throw new LongshoreError("InUse", `volume ${name} has a snapshot held by ${held.owner}`);
     this.dropRow(this.volumes, "volume", name);
   }
 
@@ -128,6 +140,7 @@ export class FakeSourceSide extends FakeStore {
       ...tie,
     };
     owner.snapshots = [...owner.snapshots, made];
+    this.#blocks.set(made.pointId, this.#blocksOf(owner.uid).copy());
     owner.generation++;
     this.touch("volume", owner);
     return made;
@@ -147,6 +160,23 @@ export class FakeSourceSide extends FakeStore {
     if (owner === undefined || present === undefined) return undefined;
     if (!present.released) this.#setSnapshot(owner, { ...present, released: true });
     return structuredClone(owner.snapshots.find((snapshot) => snapshot.name === name));
+  }
+
+  async listExtents(volume: string, snapshot: string, query: ExtentQuery): Promise<ExtentPage> {
+    const { base: baseName, from = 0, max = extentsPerPageMax } = query;
+    if (max < 1 || max > extentsPerPageMax) throw new LongshoreError("BadRequest", `max: not ${max}`);
+    const owner = this.getRow(this.volumes, volume, "volume");
+    const point = readable(owner, snapshot);
+    const base = baseName === undefined ? undefined : readable(owner, baseName);
+    if (base !== undefined && owner.snapshots.indexOf(base) > owner.snapshots.indexOf(point))
+      throw new LongshoreError("BadRequest", `base: ${base.name} is newer than ${snapshot}`);
+    const all = this.#blocksOf(point.pointId).extents(base && this.#blocksOf(base.pointId));
+    const left = all.filter(({ offset, length }) => offset + length > from);
+    const extents = left.slice(0, max).map(({ offset, length }) => {
+      const start = Math.max(offset, from);
+      return { offset: start, length: offset + length - start };
+    });
+    return { sizeBytes: point.sizeBytes, extents, next: left[max]?.offset ?? null };
   }
 
   async putHold(volume: string, snapshot: string, owner: string): Promise<SnapshotView> {
@@ -242,6 +272,16 @@ export class FakeSourceSide extends FakeStore {
 
   // ---- what a test makes happen: the source side ----
 
+  /** An application writes to a volume. */
+  write(volume: string, offset: number, length: number): void {
+    this.#blocksOf(this.getRow(this.volumes, volume, "volume").uid).write(offset, length);
+  }
+
+  /** An application discards a part of a volume. */
+  discard(volume: string, offset: number, length: number): void {
+    this.#blocksOf(this.getRow(this.volumes, volume, "volume").uid).discard(offset, length);
+  }
+
   /** What the next and all later probes of a location find; applied at once when the location is known. */
   probeFinds(location: string, probe: Probe): void {
     this.#probes.set(location, probe);
@@ -303,6 +343,7 @@ export class FakeSourceSide extends FakeStore {
       sizeBytes: spec.sizeBytes,
       metadata: structuredClone(spec.metadata ?? {}),
       migrationEnabled: spec.migrationEnabled ?? false,
+      affinity: spec.affinity || null,
       home: this.view.agentId,
       path: `/fake/${name}`,
       createdAt: this.now(),
@@ -315,13 +356,33 @@ export class FakeSourceSide extends FakeStore {
     };
   }
 
+  /** By what it holds now or, of a snapshot, held then. */
+  #blocksOf(key: string): FakeBlocks {
+    const blocks = this.#blocks.get(key) ?? new FakeBlocks();
+    this.#blocks.set(key, blocks);
+    return blocks;
+  }
+
+  #cloneVolume(name: string, spec: VolumeSpec, from: NonNullable<VolumeSpec["from"]>): void {
+    const source = this.getRow(this.volumes, from.volume, "volume");
+    const snapshot = from.snapshot === undefined ? undefined : readable(source, from.snapshot);
+    if (spec.sizeBytes < (snapshot ?? source).sizeBytes)
+      throw new LongshoreError("ShrinkRefused", `volume ${name} would be smaller than what it is made of`);
+    const made = { ...this.newVolume(name, spec), from: structuredClone(from) };
+    this.#blocks.set(made.uid, this.#blocksOf(snapshot?.pointId ?? source.uid).copy());
+    this.storeRow(this.volumes, "volume", made);
+  }
+
   #changeVolume(present: Writable<VolumeView>, spec: VolumeSpec): void {
+    if (spec.from !== undefined && !same(spec.from, present.from))
+      throw new LongshoreError("NameTaken", `volume ${present.name} was not made of that`);
     if (spec.sizeBytes < present.sizeBytes)
       throw new LongshoreError("ShrinkRefused", `volume ${present.name} has ${present.sizeBytes} bytes`);
     const { sizeBytes, metadata = present.metadata, migrationEnabled = present.migrationEnabled } = spec;
-    const before = [present.sizeBytes, present.metadata, present.migrationEnabled];
-    if (same(before, [sizeBytes, metadata, migrationEnabled])) return;
-    Object.assign(present, { sizeBytes, metadata: structuredClone(metadata), migrationEnabled });
+    const affinity = spec.affinity === undefined ? present.affinity : spec.affinity || null;
+    const before = [present.sizeBytes, present.metadata, present.migrationEnabled, present.affinity];
+    if (same(before, [sizeBytes, metadata, migrationEnabled, affinity])) return;
+    Object.assign(present, { sizeBytes, metadata: structuredClone(metadata), migrationEnabled, affinity });
     this.touch("volume", present);
   }
 
@@ -435,6 +496,15 @@ export class FakeSourceSide extends FakeStore {
     }
     this.touch("job", job);
   }
+}
+
+/** A snapshot whose content may be read. */
+function readable({ name: volume, snapshots }: VolumeView, name: string): SnapshotView {
+  const found = snapshots.find((snapshot) => snapshot.name === name);
+  if (found === undefined) throw new LongshoreError("NotFound", `no snapshot ${name} of volume ${volume}`);
+  if (found.state === "creating") throw new LongshoreError("Conflict", `snapshot ${name} is being taken`);
+  if (found.state === "sealed" && !found.released) return found;
+  throw new LongshoreError("SnapshotGone", `snapshot ${name} of volume ${volume} is gone or going`);
 }
 
 function deleting(volume: string, snapshot: string): LongshoreError {

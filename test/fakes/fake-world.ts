@@ -19,6 +19,13 @@ export function fakeWorld(
     arrive: async () => fake.arrive("mv-1", { source: "east" }).name,
     freeze: async (name) => fake.freeze(name),
     commit: async (name) => void fake.commit(name),
+    write: async (volume, offset, length) => fake.write(volume, offset, length),
+    discard: async (volume, offset, length) => fake.discard(volume, offset, length),
+    async attach(volume) {
+      fake.attached.set(volume, "/dev/loop7");
+      return async () => void fake.attached.delete(volume);
+    },
+    outwaitClones: () => fake.outwaitClones(),
     close,
   };
 }

@@ -19,6 +19,8 @@ export interface LoopFsOptions {
   readonly sizeBytes: number;
   /** A file to make the disk of, at least as large; it keeps its size and its place. A fresh sparse one unless given. */
   readonly image?: string;
+  /** Whether memory holds what is written to it; small ones, unless told. Where there is not enough of it, never. */
+  readonly inMemory?: boolean;
   readonly mkfsArgs?: readonly string[];
   /** Options for `mount -o`, in addition to `loop`. */
   readonly mountArgs?: readonly string[];
@@ -38,7 +40,7 @@ export interface LoopFs {
   unmount(): Promise<void>;
 }
 
-/** Memory holds what is written to small ones: their fsyncs cost nothing then. */
+/** Unless told otherwise, memory holds what is written to small ones: their fsyncs cost nothing then. */
 const inMemoryBytesMax = 2 ** 30;
 
 /** The folders that are to be removed; in each lie the image, its copies, and the place it is mounted at. */
@@ -46,9 +48,9 @@ const mounted = new Set<string>();
 const attached = new Set<string>();
 
 export async function mountLoop(wanted: LoopFsOptions): Promise<LoopFs> {
-  const { fs, sizeBytes, mkfsArgs = [], mountArgs = [] } = wanted;
+  const { fs, sizeBytes, inMemory = sizeBytes <= inMemoryBytesMax, mkfsArgs = [], mountArgs = [] } = wanted;
   cleanUpAtExit();
-  const folder = await mkdtemp(join(parentFor(sizeBytes), "longshore-loop-"));
+  const folder = await mkdtemp(join(parentFor(sizeBytes, inMemory), "longshore-loop-"));
   mounted.add(folder);
   try {
     if (wanted.image === undefined) await makeSparse(join(folder, "image"), sizeBytes);
@@ -85,9 +87,9 @@ async function makeSparse(path: string, sizeBytes: number): Promise<void> {
   }
 }
 
-function parentFor(sizeBytes: number): string {
+function parentFor(sizeBytes: number, inMemory: boolean): string {
   const memory = "/dev/shm";
-  if (sizeBytes > inMemoryBytesMax || !existsSync(memory)) return tmpdir();
+  if (!inMemory || !existsSync(memory)) return tmpdir();
   const { bavail, bsize } = statfsSync(memory);
   return bavail * bsize > 2 * sizeBytes ? memory : tmpdir();
 }

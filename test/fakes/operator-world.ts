@@ -3,6 +3,7 @@
 import { openMetrics } from "../../src/base/metrics.ts";
 import type { Agents, SeenAgent } from "../../src/controllers/agents.ts";
 import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
+import { keyOfAgentJob } from "../../src/controllers/job-history.ts";
 import {
   MigrationLocations,
   MigrationSources,
@@ -65,7 +66,7 @@ export class OperatorWorld {
     const push = agent.feed.push.bind(agent.feed);
     agent.feed.push = (kind, name) => {
       push(kind, name);
-      if (kind === "clone" || kind === "resync") return;
+      if (kind === "resync") return;
       this.#tell({ kind, name });
       const job = kind === "job" && this.holderOf(name) === agent ? agent.jobs.get(name) : undefined;
       if (job?.state === "Pending" && job.revision === 1) queueMicrotask(() => this.#begin(name));
@@ -132,32 +133,45 @@ export class OperatorWorld {
     for (const agent of this.agents) this.#tellAllOf(agent);
   }
 
-  #tellAllOf({ volumes, jobs, locations, sources, migratedVolumes }: FakeAgent): void {
+  #tellAllOf({ volumes, jobs, locations, sources, migratedVolumes, clones }: FakeAgent): void {
     for (const name of volumes.keys()) this.#tell({ kind: "volume", name });
     for (const name of jobs.keys()) this.#tell({ kind: "job", name });
     for (const name of locations.keys()) this.#tell({ kind: "location", name });
     for (const name of sources.keys()) this.#tell({ kind: "source", name });
     for (const name of migratedVolumes.keys()) this.#tell({ kind: "migratedVolume", name });
+    for (const name of clones.keys()) this.#tell({ kind: "clone", name });
   }
 
   /** The fakes themselves in the place of their mirrors: whatever an agent holds is seen at once. */
   #agents(crash: CrashPoint): Agents {
     const apis = new Map(this.agents.map((agent) => [agent, mortal(agent, crash)]));
     const seen = (agent: FakeAgent): SeenAgent => {
-      const { volumes, jobs, locations, sources, migratedVolumes } = agent;
-      const api = apis.get(agent) as AgentApi;
-      const known = {
-        id: agent.view.agentId,
-        api,
-        problem: this.agentProblem ?? this.agentProblems.get(agent.view.agentId),
-      };
-      return { ...known, volumes: this.seenVolumes ?? volumes, jobs, locations, sources, migratedVolumes };
+      const { agentId } = agent.view;
+      const problem = this.agentProblem ?? this.agentProblems.get(agentId);
+      const api = problem === undefined ? (apis.get(agent) as AgentApi) : unanswered(agentId, problem);
+      return { ...seenAgent(agent), api, problem, volumes: this.seenVolumes ?? agent.volumes };
     };
     return {
       all: () => this.agents.filter((agent) => !this.#isLost(agent)).map((agent) => seen(agent)),
       members: () => this.agent.view.members,
     };
   }
+}
+
+/** The agent as its mirror shows it when it is followed. */
+export function seenAgent(agent: FakeAgent): SeenAgent {
+  const { volumes, jobs, locations, sources, migratedVolumes, clones } = agent;
+  const jobsOf = (job: string) => [...jobs.values()].filter(({ name }) => keyOfAgentJob(name)?.name === job);
+  const held = { volumes, jobs, locations, sources, migratedVolumes, clones, jobsOf };
+  return { id: agent.view.agentId, api: agent, problem: undefined, ...held };
+}
+
+/** What is asked of an agent that is not followed fails at once. */
+function unanswered(agentId: string, problem: string): AgentApi {
+  const refuse = async () => {
+    throw new LongshoreError("Unreachable", `agent ${agentId} is away: ${problem}`);
+  };
+  return new Proxy({} as AgentApi, { get: () => refuse });
 }
 
 /** The agent as a process sees it that may be killed, or lose an answer, at any call that changes something. */
@@ -215,10 +229,10 @@ export function volume(world: OperatorWorld, name: string, handle: string): void
   });
 }
 
-/** A consent with a rule that publishes everything in namespace restore. */
-export function targetWorld(): OperatorWorld {
+/** A consent with a rule that publishes everything in namespace restore; `more` is added to the rule. */
+export function targetWorld(more: Record<string, unknown> = {}): OperatorWorld {
   const world = new OperatorWorld();
-  const publications = [{ namespace: "restore", name: "{claim}-copy" }];
+  const publications = [{ namespace: "restore", name: "{claim}-copy", ...more }];
   world.apply(MigrationSources, "east", { spec: { clusterName: "east", caBundle: pem, publications } });
   return world;
 }

@@ -111,6 +111,17 @@ describe("what cannot be understood is refused by name", () => {
     ["no size", { body: "{}" }, "BadRequest", "sizeBytes"],
     ["a size off the blocks", { body: '{"sizeBytes":4097}' }, "BadRequest", "/sizeBytes must be multiple of 4096"],
     ["an unknown field", { body: '{"sizeBytes":4096,"sizeByts":1}' }, "BadRequest", "(sizeByts)"],
+    ["an origin of nothing", { body: '{"sizeBytes":4096,"from":{}}' }, "BadRequest", "/from"],
+    ["an origin with more", { body: '{"sizeBytes":4096,"from":{"volume":"a","x":1}}' }, "BadRequest", "(x)"],
+    ["an origin that climbs", { body: '{"sizeBytes":4096,"from":{"volume":"../a"}}' }, "BadRequest", "/from/volume"],
+    [
+      "an affinity without end",
+      { body: JSON.stringify({ sizeBytes: 4096, affinity: "x".repeat(254) }) },
+      "BadRequest",
+      "/affinity",
+    ],
+    ["pages of nothing", { method: "GET", path: "/v1/volumes/a/snapshots/s/extents?max=0" }, "BadRequest", "/max"],
+    ["no such byte", { method: "GET", path: "/v1/volumes/a/snapshots/s/extents?from=-1" }, "BadRequest", "/from"],
     ["a field of Object's", { body: '{"sizeBytes":4096,"__proto__":{"a":1}}' }, "BadRequest", ""],
     [
       "metadata of numbers",

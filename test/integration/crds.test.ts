@@ -50,6 +50,7 @@ const group = { namespace: "shop", name: "Orders_1" };
 const groupJob = { group, location: "west" };
 const wholeGroupJob = { ...groupJob, group: { ...group, volumes: ["pv1", "pv2"] }, toSnapshot: "s1" };
 const source = { clusterName: "east", caBundle: pem };
+const pinning = (pinned: Json) => ({ ...source, publications: [{ namespace: "restore", pinned }] });
 const migrated = { source: "east", sourceClusterUid: uid, sourceVolume: "v", volume: "m" };
 const window = { start: "08:00", end: "18:00", limit: "1Mi" };
 const withLimit = (bandwidth: Json) => ({ ...location, bandwidth });
@@ -222,6 +223,12 @@ const rows: readonly Row[] = [
     { volume, policy },
     { volume, policy: { enabled: true, locations: ["west"] } },
   ),
+  rule(
+    "VolumeMigration",
+    "a dry run is not enabled",
+    { volume, policy: { ...policy, enabled: false, dryRun: true } },
+    { volume, policy: { ...policy, dryRun: true } },
+  ),
   names("VolumeMigration", "a VolumeMigration has the name of its volume", { volume, policy }, "x", "y"),
 
   change("MigrationJob", "volumeName is immutable", job, { ...job, suspend: true }, { ...job, volumeName: "pv2" }),
@@ -310,6 +317,19 @@ const rows: readonly Row[] = [
     ...source,
     caBundle: `${pem}-----BEGIN EC PRIVATE KEY-----\n`,
   }),
+  rule("MigrationSource", "pinned.keep must be at most pointsKept", pinning({ keep: 3 }), pinning({ keep: 4 })),
+  rule(
+    "MigrationSource",
+    "pinned.keep must be at most pointsKept",
+    { ...pinning({ keep: 9 }), pointsKept: 9 },
+    { ...pinning({ keep: 2 }), pointsKept: 1 },
+  ),
+  rule(
+    "MigrationSource",
+    "pinned.name must contain {point} or {time}",
+    pinning({ keep: 1, name: "{claim}-at-{time}" }),
+    pinning({ keep: 1, name: "{claim}-{namespace}" }),
+  ),
   names("MigrationSource", "the name of a MigrationSource must be at most 63 characters", source, long, `${long}n`),
 
   change(

@@ -1,7 +1,8 @@
 // Clones at the target: who waits and what they get, over freezes, commits, aborts, crashes and removals.
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { CloneSpec, CloneView } from "../../src/wire/schemas.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
@@ -359,4 +360,94 @@ test("a request nobody repeats for fifteen minutes is dropped, also one that fai
   );
   expect(left.items).toEqual([]);
   expect(await leftovers(world.clusters)).toEqual([]);
+});
+
+describe("a clone that expires", () => {
+  const expires = { expires: true };
+  let clock: FakeClock;
+
+  beforeEach(async () => {
+    await world.clusters.close();
+    clock = new FakeClock();
+    world = await openWorld({ clock, limits: { memberIntervalMs: 60_000 } });
+    await makeVolume(world, "data");
+    await migrate(world, "data", "s1");
+    migratedVolume = (await requireCopy(world, "data")).name;
+  });
+
+  /** Asked for while frozen, and served when nobody asks any more. */
+  async function servedAlone(...names: string[]): Promise<void> {
+    const job = await frozen("s2");
+    for (const name of names) expect(await ask(name, expires)).toMatchObject({ state: "Waiting" });
+    gate.open();
+    await ended(world.source, job);
+    for (const name of names) await served(name);
+  }
+
+  const left = (count: number) =>
+    settled(
+      async () => (await api().listClones()).items.map(({ name }) => name),
+      (names) => names.length === count,
+    );
+
+  test("goes with its volume a quarter of an hour after it was served, also over a restart", async () => {
+    await servedAlone("c");
+    await clock.advance(10 * 60_000);
+    await world.target.stop();
+    await world.target.start();
+    await clock.advance(4 * 60_000);
+    expect(await api().getClone("c")).toMatchObject({ state: "Ready" });
+    await clock.advance(2 * 60_000);
+    expect(await left(0)).toEqual([]);
+    await expect(api().getVolume("c")).rejects.toMatchObject({ code: "NotFound" });
+    expect(await leftovers(world.clusters)).toEqual([]);
+  });
+
+  test("stays once it was asked for, or is told to be ready at once, or was asked for without that word", async () => {
+    await servedAlone("again", "forgotten", "plainly");
+    await ask("again", expires);
+    await ask("plainly");
+    await ask("at-once", expires);
+    await clock.advance(16 * 60_000);
+    expect(await left(3)).toEqual(["again", "at-once", "plainly"]);
+    await clock.advance(60 * 60_000);
+    expect(await left(3)).toEqual(["again", "at-once", "plainly"]);
+  });
+
+  test("stays when it was used, though nobody has asked for it: attached once, snapshotted, or migrated", async () => {
+    await servedAlone("attached", "forgotten", "migrated", "snapshotted");
+    const writer = await open((await api().getVolume("attached")).path, "r+");
+    const noted = Promise.withResolvers<void>();
+    world.target.onStorage = (step, when) => {
+      if (step !== "attachedTo" || when !== "after") return;
+      world.target.onTransaction = (moment) => {
+        if (moment === "after") noted.resolve();
+      };
+    };
+    // Looked at every ten seconds.
+    await clock.advance(10_000);
+    await noted.promise;
+    await writer.close();
+    await api().putSnapshot("snapshotted", "s1");
+    await api().putVolume("migrated", { sizeBytes: volumeBytes, migrationEnabled: true });
+    await clock.advance(16 * 60_000);
+    expect(await left(3)).toEqual(["attached", "migrated", "snapshotted"]);
+  });
+
+  test("that is asked for while it is being removed is made anew", async () => {
+    await servedAlone("c");
+    const uid = (await api().getVolume("c")).uid;
+    const [reached, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    world.target.onStorage = async (step, when) => {
+      if (step !== "remove" || when !== "before") return;
+      reached.resolve();
+      await go.promise;
+    };
+    await clock.advance(16 * 60_000);
+    await reached.promise;
+    const again = ask("c", expires);
+    go.resolve();
+    expect(await again).toMatchObject({ state: "Ready" });
+    expect((await api().getVolume("c")).uid).not.toBe(uid);
+  });
 });

@@ -141,6 +141,25 @@ test("a source outside Kubernetes brings up keys, and is started again when it f
   expect(await operator.stop()).toBe("stopped");
 });
 
+test("reconciles begin once the sources have told what there was at the beginning", async () => {
+  await others.apply(Gadgets, gadget("early"));
+  const seen: string[] = [];
+  const before: string[] = [];
+  const told = Promise.withResolvers<void>();
+  const run = async (_enqueue: Enqueue, signal: AbortSignal) => {
+    // As long as an agent takes to answer.
+    await others.get(Gadgets, { name: "early" });
+    before.push(...seen);
+    told.resolve();
+    await systemClock.sleep(1e9, signal);
+  };
+  const operator = start(() => [noting(seen)], { sources: () => [{ name: "agents", ready: told.promise, run }] });
+  await operator.leading;
+  await until("it was reconciled", () => seen.includes("early"));
+  expect(before).toEqual([]);
+  expect(await operator.stop()).toBe("stopped");
+});
+
 test("a failing key is tried again and again while others go on, and metrics tell", async () => {
   await others.apply(Gadgets, gadget("failing"));
   await others.apply(Gadgets, gadget("fine"));

@@ -54,6 +54,20 @@ test("a request goes to the agent that has what it is about, a new volume to the
   await expect(cluster.getVolume("new")).rejects.toMatchObject({ code: "NotFound" });
 });
 
+test("a volume is made at the agent that is named, and its clone where it is", async () => {
+  const [first, second, third] = agents;
+  const cluster = through(first);
+  const nodes = (await cluster.agents()).map(({ node }) => node);
+  expect(nodes.sort()).toEqual(["node-west-1", "node-west-2", "node-west-3"]);
+  const made = await cluster.putVolumeAt(third.engine.agentId, "data", { sizeBytes: 4096 });
+  expect(made.home).toBe(third.engine.agentId);
+  await expect(cluster.putVolumeAt(second.engine.agentId, "data", { sizeBytes: 4096 })).rejects.toMatchObject({
+    code: "NameTaken",
+  });
+  const copy = await cluster.putVolume("copy", { sizeBytes: 4096, from: { volume: "data" } });
+  expect(copy).toMatchObject({ home: third.engine.agentId, from: { volume: "data" } });
+});
+
 test("what is set for the cluster is set on every agent", async () => {
   await through(agents[0]).putSource("east", { clusterName: "east", caBundle: "ca" });
   for (const { engine } of agents) expect((await engine.api.listSources()).items).toHaveLength(1);

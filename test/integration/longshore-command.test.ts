@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
-import { parse } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { runLongshore } from "../../src/bin/longshore.ts";
 import type { Streams } from "../../src/bin/streams.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
@@ -259,6 +259,7 @@ describe("failures have a status that scripts can tell apart, and a next step", 
     ["pki issue --dir /nowhere --role king", 2, "use agent, operator, csi, admin"],
     ["pki issue --dir /nowhere --role agent --days 0", 2, "--days 0"],
     ["pki issue --dir /nowhere --role agent --name ../ca", 2, "--name ../ca"],
+    ["pki secrets --dir /nowhere", 1, "there is no file /nowhere/ca.crt"],
     ["pair import west --as friend", 2, "whole pairing"],
   ])("%s", async (line, status, text) => {
     const result = await run(line);
@@ -289,6 +290,19 @@ test("two clusters are paired by two pastes, and the YAML holds what the other s
   expect((await run("pair import far --as source --quota much", exported.out)).status).toBe(2);
   expect((await run("pair export --dir /nowhere")).status).toBe(1);
   expect((await run(`pair export --dir ${folder}/one --seeds nowhere`)).status).toBe(2);
+});
+
+test("a cluster's certificates become the Secrets of manifests/ once there is one for each role", async () => {
+  const dir = `${folder}/pki`;
+  await run(`pki init --dir ${dir} --cluster-name east`);
+  for (const role of ["operator", "csi"]) await run(`pki issue --dir ${dir} --role ${role}`);
+  const lacking = await run(`pki secrets --dir ${dir}`);
+  expect(lacking).toMatchObject({ status: 1, out: "", err: expect.stringContaining("pki issue") });
+  await run(`pki issue --dir ${dir} --role agent`);
+  const { status, out } = await run(`pki secrets --dir ${dir}`);
+  expect(status).toBe(0);
+  const names = parseAllDocuments(out).map((document) => document.toJS().metadata.name);
+  expect(names).toEqual(["longshore-operator-pki", "longshore-csi-pki", "longshore-agent-pki", "longshore-csi-pki"]);
 });
 
 test("the library that makes certificates is not loaded by a command that makes none", async () => {

@@ -16,6 +16,7 @@ import type { Cluster } from "../../src/kube/cluster.ts";
 import { runOperator } from "../../src/kube/operator.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { rightsOf, type Rule } from "../e2e/rbac-audit.ts";
 import { FakeAgent } from "../fakes/fake-agent.ts";
 import { openRecordingProxy, type RecordingProxy } from "../fakes/recording-proxy.ts";
 import { missing, needs } from "../needs.ts";
@@ -97,6 +98,7 @@ async function apply(yaml: string): Promise<void> {
 interface Read {
   readonly metadata: {
     readonly finalizers?: readonly string[];
+    readonly annotations?: Readonly<Record<string, string>>;
     readonly uid: string;
     readonly deletionTimestamp?: string;
   };
@@ -123,6 +125,26 @@ async function until<T>(what: string, probe: () => Promise<T>, holds: (seen: T) 
     await sleep(100);
   }
 }
+
+/** What we told about an object, each with its count, in order. */
+async function told(namespace: string, name: string): Promise<string[]> {
+  const { stdout } = await plane.kubectl(["get", "events", "-n", namespace, "-o", "json"]);
+  const { items } = JSON.parse(stdout) as { items: readonly ToldEvent[] };
+  const ours = items.filter(({ involvedObject, source }) => {
+    return involvedObject.name === name && source?.component === "longshore";
+  });
+  return ours.map(({ reason, count }) => `${reason} ${count}`).sort();
+}
+
+interface ToldEvent {
+  readonly involvedObject: { readonly name: string };
+  readonly source?: { readonly component?: string };
+  readonly reason: string;
+  readonly count?: number;
+}
+
+const bound = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
+const beingDeleted = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 
 const condition = (object: Read | undefined, type: string) => {
   const found = object?.status?.conditions?.find((each) => each.type === type);
@@ -214,6 +236,77 @@ spec:
   caBundle: "${pem}"
   quota: {bytes: 1Ti}
   publications: [{namespace: restore, name: "{claim}-copy"}]
+`;
+/** A claim that is to be a clone. */
+const restored = `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: restored, namespace: restore}
+spec:
+  storageClassName: ""
+  accessModes: [ReadWriteOnce]
+  dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: db-copy}
+  resources: {requests: {storage: 1Mi}}
+`;
+/** A user with the edit role, and all rights on VolumeSnapshots, in two namespaces. */
+const tenancy = ["restore", "elsewhere"]
+  .map(
+    (namespace) => `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: tenant-edits, namespace: ${namespace}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: tenant}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: snapshots, namespace: ${namespace}}
+rules: [{apiGroups: [snapshot.storage.k8s.io], resources: [volumesnapshots], verbs: ["*"]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: tenant-snapshots, namespace: ${namespace}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: snapshots}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: tenant}]
+`,
+  )
+  .join("---");
+const snapshotOf = (namespace: string, name: string, source: string) => `
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: ${name}, namespace: ${namespace}, labels: {longshore.dev/migrated-volume: east-vol-1}}
+spec: {source: {${source}}}
+`;
+/** A class that says nothing of migration, in use. */
+const plain = `
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: plain}
+provisioner: csi.longshore.dev
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: town}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv-plain}
+spec:
+  capacity: {storage: 1Mi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: plain
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: town, name: plain}
+  csi: {driver: csi.longshore.dev, volumeHandle: vol-plain, fsType: ext4}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: plain, namespace: town}
+spec:
+  storageClassName: plain
+  volumeName: pv-plain
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Mi}}
 `;
 const everything = [storageClass, schedule, location, volumes, claim, source].join("---");
 
@@ -309,6 +402,118 @@ describe("on a real API server", () => {
       );
     },
     90_000,
+  );
+
+  check(
+    "a claim that waits for a thaw reads in kubectl describe how far it is, and nothing twice after a restart",
+    async () => {
+      await apply(restored);
+      const uid = (await get("pvc", "-n", "restore", "restored"))?.metadata.uid;
+      const metadata = { "pvc.namespace": "restore", "pvc.name": "restored" };
+      agent.freeze("east-vol-1", { bytesTotal: 400, bytesStored: 10 });
+      await agent.putClone(`pvc-${uid}`, { migratedVolume: "east-vol-1", point: "latest", metadata });
+      const described = async () => (await plane.kubectl(["describe", "pvc", "-n", "restore", "restored"])).stdout;
+      await until("the start", described, (text) => /WaitingForThaw .*\(2%\)/.test(text));
+      agent.freeze("east-vol-1", { ...agent.migratedVolumes.get("east-vol-1")?.transfer, bytesStored: 210 });
+      await until("half of it", described, (text) => /WaitingForThaw .*\(52%\)/.test(text));
+      await operator?.stop();
+      operator = startOperator();
+      // The process that leads now has looked at the claim: it tells what is new.
+      agent.freeze("east-vol-1", { ...agent.migratedVolumes.get("east-vol-1")?.transfer, bytesStored: 310 });
+      await until("three quarters", described, (text) => /WaitingForThaw .*\(77%\)/.test(text));
+      agent.commit("east-vol-1");
+      await until("the thaw", described, (text) => /Thawed /.test(text));
+      expect(await told("restore", "restored")).toEqual([
+        "Thawed 1",
+        "WaitingForThaw 1",
+        "WaitingForThaw 1",
+        "WaitingForThaw 1",
+      ]);
+    },
+    90_000,
+  );
+
+  check(
+    "a tenant with the edit role neither loses a publication for good, nor gets at one of another namespace",
+    async () => {
+      await plane.kubectl(["create", "namespace", "elsewhere"]);
+      await apply(tenancy);
+      const contentName = "longshore-east-vol-1";
+      const asTenant = (args: readonly string[], input?: string) =>
+        plane.kubectl([...args, "--as=tenant"], input === undefined ? {} : { input });
+      const patch = (what: object) =>
+        plane.kubectl(["patch", "volumesnapshotcontent", contentName, "--type=merge", "-p", JSON.stringify(what)]);
+      const content = () => get("volumesnapshotcontent", contentName);
+      const snapshot = () => get("volumesnapshot", "-n", "restore", "db-copy");
+      const published = () => get("migratedvolume", "east-vol-1");
+      const isPublished = (each: Read | undefined) => condition(each, "Published") === "True Ok";
+      // What snapshot-controller and csi-snapshotter do: the content is bound, and held.
+      const uid = (await snapshot())?.metadata.uid;
+      await patch({ metadata: { finalizers: [bound] }, spec: { volumeSnapshotRef: { uid } } });
+      const forged = snapshotOf("elsewhere", "mine", `volumeSnapshotContentName: ${contentName}`);
+      await asTenant(["apply", "-f", "-"], forged);
+      await expect(asTenant(["delete", "volumesnapshotcontent", contentName, "--wait=false"])).rejects.toThrow(
+        "forbidden",
+      );
+      await asTenant(["delete", "volumesnapshot", "-n", "restore", "db-copy"]);
+      const isReleased = (each: Read | undefined) =>
+        each?.metadata.deletionTimestamp !== undefined && each.metadata.annotations?.[beingDeleted] === "yes";
+      await until("the content being let go of", content, isReleased);
+      await patch({ metadata: { finalizers: null } });
+      const isAnew = (each: Read | undefined) => each !== undefined && each.metadata.uid !== uid;
+      await until("another VolumeSnapshot", snapshot, isAnew);
+      expect((await content())?.spec).toMatchObject({
+        deletionPolicy: "Retain",
+        volumeSnapshotRef: { namespace: "restore", name: "db-copy" },
+      });
+      expect((await get("volumesnapshot", "-n", "elsewhere", "mine"))?.spec).toEqual({
+        source: { volumeSnapshotContentName: contentName },
+      });
+      await until("the publication", published, isPublished);
+      // While nobody looks, the tenant puts another one in the place.
+      await operator?.stop();
+      await asTenant(["delete", "volumesnapshot", "-n", "restore", "db-copy"]);
+      await asTenant(["apply", "-f", "-"], snapshotOf("restore", "db-copy", "persistentVolumeClaimName: restored"));
+      operator = startOperator();
+      const isDisplaced = (each: Read | undefined) => condition(each, "Published") === "False NameConflict";
+      await until("the conflict", published, isDisplaced);
+      expect((await snapshot())?.spec).toEqual({ source: { persistentVolumeClaimName: "restored" } });
+      await asTenant(["delete", "volumesnapshot", "-n", "restore", "db-copy"]);
+      await until("the publication again", published, isPublished);
+      expect(agent.migratedVolumes.get("east-vol-1")?.points).toHaveLength(3);
+    },
+    180_000,
+  );
+
+  check(
+    "a class in use is looked at first, and then enabled, by annotations; its claims may not opt out",
+    async () => {
+      await agent.putVolume("vol-plain", { sizeBytes: 2 ** 20 });
+      await apply(plain);
+      const annotate = (...annotations: string[]) => {
+        const prefixed = annotations.map((each) => `longshore.dev/${each}`);
+        return plane.kubectl(["annotate", "--overwrite", "sc", "plain", ...prefixed]);
+      };
+      const migration = () => get("volumemigration", "pv-plain");
+      await annotate("migrationEnable=true", "migrationLocations=berlin", "schedulePolicy=quick", "dry-run=true");
+      await until(
+        "the plan",
+        () => get("migrationlocation", "berlin"),
+        (each) => each?.status?.plannedVolumes === 1 && each.status.plannedBytes === 2 ** 20,
+      );
+      await until("the dry run", migration, (each) => condition(each, "Ready") === "False DryRun");
+      const totals = () => told("default", "plain");
+      await until("the total", totals, (seen) => seen.some((each) => each.startsWith("MigrationDryRun")));
+      expect(agent.volumes.get("vol-plain")?.snapshots).toEqual([]);
+      await plane.kubectl(["annotate", "pvc", "-n", "town", "plain", "longshore.dev/migrationEnable=false"]);
+      await annotate("dry-run-");
+      await until("the refusal", migration, (each) => condition(each, "PolicyValid") === "True PolicyRefused");
+      const snapshots = async () => agent.volumes.get("vol-plain")?.snapshots.length ?? 0;
+      await until("a snapshot", snapshots, (count) => count > 0);
+      await annotate("migrationEnable=false");
+      await until("its end", migration, (each) => condition(each, "Ready") === "False Disabled");
+    },
+    120_000,
   );
 
   check(
@@ -441,23 +646,13 @@ describe("on a real API server", () => {
   });
 });
 
-interface Rule {
-  readonly apiGroups: readonly string[];
-  readonly resources: readonly string[];
-  readonly verbs: readonly string[];
-}
-
 /** Every right of manifests/operator, as the proxy records what is done. */
 function rights(): Set<string> {
-  const found = new Set<string>();
-  for (const file of ["cluster-role.yaml", "role.yaml"]) {
-    const documents = parseAllDocuments(readFileSync(join(root, "manifests/operator", file), "utf8"));
-    const rules = documents.flatMap((document) => (document.toJS() as { rules?: Rule[] }).rules ?? []);
-    for (const { apiGroups, resources, verbs } of rules) {
-      for (const group of apiGroups) {
-        for (const resource of resources) for (const verb of verbs) found.add(`${verb} ${group || "core"} ${resource}`);
-      }
-    }
-  }
-  return found;
+  const files = ["cluster-role.yaml", "role.yaml"].map((file) =>
+    parseAllDocuments(readFileSync(join(root, "manifests/operator", file), "utf8")),
+  );
+  const rules = files.flatMap((documents) =>
+    documents.flatMap((document) => (document.toJS() as { rules?: Rule[] }).rules ?? []),
+  );
+  return rightsOf(rules);
 }

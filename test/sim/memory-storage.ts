@@ -75,6 +75,11 @@ class MemoryStorage {
       expand: (volume, sizeBytes) => this.expand(volume, sizeBytes),
       remove: (volume) => this.remove(volume),
       livePath: (volume) => `/sim/${checkedName(volume)}/live.img`,
+      // Guests write past the files: nothing is ever attached.
+      attachedTo: async (volume) => {
+        checkedName(volume);
+        return undefined;
+      },
       freeze: (volume, timeoutMs) => this.freeze(volume, timeoutMs),
       snapshot: (volume, point) => this.snapshot(volume, point),
       deletePoint: (volume, point) => this.deletePoint(volume, point),

@@ -3,12 +3,14 @@
 # does not, it says what is missing and goes on: the tests that need it are skipped by name.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-PATH=$PATH:/usr/sbin:/sbin
+# The plugins of containernetworking are programs outside of anybody's PATH.
+PATH=$PATH:/usr/sbin:/sbin:/usr/lib/cni:/opt/cni/bin
 
 # command=package
 needed="mkfs.xfs=xfsprogs xfs_fsr=xfsprogs mkfs.btrfs=btrfs-progs mkfs.ext4=e2fsprogs chattr=e2fsprogs losetup=mount
 setpriv=util-linux flock=util-linux curl=curl spin=spin gcc=gcc gcc=libc6-dev ip=iproute2 tc=iproute2 nft=nftables
-rsync=rsync restic=restic strace=strace"
+rsync=rsync restic=restic strace=strace lua5.4=lua5.4
+containerd=containerd runc=runc host-local=containernetworking-plugins"
 
 missing() {
   local pair

@@ -32,6 +32,8 @@ export interface Network {
   readonly name: string;
   /** The tests' own end of it. */
   readonly link: string;
+  /** Where every host reaches the tests, whatever was done to the network. */
+  readonly testsAddress: string;
   host(name: string): Host;
   /** From now on nothing that `from` sends reaches `to`; the other way stays as it is. */
   cutOneWay(from: readonly string[], to: readonly string[]): Promise<void>;
@@ -76,7 +78,7 @@ export async function openNetwork(hostNames: readonly string[]): Promise<Network
       for (const link of made.links.splice(0)) await run("ip", ["link", "delete", link], { env });
       for (const namespace of made.namespaces.splice(0)) await run("ip", ["netns", "delete", namespace], { env });
     };
-    return { name, link, ...switches(hub, hosts), close };
+    return { name, link, testsAddress: `${controlNet}.${controlPeer}`, ...switches(hub, hosts), close };
   } catch (error) {
     removeNow(made);
     forget();
@@ -154,7 +156,10 @@ table bridge longshore {
 }
 `;
 
-function switches(hub: string, hosts: ReadonlyMap<string, Host>): Omit<Network, "name" | "link" | "close"> {
+function switches(
+  hub: string,
+  hosts: ReadonlyMap<string, Host>,
+): Omit<Network, "name" | "link" | "testsAddress" | "close"> {
   const host = (name: string) => {
     const found = hosts.get(name);
     if (found === undefined) throw new Error(`there is no host ${name}`);

@@ -1,0 +1,95 @@
+// A leader that has just begun may go by a cache that is behind what the last one did. What cannot be taken back is not done on
+// such a view.
+import { expect, test } from "@jest/globals";
+import { location, type OperatorWorld, seenAgent, sourceWorld, targetWorld } from "../../test/fakes/operator-world.ts";
+import { silentLog } from "../base/log.ts";
+import type { KindRef, ReconcileContext } from "../kube/cluster.ts";
+import type { ControllerDeps } from "./deps.ts";
+import { agentJobName } from "./job-history.ts";
+import { MigratedVolumes, MigrationJobs, MigrationLocations, VolumeMigrations } from "./kinds.ts";
+import { migratedVolumeController } from "./migrated-volume.ts";
+import { migrationJobController } from "./migration-job.ts";
+import { migrationLocationController } from "./migration-location.ts";
+
+const hour = 3_600_000;
+
+const context: ReconcileContext = { signal: new AbortController().signal, log: silentLog, reconcileId: "1" };
+
+/** With the cache of the process that ran last, which gets no more news until it is told to catch up. */
+function newLeader(world: OperatorWorld): ControllerDeps {
+  const { cluster, clock, metrics, agent } = world;
+  cluster.holdBack();
+  return { cluster, clock, metrics, agents: { all: () => [seenAgent(agent)], members: () => [] } };
+}
+
+/** Lets an object go that waits for its finalizers, as the last leader did. */
+function release(world: OperatorWorld, kind: KindRef, name: string): void {
+  const held = world.server.require(kind, { name });
+  world.server.change(kind, held, { metadata: { ...held.metadata, finalizers: [] } });
+}
+
+test("a job that was just given to an agent is not cancelled, and one that nobody wants is", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  const deps = newLeader(world);
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  const name = agentJobName(world.server.require(MigrationJobs, { name: "now" }));
+  await world.agent.putSnapshot("vol-1", "one");
+  await world.agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
+  const controller = migrationJobController(deps);
+  expect(deps.cluster.get(MigrationJobs, { name: "now" })).toBeUndefined();
+  await controller.reconcile({ name: "now" }, context);
+  expect(world.agent.jobs.get(name)).toMatchObject({ state: "Pending", spec: { volume: "vol-1" } });
+  // What it has read is known from then on.
+  expect(deps.cluster.get(MigrationJobs, { name: "now" })).toBeDefined();
+  world.server.delete(MigrationJobs, { name: "now" });
+  world.cluster.catchUp();
+  await controller.reconcile({ name: "now" }, context);
+  expect(world.agent.jobs.get(name)?.state).toBe("Cancelled");
+  await controller.reconcile({ name: "now" }, context);
+  expect(world.agent.jobs.has(name)).toBe(false);
+});
+
+test("a job of an earlier MigrationJob of the same name is cancelled", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  const deps = newLeader(world);
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  const name = "now.6f2c1a58-0000-4000-8000-000000000001";
+  await world.agent.putSnapshot("vol-1", "one");
+  await world.agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
+  await migrationJobController(deps).reconcile({ name: "now" }, context);
+  expect(world.agent.jobs.get(name)?.state).toBe("Cancelled");
+});
+
+test("a copy is not deleted for an object that is gone, when a new one has its name", async () => {
+  const world = targetWorld();
+  await world.run();
+  world.agent.arrive("east-vol-1", { source: "east" });
+  await world.run();
+  const { spec } = world.server.require(MigratedVolumes, { name: "east-vol-1" });
+  world.server.delete(MigratedVolumes, { name: "east-vol-1" });
+  const deps = newLeader(world);
+  release(world, MigratedVolumes, "east-vol-1");
+  world.server.create(MigratedVolumes, { metadata: { name: "east-vol-1" }, spec });
+  expect(deps.cluster.get(MigratedVolumes, { name: "east-vol-1" })?.metadata.deletionTimestamp).toBeDefined();
+  await migratedVolumeController(deps).reconcile({ name: "east-vol-1" }, context);
+  expect(world.agent.migratedVolumes.has("east-vol-1")).toBe(true);
+});
+
+test("bases are not given up for a location that is gone, when a new one has its name", async () => {
+  const world = sourceWorld();
+  await world.runUntil(3.5 * hour);
+  expect(world.agent.volumes.get("vol-1")?.bases).toHaveLength(1);
+  world.server.edit(VolumeMigrations, { name: "pv1" }, { spec: { policy: { enabled: false } } });
+  world.annotate(MigrationLocations, "berlin", { "release-holds": "true" });
+  world.server.delete(MigrationLocations, { name: "berlin" });
+  const deps = newLeader(world);
+  release(world, MigrationLocations, "berlin");
+  location(world, "berlin");
+  await migrationLocationController(deps).reconcile({ name: "berlin" }, context);
+  expect(world.agent.volumes.get("vol-1")?.bases).toHaveLength(1);
+  expect(world.agent.locations.has("berlin")).toBe(true);
+});

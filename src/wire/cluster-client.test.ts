@@ -1,0 +1,211 @@
+import { beforeEach, describe, expect, test } from "@jest/globals";
+import { FakeAgent } from "../../test/fakes/fake-agent.ts";
+import { FakeClock } from "../../test/fakes/fake-clock.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import type { AgentApi } from "./agent-api.ts";
+import { type ClusterApi, openClusterClient } from "./cluster-client.ts";
+
+const sizeBytes = 2 ** 20;
+
+let clock: FakeClock;
+let agents: [FakeAgent, FakeAgent, FakeAgent];
+/** Addresses at which nobody answers. */
+let away: Set<string>;
+/** `ADDRESS method`, of the calls that reached somebody. */
+let calls: string[];
+let opened: string[];
+let closed: string[];
+let silent: string[];
+let cluster: ClusterApi;
+
+const idOf = (agent: FakeAgent) => agent.view.agentId;
+const addressOf = (agent: FakeAgent) =>
+  String(agents[0].view.members.find(({ agentId }) => agentId === idOf(agent))?.address);
+
+/** An agent as it is reached at an address; nobody answers there for another one. */
+function reached(agent: () => FakeAgent | undefined, address: string, agentId?: string): AgentApi {
+  return new Proxy({} as AgentApi, {
+    get(own, method: string) {
+      if (method === "then" || Reflect.has(own, method)) return Reflect.get(own, method);
+      return async (...args: unknown[]) => {
+        const there = agent();
+        const isMeant = there !== undefined && (agentId === undefined || idOf(there) === agentId);
+        if (!isMeant || away.has(address)) throw new LongshoreError("Unreachable", `nobody answers at ${address}`);
+        calls.push(`${address} ${method}`);
+        const call = there[method as keyof AgentApi] as unknown as (...given: unknown[]) => Promise<unknown>;
+        return call.apply(there, args);
+      };
+    },
+  });
+}
+
+beforeEach(() => {
+  clock = new FakeClock();
+  agents = [1, 2, 3].map((place) => new FakeAgent({ place })) as typeof agents;
+  const [one, ...others] = agents;
+  one.join(others);
+  away = new Set();
+  [calls, opened, closed, silent] = [[], [], [], []];
+  cluster = openClusterClient({
+    first: reached(() => one, "service"),
+    open(address, agentId) {
+      opened.push(address);
+      const at = () => agents.find((agent) => addressOf(agent) === address);
+      const close = async () => void closed.push(address);
+      return Object.assign(reached(at, address, agentId), { close });
+    },
+    onSilent: ({ node }) => void silent.push(node),
+    clock,
+  });
+});
+
+describe("who there is", () => {
+  test("is read again once it is old, and connections to those that went or moved are closed", async () => {
+    const [one, two, three] = agents;
+    const before = agents.map(addressOf);
+    expect((await cluster.agents()).map(({ node }) => node)).toEqual(["node-1", "node-2", "node-3"]);
+    one.view.members = one.view.members.flatMap((member) => {
+      if (member.agentId === idOf(three)) return [];
+      return member.agentId === idOf(two) ? [{ ...member, address: "127.0.0.1:9" }] : [member];
+    });
+    await clock.advance(10_000);
+    expect((await cluster.agents()).map(({ node }) => node)).toEqual(["node-1", "node-2"]);
+    expect([opened.slice(3), closed, silent]).toEqual([["127.0.0.1:9"], before.slice(1), []]);
+    await cluster.close();
+    expect(closed).toHaveLength(4);
+  });
+
+  test("is not believed to be fewer because an agent says so that is new, and has perhaps met nobody yet", async () => {
+    const [one, , three] = agents;
+    await three.putVolume("data", { sizeBytes });
+    expect(await cluster.agents()).toHaveLength(3);
+    const others = one.view.members.slice(1);
+    const agentId = "00000000-0000-4000-8000-0000000000aa";
+    const fresh = { agentId, node: "node-1", address: "127.0.0.1:8", laneAddress: "127.0.0.1:9" };
+    Object.assign(one.view, { agentId, members: [fresh] });
+    await clock.advance(10_000);
+    await expect(cluster.getVolume("other")).rejects.toMatchObject({ code: "Unreachable" });
+    // It has met the others by now.
+    one.view.members = [fresh, ...others];
+    await clock.advance(10_000);
+    expect((await cluster.getVolume("data")).name).toBe("data");
+    await expect(cluster.getVolume("other")).rejects.toMatchObject({ code: "NotFound" });
+  });
+
+  test("is told by another agent while the one that is usually asked does not answer", async () => {
+    await cluster.agents();
+    away.add("service");
+    await clock.advance(10_000);
+    expect(await cluster.agents()).toHaveLength(3);
+    for (const agent of agents) away.add(addressOf(agent));
+    await clock.advance(10_000);
+    await expect(cluster.agents()).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("is asked for once by all who ask at the same time", async () => {
+    await Promise.all([cluster.listVolumes(), cluster.listJobs(), cluster.agents()]);
+    expect(calls.filter((call) => call === "service describe")).toHaveLength(1);
+  });
+});
+
+test("one that falls silent is told once, asked again, and told again when it has answered in between", async () => {
+  const two = addressOf(agents[1]);
+  away.add(two);
+  for (let round = 0; round < 2; round++) expect(await cluster.agents()).toHaveLength(2);
+  expect(silent).toEqual(["node-2"]);
+  away.delete(two);
+  expect(await cluster.agents()).toHaveLength(3);
+  away.add(two);
+  expect(await cluster.agents()).toHaveLength(2);
+  expect(silent).toEqual(["node-2", "node-2"]);
+});
+
+describe("a volume", () => {
+  test("is looked for everywhere once, and then where it was; only when it is not there any more everywhere again", async () => {
+    const [, two, three] = agents;
+    await two.putVolume("data", { sizeBytes });
+    await cluster.getVolume("data");
+    calls.length = 0;
+    await cluster.putSnapshot("data", "s1");
+    expect(calls).toEqual([`${addressOf(two)} getVolume`, `${addressOf(two)} putSnapshot`]);
+    await two.removeVolume("data");
+    const made = await three.putVolume("data", { sizeBytes });
+    expect((await cluster.getVolume("data")).uid).toBe(made.uid);
+    await cluster.removeVolume("data");
+    await expect(cluster.getVolume("data")).rejects.toMatchObject({ code: "NotFound" });
+    expect((await three.listVolumes()).items).toEqual([]);
+  });
+
+  test("that an agent which does not answer may have is not said to be missing, wherever it was before", async () => {
+    const [, two] = agents;
+    await two.putVolume("data", { sizeBytes });
+    await cluster.getVolume("data");
+    away.add(addressOf(two));
+    for (const name of ["data", "other"]) {
+      await expect(cluster.getVolume(name)).rejects.toMatchObject({ code: "Unreachable" });
+    }
+    away.clear();
+    expect((await cluster.getVolume("data")).home).toBe(idOf(two));
+  });
+
+  test("is made at the agent that is named, and made again it is the same", async () => {
+    const [one, two, three] = agents;
+    const made = await cluster.putVolumeAt(idOf(three), "data", { sizeBytes });
+    expect(await cluster.putVolumeAt(idOf(three), "data", { sizeBytes })).toEqual(made);
+    expect([one, two, three].map(({ volumes }) => volumes.size)).toEqual([0, 0, 1]);
+  });
+
+  test("is not made under a name that stands for one elsewhere, or may do so", async () => {
+    const [one, two, three] = agents;
+    await two.putVolume("data", { sizeBytes });
+    await expect(cluster.putVolumeAt(idOf(three), "data", { sizeBytes })).rejects.toMatchObject({ code: "NameTaken" });
+    away.add(addressOf(two));
+    await expect(cluster.putVolumeAt(idOf(three), "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
+    await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
+    away.clear();
+    await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "NotFound" });
+    expect([one, three].map(({ volumes }) => volumes.size)).toEqual([0, 0]);
+  });
+
+  test("that is a clone is made where what it is made of is, also while another agent is away", async () => {
+    const [, two, three] = agents;
+    await two.putVolume("data", { sizeBytes });
+    const from = { volume: "data" };
+    expect((await cluster.putVolume("copy", { sizeBytes, from })).home).toBe(idOf(two));
+    away.add(addressOf(three));
+    expect((await cluster.putVolume("other", { sizeBytes, from })).home).toBe(idOf(two));
+    expect((await cluster.putVolume("copy", { sizeBytes, from })).home).toBe(idOf(two));
+    await expect(cluster.putVolume("plain", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("has its extents read where it is", async () => {
+    const [, , three] = agents;
+    await three.putVolume("data", { sizeBytes });
+    three.write("data", 4096, 4096);
+    await three.putSnapshot("data", "s1");
+    const page = await cluster.listExtents("data", "s1", {});
+    expect(page.extents).toEqual([{ offset: 4096, length: 4096 }]);
+  });
+});
+
+test("whoever always reaches one and the same agent speaks to that one so, for it need not be where others reach it", async () => {
+  const [one, two] = agents;
+  const [, ...others] = agents.map(addressOf);
+  const direct = openClusterClient({
+    first: reached(() => one, "service"),
+    isFirstOneAgent: true,
+    open: (address, agentId) => {
+      opened.push(address);
+      const at = () => agents.find((agent) => addressOf(agent) === address);
+      return Object.assign(reached(at, address, agentId), { close: async () => undefined });
+    },
+    onSilent: () => undefined,
+    clock,
+  });
+  await one.putVolume("data", { sizeBytes });
+  expect((await direct.getVolume("data")).home).toBe(idOf(one));
+  expect((await direct.agents()).length).toBe(3);
+  expect(opened).toEqual(others);
+  await two.putVolume("more", { sizeBytes });
+  expect((await direct.getVolume("more")).home).toBe(idOf(two));
+});

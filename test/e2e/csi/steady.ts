@@ -1,0 +1,116 @@
+// A pod writes on while everything that is ours ends around it: what it has mounted does not depend on our processes. In the end
+// nothing is lost, and nothing left over.
+import { expect } from "@jest/globals";
+import { eventually } from "../process.ts";
+import { runs } from "./install.ts";
+import { apply, get, inPod, podIsReady, remove } from "./kube.ts";
+import { volumeOf } from "./migration.ts";
+import { claim, fileSystem, pod, storageClass } from "./objects.ts";
+import type { TestCluster } from "./test-cluster.ts";
+import type { World } from "./world.ts";
+
+const namespace = "steady";
+const writer = { kind: "pod", namespace, name: "writer" } as const;
+const log = { namespace, name: "log" } as const;
+const className = "steady";
+
+/** Ends with an error when a number cannot be brought to disk. */
+const counting = `n=0
+while n=$((n + 1)); do
+  echo "$n" >>/log/numbers && sync /log/numbers || exit 1
+  sleep 0.1
+done`;
+
+export async function aPodWritesOnWhateverEnds({ source }: World): Promise<void> {
+  const attachedBefore = attached(source);
+  await apply(source, storageClass(className, fileSystem("ext4"), "WaitForFirstConsumer"));
+  await apply(
+    source,
+    claim({ ...log, storageClass: className, size: "64Mi" }),
+    pod({ ...writer, script: counting, mounts: [log.name] }),
+  );
+  await podIsReady(source, namespace, writer.name);
+  const volume = await volumeOf(source, log);
+  await writesOn(source);
+  for (const happens of [programsDie, podsAreDeleted, kubeletsRestart, daemonSetIsRolled]) {
+    await happens(source);
+    await writesOn(source);
+  }
+  const { status } = await get(source, writer);
+  expect(status.phase).toBe("Running");
+  expect(status.containerStatuses[0].restartCount).toBe(0);
+
+  await remove(source, "pod", namespace, [writer.name]);
+  await nextOneFindsEverything(source);
+  await remove(source, "pvc", namespace, [log.name]);
+  await source.kubectl(["delete", "storageclass", className]);
+  await nothingIsLeft(source, volume, attachedBefore);
+}
+
+/** A few more numbers reach the disk. */
+async function writesOn(source: TestCluster): Promise<void> {
+  const last = async () => Number(await inPod(source, writer, "tail -n 1 /log/numbers"));
+  const before = await last();
+  const goesOn = async () => (await last()) >= before + 5 || undefined;
+  await eventually("the pod writing on", goesOn, { timeoutMs: 60_000, intervalMs: 500 });
+}
+
+/** Our programs are killed where they run, and come up again. Only nodes of the tests' own let us do that. */
+async function programsDie(source: TestCluster): Promise<void> {
+  if (source.own === undefined) return;
+  for (const node of source.own.nodes) {
+    for (const program of [/longshore\S* agent /, /longshore\S* csi node /, /longshore\S* csi controller /]) {
+      expect(node.kill(program)).toBeGreaterThan(0);
+    }
+  }
+  await allRuns(source);
+}
+
+async function podsAreDeleted(source: TestCluster): Promise<void> {
+  const ours = ["--selector=app.kubernetes.io/part-of=longshore", "--grace-period=1", "--timeout=120s"];
+  await source.kubectl(["delete", "pods", "--namespace", "longshore-node", ...ours]);
+  await source.kubectl(["delete", "pods", "--namespace", "longshore-system", ...ours]);
+  await allRuns(source);
+}
+
+async function kubeletsRestart(source: TestCluster): Promise<void> {
+  for (const node of source.own?.nodes ?? []) await node.restartKubelet();
+  await allRuns(source);
+}
+
+async function daemonSetIsRolled(source: TestCluster): Promise<void> {
+  await source.kubectl(["rollout", "restart", "daemonset/longshore-node", "--namespace", "longshore-node"]);
+  await allRuns(source);
+}
+
+async function allRuns(source: TestCluster): Promise<void> {
+  await runs(source, "longshore-node", "daemonset/longshore-node");
+  await runs(source, "longshore-system", "deployment/longshore-operator");
+  await runs(source, "longshore-system", "deployment/longshore-csi");
+}
+
+/** Another pod mounts the volume, and no number is missing. */
+async function nextOneFindsEverything(source: TestCluster): Promise<void> {
+  const reader = { kind: "pod", namespace, name: "reader" } as const;
+  await apply(source, pod({ ...reader, script: "sleep 86400", mounts: [log.name] }));
+  await podIsReady(source, namespace, reader.name);
+  const gaps = await inPod(source, reader, `awk '$1 != NR { print NR }' /log/numbers`);
+  expect(gaps).toBe("");
+  await remove(source, "pod", namespace, [reader.name]);
+}
+
+/** What is attached on the nodes, by the files' numbers. */
+function attached({ own }: TestCluster): string[] {
+  const files = (own?.nodes ?? []).map((node) => [node.name, node.loopDevices()] as const);
+  return files.flatMap(([node, devices]) => devices.map(({ backingInode }) => `${node} ${backingInode}`));
+}
+
+async function nothingIsLeft(source: TestCluster, volume: string, attachedBefore: readonly string[]): Promise<void> {
+  await source.kubectl(["wait", "--for=delete", `pv/${volume}`, "--timeout=120s"]);
+  const left = () => {
+    const mounts = (source.own?.nodes ?? []).flatMap((node) => node.mountPoints("/var/lib/kubelet"));
+    const devices = attached(source).filter((file) => !attachedBefore.includes(file));
+    return [...mounts.filter((point) => point.includes(volume)), ...devices];
+  };
+  await eventually("mounts and loop devices being gone", async () => left().length === 0 || undefined);
+}

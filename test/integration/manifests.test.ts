@@ -1,0 +1,232 @@
+// manifests/ as a real API server takes them: everything is accepted, what is held to Pod Security restricted keeps to it, and what
+// the parts expect of each other (Secrets, images, addresses, configuration) is there.
+import { spawnSync } from "node:child_process";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect } from "@jest/globals";
+import { parse, parseAllDocuments } from "yaml";
+import { parseAgentConfig } from "../../src/agent/config.ts";
+import { secretPlaces } from "../../src/bin/pki-secrets.ts";
+import { imagesOf } from "../../tools/image/catalogue.ts";
+import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
+import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { grantsOf, type RbacObject } from "../e2e/rbac-audit.ts";
+import { onInterrupt } from "../interrupt.ts";
+import { missing, needs } from "../needs.ts";
+
+const check = needs("controlplane");
+const root = join(import.meta.dirname, "../..");
+const slowMs = 120_000;
+
+interface Container {
+  readonly name: string;
+  readonly image: string;
+  readonly args?: readonly string[];
+  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string; mountPropagation?: string }[];
+  readonly resources?: { readonly requests?: object; readonly limits?: { readonly memory?: string } };
+  readonly livenessProbe?: object;
+}
+
+interface PodSpec {
+  readonly containers: readonly Container[];
+  readonly volumes?: readonly { readonly name: string; readonly secret?: { readonly secretName: string } }[];
+}
+
+interface Applied extends RbacObject {
+  readonly metadata: RbacObject["metadata"] & { readonly labels?: Readonly<Record<string, string>> };
+  readonly spec?: { readonly template?: { readonly metadata: { labels: object }; readonly spec: PodSpec } };
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+let plane: ControlPlane;
+let objects: Applied[];
+let warnings: string;
+
+beforeAll(async () => {
+  if (missing("controlplane") !== undefined) return;
+  plane = await startControlPlane({ name: "manifests" });
+  await plane.kubectl(["apply", "--server-side", "-f", join(controlPlaneAssets, "crds")]);
+  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+  const { stdout } = await plane.kubectl(["kustomize", join(root, "manifests")]);
+  objects = parseAllDocuments(stdout).map((document) => document.toJS() as Applied);
+  const applied = await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests")]);
+  warnings = applied.stderr;
+  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+}, slowMs);
+
+afterAll(async () => {
+  await plane?.stop();
+}, 30_000);
+
+function workloads(): (Applied & { readonly namespace: string; readonly pod: PodSpec })[] {
+  return objects.flatMap((object) => {
+    const pod = object.spec?.template?.spec;
+    return pod === undefined ? [] : [{ ...object, namespace: String(object.metadata.namespace), pod }];
+  });
+}
+
+function workload(name: string) {
+  const found = workloads().find(({ metadata }) => metadata.name === name);
+  if (found === undefined) throw new Error(`no workload ${name}`);
+  return found;
+}
+
+function container(workloadName: string, name: string): Container {
+  const found = workload(workloadName).pod.containers.find((one) => one.name === name);
+  if (found === undefined) throw new Error(`no container ${name} in ${workloadName}`);
+  return found;
+}
+
+/** Asks the API server whether it would take a pod of the workload in a namespace; throws its words if it would not. */
+async function tryPod({ spec }: Applied, namespace: string, more: object = {}): Promise<string> {
+  const { metadata, spec: pod } = spec?.template ?? {};
+  const tried = {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name: "tried", namespace, labels: metadata?.labels },
+    spec: { ...pod, ...more },
+  };
+  const { stderr } = await plane.kubectl(["create", "--dry-run=server", "-f", "-"], { input: JSON.stringify(tried) });
+  return stderr;
+}
+
+describe("an API server with the VolumeSnapshot definitions", () => {
+  check("takes all of manifests/ in one go, and warns of nothing", () => {
+    expect(workloads().map(({ metadata }) => metadata.name)).toEqual(
+      expect.arrayContaining(["longshore-operator", "longshore-csi", "longshore-node"]),
+    );
+    expect(warnings).toBe("");
+  });
+
+  check(
+    "takes it once more without a change, as a GitOps tool does again and again",
+    async () => {
+      const { stdout } = await plane.kubectl(["diff", "--server-side", "-k", join(root, "manifests")]);
+      expect(stdout).toBe("");
+    },
+    slowMs,
+  );
+
+  check(
+    "would run every pod where it belongs, and none of the node's in the namespace of the others",
+    async () => {
+      for (const each of workloads()) expect(await tryPod(each, each.namespace)).toBe("");
+      const elsewhere = { serviceAccountName: "longshore-operator" };
+      const refused = tryPod(workload("longshore-node"), "longshore-system", elsewhere);
+      await expect(refused).rejects.toThrow(/violates PodSecurity "restricted/);
+    },
+    slowMs,
+  );
+
+  check(
+    "takes the examples and the snapshot controller",
+    async () => {
+      await plane.kubectl(["create", "namespace", "library"]);
+      for (const what of [
+        ["-f", join(root, "manifests/examples")],
+        ["-k", join(root, "manifests/snapshot-controller")],
+      ]) {
+        const { stderr } = await plane.kubectl(["apply", "--server-side", "--dry-run=server", ...what]);
+        expect(stderr).toBe("");
+      }
+    },
+    slowMs,
+  );
+});
+
+describe("what the parts expect of each other:", () => {
+  check("the Secrets that are mounted are those that `longshore pki secrets` prints", () => {
+    const mounted = workloads().flatMap(({ namespace, pod }) =>
+      (pod.volumes ?? []).flatMap(({ secret }) => (secret === undefined ? [] : [`${namespace}/${secret.secretName}`])),
+    );
+    expect(mounted.sort()).toEqual(secretPlaces.map(({ namespace, name }) => `${namespace}/${name}`).sort());
+  });
+
+  check("the images are those that tools/image.ts makes", () => {
+    const made = imagesOf("all").map(({ reference }) => reference);
+    const used = workloads().flatMap(({ pod }) => pod.containers.map(({ image }) => image));
+    expect(used.filter((image) => !made.includes(image))).toEqual([]);
+  });
+
+  check("the agents are reached by the address that operator and CSI controller are given", () => {
+    const service = objects.find(({ kind }) => kind === "Service");
+    const address = `--agents=${service?.metadata.name}.${service?.metadata.namespace}.svc:7420`;
+    expect(container("longshore-operator", "operator").args).toContain(address);
+    expect(container("longshore-csi", "csi").args).toContain(address);
+  });
+
+  check("every object has the label by which it is found when it is to go", () => {
+    const without = objects.filter(({ metadata }) => metadata.labels?.["app.kubernetes.io/part-of"] !== "longshore");
+    expect(without.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([]);
+  });
+
+  check("every container has requests, a memory limit and a probe", () => {
+    for (const { metadata, pod } of workloads()) {
+      for (const { name, resources, livenessProbe } of pod.containers) {
+        const told = { of: `${metadata.name}/${name}`, resources, livenessProbe };
+        expect(told).toMatchObject({
+          resources: { requests: expect.anything(), limits: { memory: expect.any(String) } },
+          livenessProbe: expect.anything(),
+        });
+      }
+    }
+  });
+
+  check("mounts made by the node plugin reach the node, and the agent sees them", () => {
+    const propagation = (name: string) =>
+      container("longshore-node", name).volumeMounts?.find(({ mountPath }) => mountPath === "/var/lib/kubelet")
+        ?.mountPropagation;
+    expect([propagation("csi-node"), propagation("agent")]).toEqual(["Bidirectional", "HostToContainer"]);
+  });
+
+  check("nobody may read Secrets, and nothing is granted wholesale", () => {
+    for (const name of ["longshore-operator", "longshore-csi"]) {
+      const grants = grantsOf(objects, { namespace: "longshore-system", name });
+      expect(grants.length).toBeGreaterThan(0);
+      const words = grants.flatMap(({ apiGroups, resources, verbs }) => [...apiGroups, ...resources, ...verbs]);
+      expect(words).not.toContain("secrets");
+      expect(words).not.toContain("*");
+    }
+    expect(grantsOf(objects, { namespace: "longshore-node", name: "longshore-node" })).toEqual([]);
+  });
+});
+
+describe("the agent's configuration, as its container makes it,", () => {
+  let folder: string;
+  let forget: () => void;
+
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "longshore-manifests-"));
+    forget = onInterrupt(() => rmSync(folder, { recursive: true, force: true }));
+    for (const name of ["config", "run", "bin"]) mkdirSync(join(folder, name));
+    writeFileSync(join(folder, "bin/longshore"), "#!/bin/sh\n");
+    chmodSync(join(folder, "bin/longshore"), 0o755);
+  });
+
+  afterAll(() => {
+    rmSync(folder, { recursive: true });
+    forget();
+  });
+
+  for (const [address, listen] of [
+    ["10.0.0.7", "0.0.0.0"],
+    ["fd00::7", "::"],
+    ["2001:db8:1:2:3:4:5:6", "::"],
+  ] as const) {
+    check(`is one that the agent takes, on a node with address ${address}`, () => {
+      const source = objects.find(({ kind }) => kind === "ConfigMap")?.data?.["agent.yaml"] ?? "";
+      writeFileSync(join(folder, "config/agent.yaml"), source);
+      const [script = ""] = container("longshore-node", "agent").args ?? [];
+      const moved = script
+        .replaceAll("/etc/longshore/config", join(folder, "config"))
+        .replaceAll("/run/longshore", join(folder, "run"));
+      const env = { PATH: `${join(folder, "bin")}:/usr/bin:/bin`, NODE_NAME: "node-7", HOST_IP: address };
+      expect(spawnSync("/bin/sh", ["-c", moved], { env, encoding: "utf8" })).toMatchObject({ status: 0, stderr: "" });
+      const text = readFileSync(join(folder, "run/agent.yaml"), "utf8");
+      const config = parseAgentConfig(parse(text), { file: "agent.yaml", folder });
+      expect(config).toMatchObject({ node: "node-7", advertiseAddress: address, listen: { host: listen, port: 7420 } });
+      expect(config.laneListen).toEqual({ host: listen, port: 7421 });
+    });
+  }
+});
