@@ -1,9 +1,9 @@
 // The job of a single volume: one attempt goes from the claim of a term through the five barriers to Released. Every attempt
 // starts from what the home of the copy reports now; the job's row only remembers what must not be forgotten.
 import { LongshoreError } from "../domain/errors.ts";
-import { emptyReport, type LocateRequest, type Report } from "../wire/peer.ts";
+import { emptyReport, type Report } from "../wire/peer.ts";
 import type { JobSpec, Member as KnownMember, Lineage } from "../wire/schemas.ts";
-import { askOrPlain, claimedAffinity, withoutAffinity } from "./affinity.ts";
+import { claimedAffinity } from "./affinity.ts";
 import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
 import { interruptible } from "./interruptible.ts";
@@ -117,8 +117,7 @@ export class Coordinator implements JobDriver {
     const { volume, to, row } = subjectOf(this.core, this.rows, name);
     const ties = { ...claimedLineage(volume), ...claimedAffinity(volume) };
     const request = { volumes: [{ volume: volume.uid, sizeBytes: to.sizeBytes, ...ties }] };
-    const locate = (asked: LocateRequest) => connection.api.locate(asked);
-    const { clusterUid, homes, members } = await askOrPlain(locate, request, withoutAffinity(request));
+    const { clusterUid, homes, members } = await connection.api.locate(request);
     this.locations.checkIdentity(row.location, clusterUid);
     const home = members.find(({ agentId }) => agentId === homes[0]?.agentId);
     if (home === undefined) throw new LongshoreError("Unreachable", `no home is known for the copy of ${volume.name}`);

@@ -5,10 +5,10 @@
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Answer, coordinatorOf, decideNext, type EndState, isOutcomeOpen } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec, Step } from "../wire/member.ts";
-import type { GroupCommitMember, GroupGrant, GroupTarget, Homes, LocateRequest, PeerApi } from "../wire/peer.ts";
+import type { GroupCommitMember, GroupGrant, GroupTarget, Homes, PeerApi } from "../wire/peer.ts";
 import { errorOfProblem } from "../wire/problem.ts";
 import type { JobVolume, Member } from "../wire/schemas.ts";
-import { affinityHere, askOrPlain, withoutAffinity } from "./affinity.ts";
+import { affinityHere } from "./affinity.ts";
 import { type Core, problemOf } from "./core.ts";
 import { type Copy, committedWith, copyFacts, hasPart, votedFor } from "./group-copies.ts";
 import { GroupOrders } from "./group-orders.ts";
@@ -168,9 +168,7 @@ export class GroupCoordinator implements JobDriver {
       ...affinityHere(this.core, uid),
     }));
     const group = groupOf(share);
-    const request = { volumes, group };
-    const locate = (asked: LocateRequest) => connection.api.locate(asked);
-    const located = await askOrPlain(locate, request, withoutAffinity(request));
+    const located = await connection.api.locate({ volumes, group });
     locations.checkIdentity(row.location, located.clusterUid);
     const copies = await Promise.all(
       volumes.map(({ volume }) =>

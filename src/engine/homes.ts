@@ -5,7 +5,7 @@ import { chooseHome, findHome, type Room } from "../domain/homes.ts";
 import type { Copies, CopiesRequest, Copy, PlaceRequest } from "../wire/member.ts";
 import type { Homes as Located, LocateRequest } from "../wire/peer.ts";
 import type { Lineage } from "../wire/schemas.ts";
-import { affinitiesOf, askOrPlain, withoutAffinity } from "./affinity.ts";
+import { affinitiesOf } from "./affinity.ts";
 import type { Core } from "./core.ts";
 import { originalPoint } from "./lineage.ts";
 import type { MigratedVolumes } from "./migrated.ts";
@@ -61,7 +61,7 @@ export class Homes {
     const asked = askFor(clusterUid, request);
     const survey = await this.survey(asked);
     const isNew = asked.volumes.some((volume) => this.homeOf(volume, survey) === undefined);
-    const { copies } = isNew ? await this.placeNew({ clusterUid, ...request }) : survey;
+    const { copies } = isNew ? await this.placer().place({ clusterUid, ...request }) : survey;
     const homes = asked.volumes.map((volume) => ({ volume, agentId: this.required(volume, { ...survey, copies }) }));
     return {
       clusterUid: this.core.cluster.uid,
@@ -228,14 +228,7 @@ export class Homes {
 
   private async ask(agents: readonly string[], asked: CopiesRequest): Promise<Survey> {
     const { members } = this.core;
-    const { affinities, ...known } = asked;
-    const plain = affinities === undefined ? undefined : known;
-    const answers = await Promise.allSettled(
-      agents.map((agentId) => {
-        const copies = async (request: CopiesRequest) => members.api(agentId).copies(request);
-        return askOrPlain(copies, asked, plain);
-      }),
-    );
+    const answers = await Promise.allSettled(agents.map(async (agentId) => members.api(agentId).copies(asked)));
     const survey = { copies: [] as Copy[], rooms: [] as Room[], near: [] as string[], silent: [] as string[] };
     for (const [index, answer] of answers.entries()) {
       const agentId = agents[index] as string;
@@ -294,11 +287,6 @@ export class Homes {
     const agentId = this.homeOf(volume, survey);
     if (agentId === undefined) throw new LongshoreError("Unreachable", `no home was chosen for the copy of ${volume}`);
     return agentId;
-  }
-
-  private async placeNew(request: PlaceRequest): Promise<Copies> {
-    const placer = this.placer();
-    return askOrPlain((asked: PlaceRequest) => placer.place(asked), request, withoutAffinity(request));
   }
 
   /** All new copies are placed by the first agent, so that two requests at once find the same home. */

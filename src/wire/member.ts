@@ -58,7 +58,7 @@ export const CopiesRequest = Type.Object(
     volumes: Type.Array(Uid, { minItems: 1, maxItems: 256 }),
     /** Points of this cluster's volumes, of which clones come back. */
     originals: Type.Optional(Type.Array(Lineage, { maxItems: 256 })),
-    /** Of volumes of that cluster: whose copies are near. An older member refuses it: ask again without. */
+    /** Of volumes of that cluster: whose copies are near. */
     affinities: Type.Optional(Type.Array(Affinity, { maxItems: 256 })),
   },
   strict,

@@ -227,7 +227,7 @@ export const LocateRequest = Type.Object(
           sizeBytes: SizeBytes,
           /** Of a clone: a new copy goes where the point it was made of is, for only there can it start from it. */
           lineage: Type.Optional(Lineage),
-          /** A new copy goes where those of the same affinity are. An older target refuses it: ask again without. */
+          /** A new copy goes where those of the same affinity are. */
           affinity: Type.Optional(Affinity),
         },
         strict,

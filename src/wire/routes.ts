@@ -428,6 +428,7 @@ export const memberRoutes = {
     group: "member",
     summary: "Which of these copies are here, or were placed from here",
     body: member.CopiesRequest,
+    newer: { affinity: ["affinities"] },
     response: member.Copies,
     timeoutMs: memberMs,
   },
@@ -437,6 +438,7 @@ export const memberRoutes = {
     group: "member",
     summary: "Choose homes for new copies",
     body: member.PlaceRequest,
+    newer: { affinity: ["volumes.*.affinity"] },
     response: member.Copies,
     // It asks the others in turn.
     timeoutMs: 3 * memberMs,
@@ -666,6 +668,7 @@ export const peerRoutes = {
     group: "peer",
     summary: "Where copies are, or will be, and who decides for a group",
     body: peer.LocateRequest,
+    newer: { affinity: ["volumes.*.affinity"] },
     response: peer.Homes,
   },
   peerPrepare: {

@@ -44,6 +44,20 @@ describe("a body", () => {
   });
 });
 
+test("agents of the version before are asked for homes without affinities", () => {
+  const volumes = [{ volume: "v1", sizeBytes: 4096, affinity: "a" }];
+  const plain = [{ volume: "v1", sizeBytes: 4096 }];
+  const nothing = new Set<string>();
+  expect(fitted(peerRoutes.peerLocate, { group: "g", volumes }, nothing)).toEqual({ group: "g", volumes: plain });
+  expect(fitted(memberRoutes.memberPlace, { clusterUid: "c", volumes }, nothing)).toEqual({
+    clusterUid: "c",
+    volumes: plain,
+  });
+  const asked = { clusterUid: "c", volumes: ["v1"], affinities: ["a"] };
+  expect(fitted(memberRoutes.memberCopies, asked, nothing)).toEqual({ clusterUid: "c", volumes: ["v1"] });
+  expect(fitted(memberRoutes.memberCopies, asked, new Set(["affinity"]))).toEqual(asked);
+});
+
 test("an agent says that it understands whatever its own routes have since the first version, once each", () => {
   const names = Object.values<Route>({ ...peerRoutes, ...memberRoutes }).flatMap(({ newer = {} }) =>
     Object.keys(newer),

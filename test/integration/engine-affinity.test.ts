@@ -1,7 +1,6 @@
 // Copies of volumes that are used together get one home among the agents of a target cluster, where there is room.
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
-import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Cluster, type Clusters, openClusters, pair } from "../fakes/engines.ts";
 import { ended } from "../fakes/migration-world.ts";
 
@@ -88,31 +87,4 @@ test("a job tells the volume's affinity, and a copy that arrived before is one t
   free(400 * MiB, 300 * MiB, 50 * MiB);
   expect(await migrated("data", "s3", "pod-c")).toBe(3);
   expect(await migrated("late", "s1", "pod-c")).toBe(3);
-});
-
-test("a target of the version before, which refuses what it does not know, takes copies as it did", async () => {
-  const refusals: string[] = [];
-  const refuse = (method: string, args: readonly unknown[]) => {
-    if (!/affinit/.test(JSON.stringify(args)) || method === "claim") return;
-    refusals.push(method);
-    throw new LongshoreError("BadRequest", "body: it must not have additional properties (affinity)");
-  };
-  for (const agent of west) agent.onCall = refuse;
-  expect(await migrated("data", "s1", "pod-a")).toBe(3);
-  expect(refusals).toEqual(["locate"]);
-});
-
-test("members of the version before are asked without affinities, and are not taken for silent", async () => {
-  const refusals = new Set<string>();
-  for (const agent of west) {
-    agent.onMemberCall = (method, args) => {
-      if (!/affinit/.test(JSON.stringify(args))) return;
-      refusals.add(method);
-      throw new LongshoreError("BadRequest", "body: it must not have additional properties (affinities)");
-    };
-  }
-  expect(await placed("v1", "pod-a")).toBe(3);
-  // Whoever is asked by the source asks the others, and then the one that places, unless it is that itself.
-  const placer = west.map(({ engine }) => engine.agentId).sort()[0];
-  expect([...refusals].sort()).toEqual(placer === west[1].engine.agentId ? ["copies"] : ["copies", "place"]);
 });
