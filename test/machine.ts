@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "csi-sanity";
 
 const found = new Map<Need, string | undefined>();
 
@@ -25,6 +25,7 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
   },
+  "csi-sanity": () => (runnable("csi-sanity") ? undefined : "no csi-sanity, run make setup"),
 };
 
 // Asking for the parts (module, loop device, mkfs, privilege) one by one misses a case on some machine; mounting one

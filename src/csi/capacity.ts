@@ -4,6 +4,7 @@ import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { GetCapacityRequest, GetCapacityResponse } from "./csi-messages.ts";
 import { checkVolumeParameters } from "./parameters.ts";
 import { blockBytes, floorToBlock, leastBytes, sizeBytesMax } from "./sizes.ts";
+import { callRoll } from "./storage-cluster.ts";
 import { isIn } from "./topology.ts";
 import { useOf } from "./volume-capabilities.ts";
 
@@ -15,7 +16,7 @@ export async function capacityOf(cluster: ClusterApi, request: GetCapacityReques
   const { volumeCapabilities, parameters, accessibleTopology } = request;
   checkVolumeParameters(parameters);
   const least = volumeCapabilities.length === 0 ? blockBytes : leastBytes(useOf(volumeCapabilities));
-  const agents = await cluster.agents();
+  const { agents } = await callRoll(cluster);
   const free = agents
     .filter(({ node }) => accessibleTopology === null || isIn(accessibleTopology, node))
     .map(({ freeBytes }) => floorToBlock(freeBytes));

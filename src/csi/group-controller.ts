@@ -29,7 +29,7 @@ import { csiGroup, isOfCsiGroup, snapshotMessage, snapshotsOf } from "./snapshot
 import { CsiError } from "./status.ts";
 import { callRoll, requireAll } from "./storage-cluster.ts";
 
-interface Parts {
+export interface GroupParts {
   readonly cluster: ClusterApi;
   readonly oneOperation: OneOperation;
   readonly listVolumes: () => Promise<readonly VolumeView[]>;
@@ -51,7 +51,7 @@ export function groupControllerService({ cluster }: { readonly cluster: ClusterA
   };
 }
 
-function groupCalls(parts: Parts) {
+export function groupCalls(parts: GroupParts) {
   const { cluster, oneOperation } = parts;
   return {
     async CreateVolumeGroupSnapshot(
@@ -122,16 +122,16 @@ function nameIn(groupSnapshotId: string): string | undefined {
 }
 
 /** Throws ALREADY_EXISTS when the name stands for a group snapshot of other volumes. Of a part of them it is found out by the agents. */
-async function requireSameVolumes({ listVolumes }: Parts, name: string, volumes: readonly string[]): Promise<void> {
+async function requireSameVolumes(parts: GroupParts, name: string, volumes: readonly string[]): Promise<void> {
   const hasIt = ({ snapshots }: VolumeView) => snapshots.some((one) => one.name === name && !one.released);
-  const others = (await listVolumes()).filter((volume) => !volumes.includes(volume.name) && hasIt(volume));
+  const others = (await parts.listVolumes()).filter((volume) => !volumes.includes(volume.name) && hasIt(volume));
   if (others.length === 0) return;
   const names = others.map((volume) => volume.name).join(", ");
   throw new CsiError("ALREADY_EXISTS", `snapshot ${name} exists already, of ${names} as well`);
 }
 
 /** The parts of a group snapshot that are there. An agent that does not answer may have more of them, so all have to. */
-async function membersOf({ cluster, listVolumes }: Parts, name: string): Promise<SnapshotView[]> {
+async function membersOf({ cluster, listVolumes }: GroupParts, name: string): Promise<SnapshotView[]> {
   const volumes = await listVolumes();
   requireAll(await callRoll(cluster));
   return volumes.flatMap(snapshotsOf).filter((snapshot) => snapshot.name === name && isOfCsiGroup(snapshot));

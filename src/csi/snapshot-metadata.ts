@@ -16,19 +16,26 @@ export function snapshotMetadataService({ cluster }: { readonly cluster: Cluster
   return {
     protoFile: "snapshot-metadata.proto",
     service: "csi.v1.SnapshotMetadata",
-    calls: {
-      async *GetMetadataAllocated(request: GetMetadataAllocatedRequest, signal: AbortSignal) {
-        checkPaging(request);
-        const snapshot = await snapshotOf(cluster, request.snapshotId, "snapshot_id");
-        yield* rangesOf(cluster, { ...request, snapshot }, signal);
-      },
-      async *GetMetadataDelta(request: GetMetadataDeltaRequest, signal: AbortSignal) {
-        checkPaging(request);
-        const base = await snapshotOf(cluster, request.baseSnapshotId, "base_snapshot_id");
-        const snapshot = await snapshotOf(cluster, request.targetSnapshotId, "target_snapshot_id");
-        checkPair(base, snapshot);
-        yield* rangesOf(cluster, { ...request, snapshot, base: base.name }, signal);
-      },
+    calls: metadataCalls(cluster),
+  };
+}
+
+export function metadataCalls(cluster: ClusterApi) {
+  return {
+    async *GetMetadataAllocated(request: GetMetadataAllocatedRequest, signal: AbortSignal) {
+      checkPaging(request);
+      const snapshot = await snapshotOf(cluster, request.snapshotId, "snapshot_id");
+      const { startingOffset, maxResults } = request;
+      yield* rangesOf(cluster, { snapshot, startingOffset, maxResults }, signal);
+    },
+
+    async *GetMetadataDelta(request: GetMetadataDeltaRequest, signal: AbortSignal) {
+      checkPaging(request);
+      const base = await snapshotOf(cluster, request.baseSnapshotId, "base_snapshot_id");
+      const snapshot = await snapshotOf(cluster, request.targetSnapshotId, "target_snapshot_id");
+      checkPair(base, snapshot);
+      const { startingOffset, maxResults } = request;
+      yield* rangesOf(cluster, { snapshot, base: base.name, startingOffset, maxResults }, signal);
     },
   };
 }

@@ -22,8 +22,10 @@ export interface Roll {
   readonly members: readonly Member[];
 }
 
+/** Throws `Unreachable` when nobody answers: then nothing is known of the cluster. */
 export async function callRoll(cluster: ClusterApi): Promise<Roll> {
   const agents = await cluster.agents();
+  if (agents.length === 0) throw new LongshoreError("Unreachable", "no agent of the storage cluster answers");
   const known = new Map<string, Member>();
   for (const { members } of agents) for (const member of members) known.set(member.agentId, member);
   // One that answers knows best where it is.
