@@ -19,6 +19,7 @@ test.each([
   "a..b",
   "auto-20260301t120000.000z",
   "demand-1",
+  "clone-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10",
   "Sanity Controller 4F2A-99",
 ])("%s is written in another way, which nothing else has", (name) => {
   const written = agentNameOf(name);

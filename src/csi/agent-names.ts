@@ -1,7 +1,7 @@
 // Names at the agents for what Kubernetes names. The provisioner's and the snapshotter's own names (`pvc-…`, `snapshot-…`) are taken as
 // they are, so that people find them; the interface allows names that agents do not take, and those are written in their own way.
 import { hash } from "node:crypto";
-import { dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
+import { dueOfSnapshot, isCloneSnapshot, isDemandSnapshot } from "../domain/names.ts";
 
 /** Handles are at most 128 bytes long by the specification, and that of a snapshot holds two names. */
 const nameLengthMax = 63;
@@ -17,9 +17,10 @@ export function agentNameOf(name: string): string {
   return `csi-${head.slice(0, nameLengthMax - digestLength - "csi-..".length)}..${digest}`;
 }
 
-/** The operator's names are its own: a snapshot that a user makes must not pass for one that a schedule made. */
+/** Some names have a meaning: a snapshot that a user makes must not pass for one that a schedule, or an agent for itself, made. */
 function isTakenAsItIs(name: string): boolean {
-  return name.length <= nameLengthMax && agentName.test(name) && !name.includes("..") && !isOperators(name);
+  if (isOperators(name) || isCloneSnapshot(name)) return false;
+  return name.length <= nameLengthMax && agentName.test(name) && !name.includes("..");
 }
 
 /** Whether the operator makes and deletes the snapshots of this name, by a schedule or for a job. */

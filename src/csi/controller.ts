@@ -23,8 +23,6 @@ export const controllerCapabilities: readonly ControllerCapability[] = [
   "LIST_SNAPSHOTS",
   "CLONE_VOLUME",
   "EXPAND_VOLUME",
-  "VOLUME_CONDITION",
-  "GET_VOLUME",
   "SINGLE_NODE_MULTI_WRITER",
 ];
 

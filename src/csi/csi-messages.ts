@@ -67,11 +67,6 @@ export interface Volume {
   readonly accessibleTopology: readonly Topology[];
 }
 
-export interface VolumeCondition {
-  readonly abnormal: boolean;
-  readonly message: string;
-}
-
 export interface Snapshot {
   readonly sizeBytes: number;
   readonly snapshotId: string;
@@ -150,21 +145,9 @@ export interface ListVolumesRequest {
   readonly maxEntries: number;
   readonly startingToken: string;
 }
-export interface VolumeStatus {
-  readonly publishedNodeIds: readonly string[];
-  readonly volumeCondition: VolumeCondition;
-}
 export interface ListVolumesResponse {
-  readonly entries: readonly { readonly volume: Volume; readonly status: VolumeStatus }[];
+  readonly entries: readonly { readonly volume: Volume }[];
   readonly nextToken: string;
-}
-
-export interface ControllerGetVolumeRequest {
-  readonly volumeId: string;
-}
-export interface ControllerGetVolumeResponse {
-  readonly volume: Volume;
-  readonly status: VolumeStatus;
 }
 
 export interface GetCapacityRequest {
@@ -186,8 +169,6 @@ export type ControllerCapability =
   | "LIST_SNAPSHOTS"
   | "CLONE_VOLUME"
   | "EXPAND_VOLUME"
-  | "VOLUME_CONDITION"
-  | "GET_VOLUME"
   | "SINGLE_NODE_MULTI_WRITER";
 export type ControllerGetCapabilitiesRequest = Nothing;
 export interface ControllerGetCapabilitiesResponse {

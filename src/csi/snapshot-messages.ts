@@ -5,6 +5,7 @@ import {
   renderSnapshotHandle,
   type SnapshotHandle,
 } from "../domain/handles.ts";
+import { isCloneSnapshot } from "../domain/names.ts";
 import type { MigratedPoint, MigratedVolumeView, SnapshotView, VolumeView } from "../wire/schemas.ts";
 import type { Snapshot, Timestamp } from "./csi-messages.ts";
 
@@ -28,9 +29,10 @@ export function snapshotMessage(view: SnapshotView): Snapshot {
   };
 }
 
-/** What can be made a volume of, or deleted: not what is being taken, nor what is on its way out. */
+/** What can be made a volume of, or deleted: not what is being taken, on its way out, or an agent's own while it clones a volume. */
 export function snapshotsOf({ snapshots }: VolumeView): SnapshotView[] {
-  return snapshots.filter(({ state, released }) => !released && (state === "sealed" || state === "lost"));
+  const isSettled = ({ state }: SnapshotView) => state === "sealed" || state === "lost";
+  return snapshots.filter((snapshot) => isSettled(snapshot) && !snapshot.released && !isCloneSnapshot(snapshot.name));
 }
 
 /** All points of a migrated volume, and the newest under its floating handle, which is ready even while a transfer runs: clones wait. */

@@ -206,6 +206,11 @@ describe("ListSnapshots", () => {
     expect(entries.map(({ snapshot }) => snapshot.readyToUse)).toEqual([false]);
   });
 
+  test("leaves out what an agent takes for itself while it clones a volume", async () => {
+    await first.putSnapshot("pvc-1", "clone-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10");
+    expect(await list({ sourceVolumeId: "pvc-1" })).toEqual([`pvc-1/${scheduled}`, "pvc-1/snapshot-1"]);
+  });
+
   test("comes in pages", async () => {
     const found: string[] = [];
     let startingToken = "";

@@ -2,7 +2,6 @@ import { beforeEach, describe, expect, test } from "@jest/globals";
 import { block, createVolumeRequest, fromSnapshot, mounted, onNodes, range } from "../../test/fakes/csi-requests.ts";
 import type { FakeAgent } from "../../test/fakes/fake-agent.ts";
 import { type FakeStorageCluster, fakeStorageCluster } from "../../test/fakes/fake-storage-cluster.ts";
-import { problemOf } from "../wire/problem.ts";
 import type { VolumeCapability } from "./csi-messages.ts";
 import { oneOperationAtATime } from "./one-operation.ts";
 import { volumeCalls } from "./volumes.ts";
@@ -66,9 +65,11 @@ describe("DeleteVolume", () => {
     expect((await cluster.api.listVolumes()).items).toEqual([]);
   });
 
-  test("takes the snapshots of schedules along, and leaves a volume with others as it is", async () => {
+  test("takes the snapshots of schedules and agents along, and leaves a volume with others as it is", async () => {
     await first.putVolume("pvc-1", { sizeBytes: mebibyte });
-    await first.putSnapshot("pvc-1", "auto-20260301t120000.000z");
+    for (const name of ["auto-20260301t120000.000z", "clone-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10"]) {
+      await first.putSnapshot("pvc-1", name);
+    }
     await first.putSnapshot("pvc-1", "snapshot-1");
     await expect(calls.DeleteVolume({ volumeId: "pvc-1" }, never)).rejects.toMatchObject({
       code: "FAILED_PRECONDITION",
@@ -153,35 +154,25 @@ describe("ControllerExpandVolume", () => {
   });
 });
 
-describe("ControllerGetVolume and ListVolumes", () => {
+describe("ListVolumes", () => {
   beforeEach(async () => {
     await first.putVolume("pvc-1", { sizeBytes: mebibyte });
     await second.putVolume("pvc-2", { sizeBytes: mebibyte });
   });
 
-  test("tell where a volume is, and what is wrong with it", async () => {
-    const row = second.volumes.get("pvc-2");
-    if (row !== undefined) row.problem = problemOf("VolumeGone", "the image is missing");
-    expect(await calls.ControllerGetVolume({ volumeId: "pvc-1" })).toMatchObject({
-      volume: { volumeId: "pvc-1", accessibleTopology: [{ segments: { "longshore.dev/node": "node-1" } }] },
-      status: { volumeCondition: { abnormal: false } },
-    });
-    expect(await calls.ControllerGetVolume({ volumeId: "pvc-2" })).toMatchObject({
-      status: { volumeCondition: { abnormal: true, message: expect.stringContaining("the image is missing") } },
-    });
-    await expect(calls.ControllerGetVolume({ volumeId: "pvc-9" })).rejects.toMatchObject({ code: "NOT_FOUND" });
-  });
-
-  test("list the volumes of all agents, page by page", async () => {
+  test("lists the volumes of all agents and where they are, page by page", async () => {
     const one = await calls.ListVolumes({ maxEntries: 1, startingToken: "" });
     const two = await calls.ListVolumes({ maxEntries: 1, startingToken: one.nextToken });
-    expect([...one.entries, ...two.entries].map(({ volume }) => volume.volumeId)).toEqual(["pvc-1", "pvc-2"]);
+    expect([...one.entries, ...two.entries]).toMatchObject([
+      { volume: { volumeId: "pvc-1", accessibleTopology: [{ segments: { "longshore.dev/node": "node-1" } }] } },
+      { volume: { volumeId: "pvc-2", accessibleTopology: [{ segments: { "longshore.dev/node": "node-2" } }] } },
+    ]);
     expect(two.nextToken).toBe("");
     const wrong = calls.ListVolumes({ maxEntries: 0, startingToken: "invalid-token" });
     await expect(wrong).rejects.toMatchObject({ code: "ABORTED" });
   });
 
-  test("give no list that lacks what a silent agent has, unless that is lost for good", async () => {
+  test("gives no list that lacks what a silent agent has, unless that is lost for good", async () => {
     cluster.silent.add(second);
     const all = { maxEntries: 0, startingToken: "" };
     await expect(calls.ListVolumes(all)).rejects.toMatchObject({

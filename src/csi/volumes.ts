@@ -1,15 +1,14 @@
 // The controller's calls about volumes: made, deleted, grown, shown. How they are made is in create-volume.ts.
 import { metadataKey } from "../api/names.ts";
 import { isVolumeHandle, renderSnapshotHandle } from "../domain/handles.ts";
+import { isCloneSnapshot } from "../domain/names.ts";
 import type { ClusterApi } from "../wire/cluster-client.ts";
-import type { VolumeView } from "../wire/schemas.ts";
+import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { isOperators } from "./agent-names.ts";
 import { createVolume, readWish } from "./create-volume.ts";
 import type {
   ControllerExpandVolumeRequest,
   ControllerExpandVolumeResponse,
-  ControllerGetVolumeRequest,
-  ControllerGetVolumeResponse,
   CreateVolumeRequest,
   CreateVolumeResponse,
   DeleteVolumeRequest,
@@ -20,7 +19,6 @@ import type {
   ValidateVolumeCapabilitiesResponse,
   Volume,
   VolumeContentSource,
-  VolumeStatus,
 } from "./csi-messages.ts";
 import { pageOf } from "./listing.ts";
 import type { OneOperation } from "./one-operation.ts";
@@ -72,12 +70,6 @@ export function volumeCalls({ cluster, oneOperation, listVolumes }: VolumeParts)
       return { capacityBytes: sizeBytes, nodeExpansionRequired: true };
     },
 
-    async ControllerGetVolume({ volumeId }: ControllerGetVolumeRequest): Promise<ControllerGetVolumeResponse> {
-      requireId(volumeId);
-      const volume = await existing(cluster, volumeId);
-      return { volume: messageOf(volume, await callRoll(cluster)), status: statusOf(volume) };
-    },
-
     async ListVolumes(request: ListVolumesRequest): Promise<ListVolumesResponse> {
       // What is wrong with the request is told before anybody is asked.
       pageOf([], request, String);
@@ -85,10 +77,7 @@ export function volumeCalls({ cluster, oneOperation, listVolumes }: VolumeParts)
       const roll = await callRoll(cluster);
       requireAll(roll);
       const { entries, nextToken } = pageOf(volumes, request, ({ name }) => name);
-      return {
-        entries: entries.map((volume) => ({ volume: messageOf(volume, roll), status: statusOf(volume) })),
-        nextToken,
-      };
+      return { entries: entries.map((volume) => ({ volume: messageOf(volume, roll) })), nextToken };
     },
 
     async ValidateVolumeCapabilities(
@@ -113,7 +102,7 @@ async function deleteVolume(cluster: ClusterApi, name: string, signal: AbortSign
   const volume = await orNothing(cluster.getVolume(name));
   signal.throwIfAborted();
   if (volume === undefined) return cluster.removeClone(name);
-  const kept = volume.snapshots.filter((snapshot) => !snapshot.released && !isOperators(snapshot.name));
+  const kept = volume.snapshots.filter(isUsers);
   if (kept.length > 0) {
     const snapshots = kept.map((snapshot) => snapshot.name).join(", ");
     const text = `volume ${name} has snapshots that would go with it; delete them first: ${snapshots}`;
@@ -121,6 +110,11 @@ async function deleteVolume(cluster: ClusterApi, name: string, signal: AbortSign
   }
   // A snapshot that was taken meanwhile has changed the revision.
   await cluster.removeVolume(name, { ifMatch: volume.revision });
+}
+
+/** Whether somebody asked for it. One that is there while the volume is being cloned is the agent's own, which says so itself. */
+function isUsers({ name, released }: SnapshotView): boolean {
+  return !released && !isOperators(name) && !isCloneSnapshot(name);
 }
 
 /** A handle that none of ours looks like is one of nothing. */
@@ -160,11 +154,6 @@ function contentSourceOf({ from }: VolumeView): VolumeContentSource | null {
   if (from.snapshot === undefined) return { volume: { volumeId: from.volume } };
   const { volume, snapshot } = from;
   return { snapshot: { snapshotId: renderSnapshotHandle({ kind: "snapshot", volume, snapshot }) } };
-}
-
-function statusOf({ problem }: VolumeView): VolumeStatus {
-  const message = problem === null ? "the volume is healthy" : `${problem.detail}. ${problem.advice}`;
-  return { publishedNodeIds: [], volumeCondition: { abnormal: problem !== null, message } };
 }
 
 function requireId(volumeId: string): void {

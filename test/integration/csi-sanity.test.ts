@@ -21,19 +21,24 @@ interface Skip {
 
 const skips: readonly Skip[] = [
   {
-    says: /^skipped - Controller ?(?:Publish|Unpublish)/,
+    says: /Controller ?(?:Publish|Unpublish)/,
     capability: "PUBLISH_UNPUBLISH_VOLUME",
     reason: "nothing has to be attached: a volume is on the node that it is used on (attachRequired: false)",
   },
   {
-    says: /^skipped - .*ModifyVolume/,
+    says: /modify ?volume/i,
     capability: "MODIFY_VOLUME",
     reason: "a volume has no parameters that could be changed",
   },
   {
-    says: /^skipped - .*GetSnapshot/,
+    says: /get ?snapshot/i,
     capability: "GET_SNAPSHOT",
     reason: "a single snapshot is found by ListSnapshots",
+  },
+  {
+    says: /(?:volume|storage) ?health/i,
+    capability: "GET_VOLUME_HEALTH",
+    reason: "it is of a later revision of the interface than the driver speaks",
   },
 ];
 
