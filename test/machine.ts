@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 import { cniFolders } from "./e2e/kubelets/node-config.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4" | "apt" | "kubelets";
+export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4" | "apt" | "kubelets" | "csi-sanity";
 
 const found = new Map<Need, string | undefined>();
 
@@ -29,6 +29,7 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
   },
   kubelets: () => look.root() ?? look.controlplane() ?? look.netns() ?? look.xfs() ?? nodeParts() ?? containers(),
+  "csi-sanity": () => (runnable("csi-sanity") ? undefined : "no csi-sanity, run make setup"),
 };
 
 // Asking for the parts (module, loop device, mkfs, privilege) one by one misses a case on some machine; mounting one

@@ -1,9 +1,11 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=8 --disable-warning=ExperimentalWarning
-// The one program: an agent, the tools for trust between clusters, and what a person asks an agent. Two settings keep an agent's
-// memory small, and can be made only before it starts. The C library gives each of its many threads an arena of its own, none of
-// which gives back what it once took; and V8 lets the part of the heap for young objects grow to 32 MiB.
+// The one program: an agent, the operator, the CSI driver, the tools for trust between clusters, and what a person asks an
+// agent. Two settings keep an agent's memory small, and can be made only before it starts. The C library gives each of its many
+// threads an arena of its own, none of which gives back what it once took; and V8 lets the part of the heap for young objects
+// grow to 32 MiB.
 import { Command, CommanderError } from "commander";
 import { addAgentCommand } from "./agent-command.ts";
+import { addCsiCommand } from "./csi-command.ts";
 import { exitCodes, reportFailure } from "./failure.ts";
 import { addHoldCommands } from "./hold-commands.ts";
 import { addJobCommands } from "./job-commands.ts";
@@ -32,6 +34,7 @@ export async function runLongshore(words: readonly string[], streams: Streams): 
   for (const add of [
     addAgentCommand,
     addOperatorCommand,
+    addCsiCommand,
     addPkiCommands,
     addPairCommands,
     addJobCommands,

@@ -52,7 +52,7 @@ function configOf(options: OperatorOptions): OperatorConfig {
 
 const logLevels: readonly LogLevel[] = ["trace", "debug", "info", "warn", "error"];
 
-function logLevelOf(text: string): LogLevel {
+export function logLevelOf(text: string): LogLevel {
   const level = logLevels.find((each) => each === text);
   if (level === undefined) throw new LongshoreError("BadRequest", `--log-level ${text}: use ${logLevels.join(", ")}`);
   return level;
@@ -64,7 +64,7 @@ function leaseOf(text: string): { namespace: string; name: string } {
   throw new LongshoreError("BadRequest", `--lease ${text}: write namespace/name`);
 }
 
-function hostPortOf(text: string): { host: string; port: number } {
+export function hostPortOf(text: string): { host: string; port: number } {
   const [, host, port] = /^(.+):(\d{1,5})$/.exec(text) ?? [];
   if (host !== undefined && Number(port) <= 65_535) return { host: host.replace(/^\[|\]$/g, ""), port: Number(port) };
   throw new LongshoreError("BadRequest", `--listen ${text}: write host:port`);

@@ -12,8 +12,11 @@ export interface Probes {
 
 export interface ProbeDeps {
   readonly metrics: Metrics;
-  readonly phase: () => OperatorPhase;
+  /** Of an operator, or `serving` of a process that answers calls. */
+  readonly phase: () => OperatorPhase | "serving";
 }
+
+const readyPhases: readonly string[] = ["standby", "leading", "serving"];
 
 /** Serves /healthz, /readyz and /metrics. A standby is ready: it only waits for its turn. */
 export async function openProbes(listen: { host: string; port: number }, deps: ProbeDeps): Promise<Probes> {
@@ -40,7 +43,7 @@ async function answer(url: string, response: ServerResponse, { metrics, phase }:
     case "/healthz":
       return text(response, phase() === "ended" ? 503 : 200, phase());
     case "/readyz":
-      return text(response, phase() === "standby" || phase() === "leading" ? 200 : 503, phase());
+      return text(response, readyPhases.includes(phase()) ? 200 : 503, phase());
     case "/metrics":
       response.setHeader("content-type", metrics.contentType);
       response.end(await metrics.render());

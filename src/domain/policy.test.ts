@@ -1,6 +1,6 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
-import { type PolicyFacts, resolvePolicy } from "./policy.ts";
+import { classParameterProblems, type PolicyFacts, resolvePolicy } from "./policy.ts";
 
 const classParameters = { migrationEnable: "true", migrationLocations: "berlin, oslo", schedulePolicy: "hourly" };
 
@@ -184,4 +184,22 @@ test("whatever a claim says, it reaches no location and no schedule that its cla
       expect(resolved.policy.isEnabled).toBe(true);
     }),
   );
+});
+
+test.each<[Record<string, string>, string[]]>([
+  [{}, []],
+  [{ type: "ssd" }, []],
+  [classParameters, []],
+  // The rest may be annotations of the class.
+  [{ migrationEnable: "true" }, []],
+  [{ migrationEnable: "false", allowOptOut: "true", allowedSchedules: "hourly, daily" }, []],
+  [{ migrationEnable: "yes" }, ["migrationEnable"]],
+  [{ migrationLocations: "berlin,Oslo Fjord" }, ["migrationLocations"]],
+  [{ schedulePolicy: "every/hour" }, ["schedulePolicy"]],
+  [{ allowOptOut: "maybe" }, ["allowOptOut"]],
+  [{ allowedSchedules: "hourly,_" }, ["allowedSchedules"]],
+  [{ migrationEnable: "1", schedulePolicy: "a b" }, ["migrationEnable", "schedulePolicy"]],
+])("the parameters %j of a class are wrong in %j", (parameters, names) => {
+  const problems = classParameterProblems(parameters);
+  expect(problems.map((problem) => problem.split(",")[0])).toEqual(names);
 });

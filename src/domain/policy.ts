@@ -4,6 +4,9 @@
 export const settingNames = ["migrationEnable", "migrationLocations", "schedulePolicy"] as const;
 export type SettingName = (typeof settingNames)[number];
 
+/** All that a class may say of its volumes by parameters: the settings, and what claims may decide. */
+export const classParameterNames = [...settingNames, "allowOptOut", "allowedSchedules"] as const;
+
 /** On classes, volumes and claims alike, settings are annotations of this prefix. */
 export const annotationPrefix = "longshore.dev/";
 
@@ -192,4 +195,26 @@ function splitList(text: string): string[] {
     .split(",")
     .map((part) => part.trim())
     .filter((part) => part !== "");
+}
+
+/**
+ * What is wrong with the form of a class's parameters, naming each. That something is missing is no problem of theirs, for
+ * annotations may say it; nor is it whether what they name exists.
+ */
+export function classParameterProblems(parameters: Texts): string[] {
+  const origin = "parameter of the StorageClass";
+  const problems: string[] = [];
+  const found = settingsIn(parameters, "", origin);
+  readBoolean(found, "migrationEnable", problems);
+  readLocations(found, false, problems);
+  readSchedule(found, false, problems);
+  const optOut = (parameters.allowOptOut ?? "").trim();
+  if (!["", "true", "false"].includes(optOut)) {
+    problems.push(`allowOptOut, ${origin}: "${optOut}" is neither "true" nor "false"`);
+  }
+  const wrong = splitList(parameters.allowedSchedules ?? "").find((name) => !nameForm.test(name));
+  if (wrong !== undefined) {
+    problems.push(`allowedSchedules, ${origin}: "${wrong}" cannot be the name of a SnapshotSchedule`);
+  }
+  return problems;
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Finds or makes the programs of a real Kubernetes control plane, and the VolumeSnapshot CRDs, and links them into
-# .cache/controlplane/ where the tests look. Each program is taken from the first of: $KUBEBUILDER_ASSETS, the cache
-# outside the tree, the envtest archive (where the internet is reachable), Go modules. A second run only checks links.
+# Finds or makes the programs of a real Kubernetes, the sidecars of a CSI driver, csi-sanity, and the VolumeSnapshot CRDs, and
+# links them into .cache/controlplane/ where the tests look. Each program is taken from the first of: $KUBEBUILDER_ASSETS, the
+# cache outside the tree, the archives (where the internet is reachable), Go modules. Sidecars and csi-sanity are released as
+# images only, so they come from Go modules. A second run only checks links.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -9,7 +10,8 @@ modules=$root/tools/controlplane
 links=$root/.cache/controlplane
 minor=1.34
 version=1.34.4
-programs="etcd kube-apiserver kube-controller-manager kubectl"
+programs="etcd kube-apiserver kube-controller-manager kubectl kube-scheduler kubelet"
+csi_programs="csi-provisioner csi-resizer csi-snapshotter snapshot-controller csi-sanity"
 snapshot_client=github.com/kubernetes-csi/external-snapshotter/client/v8
 
 # The archives of another patch release serve as well: only the minor version matters between these programs.
@@ -20,8 +22,15 @@ archive_sha256_amd64=c8500090806ed5ce4064eeeb2a5666476a5168c1f4ff0eadd54fe59b22c
 archive_sha256_arm64=cb56759108ea15933abf79d8573bbf66cca8c13e20425d7bc9f95941a060649d
 
 go_version=$(cd "$modules" && go env GOVERSION 2>/dev/null || echo none)
-key=$( (cat "$modules/go.mod" "$modules/go.sum"; echo "$go_version $(uname -sm)") | sha256sum | cut -c1-16)
-store=$cache/controlplane/$key
+
+# key_of FOLDER: what is built of the modules that go.mod and go.sum there name.
+key_of() {
+  (cat "$1/go.mod" "$1/go.sum"; echo "$go_version $(uname -sm)") | sha256sum | cut -c1-16
+}
+
+store=$cache/controlplane/$(key_of "$modules")
+# Apart, for it needs a newer CSI specification than Kubernetes 1.34 compiles with.
+sanity_store=$cache/controlplane/$(key_of "$modules/sanity")
 
 version_of() {
   case $1 in
@@ -100,11 +109,13 @@ keep() {
   return 1
 }
 
-# The archive has etcd, kube-apiserver and kubectl; kube-controller-manager comes from the Kubernetes release itself.
+# The archive has etcd, kube-apiserver and kubectl; the others come from the Kubernetes release itself.
 from_archive() {
   local name=$1 file=$store/envtest.tar.gz sum
   archives_reachable || return 1
-  if [ "$name" = kube-controller-manager ]; then from_release "$name"; return; fi
+  case $name in
+    kube-controller-manager | kube-scheduler | kubelet) from_release "$name"; return ;;
+  esac
   eval "sum=\$archive_sha256_$(architecture)"
   fetch "$(archive_url)" "$file" "the envtest archive" && check_sum "$file" "$sum" || return 1
   tar -xzf "$file" -O "controller-tools/envtest/$name" >"$store/$name.tmp" && keep "$name"
@@ -121,6 +132,10 @@ from_release() {
 package_of() {
   case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
+    csi-provisioner) echo github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner ;;
+    csi-resizer) echo github.com/kubernetes-csi/external-resizer/cmd/csi-resizer ;;
+    csi-snapshotter | snapshot-controller) echo "github.com/kubernetes-csi/external-snapshotter/v8/cmd/$1" ;;
+    csi-sanity) echo github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
@@ -134,17 +149,19 @@ compile_phase() {
   case $last in
     '') echo "resolving modules" ;;
     go:*) echo "downloading modules, $downloads so far" ;;
-    k8s.io/kubernetes/cmd/* | go.etcd.io/etcd/server/v3) echo "linking, after $packages packages" ;;
+    k8s.io/kubernetes/cmd/* | go.etcd.io/etcd/server/v3 | github.com/kubernetes-csi/*/cmd/*) echo "linking, after $packages packages" ;;
     *) echo "compiling package $packages: $last" ;;
   esac
 }
 
+# from_modules NAME FOLDER STORE: builds a program of the modules that go.mod in FOLDER names.
 from_modules() {
-  local name=$1 log=$store/$1.log started=$SECONDS stamp="k8s.io/component-base/version"
+  local name=$1 folder=$2 store=$3 started=$SECONDS stamp="k8s.io/component-base/version"
+  local log=$store/$name.log
   command -v go >/dev/null ||
     fail "$name has to be built, and there is no Go" "install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder that has it"
   say "$name: building from Go modules, once (kube-apiserver takes about six minutes on two cores, the others one or two)"
-  with_progress "$log" "$name" compile_phase env -C "$modules" CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" \
+  with_progress "$log" "$name" compile_phase env -C "$folder" CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false" \
     go build -v -trimpath \
     -ldflags "-s -w -X $stamp.gitVersion=v$version -X $stamp.gitMajor=${minor%.*} -X $stamp.gitMinor=${minor#*.}" \
     -o "$store/$name.tmp" "$(package_of "$name")" || {
@@ -158,8 +175,15 @@ from_modules() {
 provide() {
   local name=$1
   from_assets "$name" && return 0
-  [ -x "$store/$name" ] || from_archive "$name" || from_modules "$name"
+  [ -x "$store/$name" ] || from_archive "$name" || from_modules "$name" "$modules" "$store"
   ln -sfn "$store/$name" "$links/$name"
+}
+
+provide_csi() {
+  local name=$1 folder=$modules place=$store
+  if [ "$name" = csi-sanity ]; then folder=$modules/sanity place=$sanity_store; fi
+  [ -x "$place/$name" ] || from_modules "$name" "$folder" "$place"
+  ln -sfn "$place/$name" "$links/$name"
 }
 
 provide_crds() {
@@ -180,8 +204,9 @@ provide_crds() {
   mv "$links/crds.tmp" "$links/crds"
 }
 
-mkdir -p "$store" "$links"
+mkdir -p "$store" "$sanity_store" "$links"
 with_lock "$cache/controlplane/lock"
 for name in $programs; do provide "$name"; done
+for name in $csi_programs; do provide_csi "$name"; done
 provide_crds
 rm -f "$store"/envtest.tar.gz "$store"/*.part

@@ -25,7 +25,16 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { processesNaming } from "../../test/processes.ts";
 
-const programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
+const kubernetes = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler", "kubelet"];
+const csi = ["csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller", "csi-sanity"];
+const programs = [...kubernetes, ...csi];
+const csiBuilds = [
+  "build github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
+  "build github.com/kubernetes-csi/external-resizer/cmd/csi-resizer",
+  "build github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
+  "build github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+  "build github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
+];
 let tree: string;
 
 beforeEach(() => {
@@ -96,6 +105,9 @@ describe("the programs of the control plane", () => {
       "build k8s.io/kubernetes/cmd/kube-apiserver",
       "build k8s.io/kubernetes/cmd/kube-controller-manager",
       "build k8s.io/kubernetes/cmd/kubectl",
+      "build k8s.io/kubernetes/cmd/kube-scheduler",
+      "build k8s.io/kubernetes/cmd/kubelet",
+      ...csiBuilds,
     ]);
     rmSync(join(tree, ".cache"), { recursive: true });
     expect(setUp("controlplane")).toEqual({ status: 0, output: "" });
@@ -107,7 +119,12 @@ describe("the programs of the control plane", () => {
   test("come from KUBEBUILDER_ASSETS, and only what it lacks is built", () => {
     for (const name of ["etcd", "kube-apiserver", "kubectl"]) program(`assets/${name}`, "echo v1.34.1");
     expect(setUp("controlplane", { KUBEBUILDER_ASSETS: join(tree, "assets") }).status).toBe(0);
-    expect(notes()).toEqual(["build k8s.io/kubernetes/cmd/kube-controller-manager"]);
+    expect(notes()).toEqual([
+      "build k8s.io/kubernetes/cmd/kube-controller-manager",
+      "build k8s.io/kubernetes/cmd/kube-scheduler",
+      "build k8s.io/kubernetes/cmd/kubelet",
+      ...csiBuilds,
+    ]);
     expect(readlinkSync(link("etcd"))).toBe(join(tree, "assets/etcd"));
   });
 
@@ -188,7 +205,8 @@ describe("where the archives can be reached", () => {
 
   const architecture = process.arch === "arm64" ? "arm64" : "amd64";
   const archivePath = `/envtest-v1.34.1/envtest-v1.34.1-linux-${architecture}.tar.gz`;
-  const releasePath = `/v1.34.1/bin/linux/${architecture}/kube-controller-manager`;
+  const released = ["kube-controller-manager", "kube-scheduler", "kubelet"];
+  const releasePath = (name: string) => `/v1.34.1/bin/linux/${architecture}/${name}`;
   const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
 
   function pin(sum: string): void {
@@ -206,21 +224,22 @@ describe("where the archives can be reached", () => {
     return { status, output };
   }
 
-  test("nothing is built", async () => {
+  test("nothing is built but what is released as images only", async () => {
     const bytes = archive();
     pin(sha256(bytes));
-    const manager = Buffer.from("#!/bin/sh\necho Kubernetes v1.34.1\n");
-    const files = {
-      [archivePath]: bytes,
-      [releasePath]: manager,
-      [`${releasePath}.sha256`]: Buffer.from(sha256(manager)),
-    };
+    const binary = Buffer.from("#!/bin/sh\necho Kubernetes v1.34.1\n");
+    const files: Record<string, Buffer> = { [archivePath]: bytes };
+    for (const name of released) {
+      files[releasePath(name)] = binary;
+      files[`${releasePath(name)}.sha256`] = Buffer.from(sha256(binary));
+    }
     await serving(files, async (base) => {
       expect((await setUpFrom(base)).status).toBe(0);
     });
-    expect(notes()).toEqual([]);
+    expect(notes()).toEqual(csiBuilds);
     for (const name of programs) expect(existsSync(link(name))).toBe(true);
-    expect(readdirSync(store()).sort()).toEqual(["crds", "download.log", ...programs].sort());
+    const built = csi.filter((name) => name !== "csi-sanity").flatMap((name) => [name, `${name}.log`]);
+    expect(readdirSync(store()).sort()).toEqual(["crds", "download.log", ...kubernetes, ...built].sort());
   });
 
   test("nothing is asked of them twice when they do not answer, and everything is built", async () => {

@@ -1,0 +1,177 @@
+// `longshore csi controller` and `longshore csi node`: the two processes of the CSI driver, until they are told to stop.
+import { once } from "node:events";
+import type { Command } from "commander";
+import { systemClock } from "../base/clock.ts";
+import { type Log, openLog } from "../base/log.ts";
+import { type Metrics, openMetrics } from "../base/metrics.ts";
+import { socketPathOf } from "../csi/unix-socket.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import type { AgentApi } from "../wire/agent-api.ts";
+import type { Credentials } from "../wire/credentials.ts";
+import { hostPortOf, logLevelOf } from "./operator-command.ts";
+import { openProbes } from "./probes.ts";
+import type { Streams } from "./streams.ts";
+import { version } from "./version.ts";
+
+interface ProcessOptions {
+  readonly endpoint: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly ca: string;
+  readonly listen?: string;
+  readonly logLevel: string;
+}
+
+interface ControllerOptions extends ProcessOptions {
+  readonly agents: string;
+}
+
+interface NodeOptions extends ProcessOptions {
+  readonly node: string;
+  readonly agent: string;
+  readonly kubeletDir: string;
+  readonly stateDir: string;
+  readonly registration?: string;
+  readonly registrationEndpoint?: string;
+}
+
+export function addCsiCommand(program: Command, streams: Streams): void {
+  const csi = program.command("csi").description("The CSI driver, csi.longshore.dev.");
+  withProcessOptions(csi.command("controller"))
+    .description("Serve the calls about the cluster's volumes and snapshots, until SIGTERM or SIGINT.")
+    .requiredOption("--agents <host:port,...>", "agents of this cluster; one that answers yields the others")
+    .action((options: ControllerOptions) => runProcess("csi-controller", options, streams, serveController(options)));
+  withProcessOptions(csi.command("node"))
+    .description("Serve the kubelet of this node, as root, until SIGTERM or SIGINT.")
+    .requiredOption("--node <name>", "the node, as Kubernetes and its agent call it")
+    .requiredOption("--agent <host:port>", "the agent of this node")
+    .option("--kubelet-dir <dir>", "the kubelet's folder, under the path it has for the kubelet", "/var/lib/kubelet")
+    .option("--state-dir <dir>", "what has to outlive this process is noted there", "/var/lib/longshore-csi")
+    .option("--registration <unix:///path>", "where the kubelet looks for plugins; not registered when not given")
+    .option("--registration-endpoint <path>", "the socket of --endpoint as the kubelet sees it; the same unless given")
+    .action((options: NodeOptions) => runProcess("csi-node", options, streams, serveNode(options)));
+}
+
+function withProcessOptions(command: Command): Command {
+  return command
+    .requiredOption("--endpoint <unix:///path>", "the socket to serve at")
+    .requiredOption("--cert <file>", "the driver's certificate, of role csi")
+    .requiredOption("--key <file>", "its key")
+    .requiredOption("--ca <file>", "the CA bundle of this cluster")
+    .option("--listen <host:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
+    .option("--log-level <level>", "trace, debug, info, warn or error", "info");
+}
+
+interface Parts {
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly credentials: Credentials;
+}
+
+interface Closable {
+  close(): Promise<void>;
+}
+
+/** Begins to serve; what it opened is added to `opened` as it goes, and closed from the last to the first. */
+type Serve = (parts: Parts, opened: Closable[]) => Promise<void>;
+
+async function runProcess(name: string, options: ProcessOptions, streams: Streams, serve: Serve): Promise<void> {
+  const log = openLog({ name, level: logLevelOf(options.logLevel) });
+  const listen = options.listen === undefined ? undefined : hostPortOf(options.listen);
+  socketPathOf(options.endpoint);
+  // Loaded here, for a person's `longshore job list` should not wait for it.
+  const { openCredentials } = await import("../wire/credentials.ts");
+  const { cert, key, ca } = options;
+  const credentials = await openCredentials({ certFile: cert, keyFile: key, caFile: ca }, { clock: systemClock, log });
+  const metrics = openMetrics();
+  const opened: Closable[] = [{ close: async () => credentials.close() }];
+  try {
+    let isServing = false;
+    if (listen !== undefined) {
+      const probes = await openProbes(listen, { metrics, phase: () => (isServing ? "serving" : "syncing") });
+      opened.push(probes);
+      log.info({ address: probes.address }, "probes and metrics are served");
+    }
+    await serve({ log, metrics, credentials }, opened);
+    isServing = true;
+    streams.err(`longshore ${name.replace("-", " ")} is ready: ${options.endpoint}\n`);
+    log.info({ endpoint: options.endpoint, version }, "csi driver ready");
+    if (!streams.stop.aborted) await once(streams.stop, "abort");
+    log.info({ signal: String(streams.stop.reason?.message) }, "csi driver stopping");
+  } finally {
+    for (const one of opened.toReversed()) await one.close();
+  }
+  log.info({}, "csi driver stopped");
+}
+
+function serveController({ endpoint, agents }: ControllerOptions): Serve {
+  return async ({ log, metrics, credentials }, opened) => {
+    const addresses = agents.split(",").filter((address) => address !== "");
+    if (addresses.length === 0) throw new LongshoreError("BadRequest", "--agents is empty: write host:port,…");
+    const { openAgentClient } = await import("../wire/agent-client.ts");
+    const { openClusterClient } = await import("../wire/cluster-client.ts");
+    const { openGrpcServer } = await import("../csi/grpc-server.ts");
+    const { identityService, pluginCapabilities } = await import("../csi/identity.ts");
+    const { controllerService } = await import("../csi/controller.ts");
+    const { groupControllerService } = await import("../csi/group-controller.ts");
+    const { snapshotMetadataService } = await import("../csi/snapshot-metadata.ts");
+    const open = (seeds: readonly string[], agentId?: string) =>
+      openAgentClient({ addresses: seeds, agentId, credentials });
+    const first = open(addresses);
+    opened.push(first);
+    const cluster = openClusterClient({
+      first,
+      open: (address, agentId) => open([address], agentId),
+      onSilent: ({ node, agentId }, problem) => log.warn({ node, agentId, problem }, "agent does not answer"),
+    });
+    opened.push(cluster);
+    const isReady = async () => (await cluster.agents()).length > 0;
+    const services = [
+      identityService({ version, capabilities: pluginCapabilities, isReady }),
+      controllerService({ cluster }),
+      groupControllerService({ cluster }),
+      snapshotMetadataService({ cluster }),
+    ];
+    opened.push(await openGrpcServer({ endpoint, services, log, clock: systemClock, metrics }));
+  };
+}
+
+function serveNode(options: NodeOptions): Serve {
+  const { endpoint, node, agent: address, kubeletDir, stateDir, registration } = options;
+  return async ({ log, metrics, credentials }, opened) => {
+    const { openAgentClient } = await import("../wire/agent-client.ts");
+    const { openGrpcServer } = await import("../csi/grpc-server.ts");
+    const { identityService, pluginCapabilities } = await import("../csi/identity.ts");
+    const { nodeService } = await import("../csi/node.ts");
+    const { openHost } = await import("../host/host.ts");
+    const agent = openAgentClient({ addresses: [address], credentials });
+    opened.push(agent);
+    const clock = systemClock;
+    const host = await openHost({ stateDir, kubeletDir, log, clock });
+    const isReady = () => answersAsNode(agent, node, log);
+    const identity = identityService({ version, capabilities: pluginCapabilities, isReady });
+    const services = [identity, nodeService({ agent, host, node, log, clock })];
+    opened.push(await openGrpcServer({ endpoint, services, log, clock, metrics }));
+    if (registration !== undefined) opened.push(await register(options, registration, log));
+  };
+}
+
+/** Whether the node's own agent answers: what lies on another node cannot be mounted here. */
+async function answersAsNode(agent: AgentApi, node: string, log: Log): Promise<boolean> {
+  const found = (await agent.describe()).node;
+  if (found === node) return true;
+  log.error({ node, found }, "--agent is the agent of another node");
+  return false;
+}
+
+/** Last, for the kubelet calls as soon as it has found the driver; and closed first, so that it does not call any more. */
+async function register(options: NodeOptions, endpoint: string, log: Log): Promise<Closable> {
+  const { openGrpcServer } = await import("../csi/grpc-server.ts");
+  const { registrationService } = await import("../csi/registration.ts");
+  const seenByKubelet = options.registrationEndpoint ?? socketPathOf(options.endpoint);
+  if (!seenByKubelet.startsWith("/")) {
+    throw new LongshoreError("BadRequest", `--registration-endpoint ${seenByKubelet}: write an absolute path`);
+  }
+  const services = [registrationService({ endpoint: seenByKubelet, log })];
+  return openGrpcServer({ endpoint, services, log, clock: systemClock });
+}

@@ -1,0 +1,364 @@
+import { beforeEach, describe, expect, test } from "@jest/globals";
+import {
+  block,
+  createVolumeRequest,
+  fromSnapshot,
+  fromVolume,
+  mounted,
+  onNodes,
+  range,
+} from "../../test/fakes/csi-requests.ts";
+import type { FakeAgent } from "../../test/fakes/fake-agent.ts";
+import { type FakeStorageCluster, fakeStorageCluster } from "../../test/fakes/fake-storage-cluster.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { createVolume, readWish } from "./create-volume.ts";
+import type { CreateVolumeRequest } from "./csi-messages.ts";
+
+const mebibyte = 2 ** 20;
+const gibibyte = 2 ** 30;
+const never = new AbortController().signal;
+
+let cluster: FakeStorageCluster;
+let agents: readonly [FakeAgent, FakeAgent, FakeAgent];
+
+beforeEach(() => {
+  cluster = fakeStorageCluster(3);
+  agents = cluster.agents as typeof agents;
+});
+
+function create(fields: Partial<CreateVolumeRequest> = {}) {
+  return createVolume(cluster.api, readWish(createVolumeRequest(fields)), never);
+}
+
+/** The nodes that have a volume of this name. */
+const nodesOf = (name: string) => agents.filter((agent) => agent.volumes.has(name)).map(({ view }) => view.node);
+
+describe("an empty volume", () => {
+  test("is made with the size asked for, and says whose it is", async () => {
+    const parameters = { "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pvc/name": "db" };
+    const made = await create({ capacityRange: range(5 * mebibyte), parameters });
+    expect(made).toMatchObject({
+      name: "pvc-1",
+      sizeBytes: 5 * mebibyte,
+      metadata: { "pvc.namespace": "shop", "pvc.name": "db", volumeMode: "Filesystem", fsType: "ext4" },
+    });
+  });
+
+  test("is made on the node that is preferred, else where most room is", async () => {
+    agents[2].view.freeBytes = 2 ** 41;
+    await create();
+    await create({ name: "pvc-2", accessibilityRequirements: onNodes(["node-1", "node-2"], ["node-2"]) });
+    expect([nodesOf("pvc-1"), nodesOf("pvc-2")]).toEqual([["node-3"], ["node-2"]]);
+  });
+
+  test("is the same volume when it is asked for again, wherever that would be made by now", async () => {
+    const first = await create({ capacityRange: range(mebibyte) });
+    agents[1].view.freeBytes = 2 ** 42;
+    expect(await create({ capacityRange: range(mebibyte) })).toEqual(first);
+    expect(await create({ capacityRange: range(1, 4 * mebibyte) })).toEqual(first);
+    expect(nodesOf("pvc-1")).toHaveLength(1);
+  });
+
+  test.each<[string, Partial<CreateVolumeRequest>]>([
+    ["larger", { capacityRange: range(2 * gibibyte) }],
+    ["smaller", { capacityRange: range(1, mebibyte) }],
+    ["a block device", { volumeCapabilities: [block] }],
+    ["on another node", { accessibilityRequirements: onNodes(["node-2"]) }],
+    ["made of another one", { volumeContentSource: fromVolume("pvc-0") }],
+  ])("of the same name that is to be %s is another volume", async (_, fields) => {
+    await create({ name: "pvc-0" });
+    const first = await create({ accessibilityRequirements: onNodes(["node-1"]) });
+    await expect(create(fields)).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+    expect(await cluster.api.getVolume("pvc-1")).toEqual(first);
+  });
+
+  test("goes to the next node when one is full, and is refused when all are, with nothing left", async () => {
+    const full = new LongshoreError("DiskFull", "no room");
+    agents[0].putVolume = () => Promise.reject(full);
+    await create({ accessibilityRequirements: onNodes(["node-1", "node-2"], ["node-1"]) });
+    expect(nodesOf("pvc-1")).toEqual(["node-2"]);
+    for (const agent of agents) agent.putVolume = () => Promise.reject(full);
+    await expect(create({ name: "pvc-2" })).rejects.toMatchObject({ code: "DiskFull" });
+    expect(nodesOf("pvc-2")).toEqual([]);
+  });
+
+  test("is not made anywhere else when an agent fails in another way: it may have made it", async () => {
+    agents[0].putVolume = () => Promise.reject(new LongshoreError("Timeout", "no answer"));
+    const accessibilityRequirements = onNodes(["node-1", "node-2"], ["node-1"]);
+    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "Timeout" });
+    expect(nodesOf("pvc-1")).toEqual([]);
+  });
+
+  test("waits for the agent of the only node that fits", async () => {
+    cluster.silent.add(agents[1]);
+    const accessibilityRequirements = onNodes(["node-2"]);
+    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "Unreachable" });
+    cluster.silent.clear();
+    await create({ accessibilityRequirements });
+    expect(nodesOf("pvc-1")).toEqual(["node-2"]);
+  });
+
+  test("waits while no agent answers at all", async () => {
+    for (const agent of agents) cluster.silent.add(agent);
+    await expect(create()).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("is made on the node that is preferred while the agent of another one is silent, and nowhere else", async () => {
+    cluster.silent.add(agents[2]);
+    const all = ["node-1", "node-2", "node-3"];
+    await create({ accessibilityRequirements: onNodes(all, ["node-2"]) });
+    expect(nodesOf("pvc-1")).toEqual(["node-2"]);
+    // It might have been made there.
+    const preferred = onNodes(all, ["node-3", "node-1"]);
+    await expect(create({ name: "pvc-2", accessibilityRequirements: preferred })).rejects.toMatchObject({
+      code: "Unreachable",
+    });
+    expect(nodesOf("pvc-2")).toEqual([]);
+  });
+
+  test("where no node that fits has an agent is refused", async () => {
+    const accessibilityRequirements = onNodes(["node-9"]);
+    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "RESOURCE_EXHAUSTED" });
+  });
+});
+
+describe("a clone of a volume or snapshot of this cluster", () => {
+  beforeEach(async () => {
+    await agents[1].putVolume("pvc-0", { sizeBytes: 4 * mebibyte, metadata: { fsType: "xfs" } });
+    await agents[1].putSnapshot("pvc-0", "snapshot-1");
+    await agents[1].putVolume("pvc-0", { sizeBytes: 8 * mebibyte });
+  });
+
+  test("lies where its source does, is as large, and has its file system", async () => {
+    const made = await create({ volumeContentSource: fromSnapshot("pvc-0/snapshot-1") });
+    expect(made).toMatchObject({
+      sizeBytes: 4 * mebibyte,
+      from: { volume: "pvc-0", snapshot: "snapshot-1" },
+      metadata: { fsType: "xfs" },
+    });
+    expect((await create({ name: "pvc-2", volumeContentSource: fromVolume("pvc-0") })).sizeBytes).toBe(8 * mebibyte);
+    expect([nodesOf("pvc-1"), nodesOf("pvc-2")]).toEqual([["node-2"], ["node-2"]]);
+  });
+
+  test("may be larger, and not smaller", async () => {
+    const volumeContentSource = fromSnapshot("pvc-0/snapshot-1");
+    const made = await create({ volumeContentSource, capacityRange: range(16 * mebibyte) });
+    expect(made.sizeBytes).toBe(16 * mebibyte);
+    const tooSmall = create({ name: "pvc-2", volumeContentSource, capacityRange: range(1, mebibyte) });
+    await expect(tooSmall).rejects.toMatchObject({ code: "OUT_OF_RANGE" });
+    expect(nodesOf("pvc-2")).toEqual([]);
+  });
+
+  test("is the same when it is asked for again, also when its source is gone", async () => {
+    const volumeContentSource = fromSnapshot("pvc-0/snapshot-1");
+    const made = await create({ volumeContentSource });
+    await agents[1].removeVolume("pvc-0");
+    expect(await create({ volumeContentSource })).toEqual(made);
+    await expect(create()).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+    await expect(create({ volumeContentSource: fromVolume("pvc-0") })).rejects.toMatchObject({
+      code: "ALREADY_EXISTS",
+    });
+  });
+
+  test("is made while the agents of other nodes do not answer, and waits for that of its source", async () => {
+    cluster.silent.add(agents[0]);
+    await create({ volumeContentSource: fromVolume("pvc-0") });
+    cluster.silent.clear();
+    cluster.silent.add(agents[1]);
+    const waiting = create({ name: "pvc-2", volumeContentSource: fromVolume("pvc-0") });
+    await expect(waiting).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("is refused on other nodes than that of its source", async () => {
+    const accessibilityRequirements = onNodes(["node-1"]);
+    const made = create({ volumeContentSource: fromVolume("pvc-0"), accessibilityRequirements });
+    await expect(made).rejects.toMatchObject({
+      code: "RESOURCE_EXHAUSTED",
+      message: expect.stringContaining("pvc-0 lies on node node-2"),
+    });
+  });
+
+  test.each([
+    fromVolume("pvc-9"),
+    fromVolume("Not A Handle"),
+    fromSnapshot("pvc-0/snapshot-9"),
+    fromSnapshot("pvc-9/snapshot-1"),
+    fromSnapshot("not a handle"),
+    fromSnapshot("east.pvc-9@latest"),
+  ])("of %j, which does not exist, is NOT_FOUND", async (volumeContentSource) => {
+    const code = expect.stringMatching(/^(?:NOT_FOUND|NotFound)$/);
+    await expect(async () => create({ volumeContentSource })).rejects.toMatchObject({ code });
+    expect(nodesOf("pvc-1")).toEqual([]);
+  });
+
+  test("of a snapshot that is being deleted is NOT_FOUND", async () => {
+    await agents[1].putHold("pvc-0", "snapshot-1", "backup");
+    await agents[1].removeSnapshot("pvc-0", "snapshot-1");
+    const made = create({ volumeContentSource: fromSnapshot("pvc-0/snapshot-1") });
+    await expect(made).rejects.toMatchObject({ code: "NOT_FOUND" });
+  });
+});
+
+describe("a clone of a migrated volume", () => {
+  const volumeContentSource = fromSnapshot("east.pvc-9@latest");
+
+  beforeEach(() => {
+    agents[2].arrive("east.pvc-9", { source: "east", sizeBytes: 4 * mebibyte, metadata: { fsType: "btrfs" } });
+  });
+
+  test("lies on its home, with its size and file system, and is kept", async () => {
+    agents[2].commit("east.pvc-9");
+    const made = await create({ volumeContentSource });
+    expect(made).toMatchObject({ sizeBytes: 4 * mebibyte, metadata: { fsType: "btrfs", volumeMode: "Filesystem" } });
+    expect(nodesOf("pvc-1")).toEqual(["node-3"]);
+    await agents[2].outwaitClones();
+    expect(nodesOf("pvc-1")).toEqual(["node-3"]);
+  });
+
+  test("waits while the volume is frozen, is told how far it is, and is served by the commit", async () => {
+    agents[2].commit("east.pvc-9");
+    agents[2].freeze("east.pvc-9", { job: "job-7", bytesTotal: 8 * mebibyte, bytesStored: 2 * mebibyte });
+    const waiting = create({ volumeContentSource });
+    await expect(waiting).rejects.toMatchObject({
+      code: "ABORTED",
+      message: expect.stringMatching(/frozen while job job-7 .*2 MiB of 8 MiB stored, 25 %, since 2026-01-01T/),
+    });
+    await expect(create({ volumeContentSource })).rejects.toMatchObject({ code: "ABORTED" });
+    const { pointId } = agents[2].commit("east.pvc-9");
+    expect((await create({ volumeContentSource })).lineage?.pointId).toBe(pointId);
+  });
+
+  test("waits for the first point of a volume that has none", async () => {
+    await expect(create({ volumeContentSource })).rejects.toMatchObject({
+      code: "ABORTED",
+      message: expect.stringContaining("to have a point in time"),
+    });
+  });
+
+  test("that nobody comes back for leaves nothing", async () => {
+    await expect(create({ volumeContentSource })).rejects.toMatchObject({ code: "ABORTED" });
+    agents[2].commit("east.pvc-9");
+    expect(nodesOf("pvc-1")).toEqual(["node-3"]);
+    await agents[2].outwaitClones();
+    expect([nodesOf("pvc-1"), agents[2].clones.size]).toEqual([[], 0]);
+  });
+
+  test("is of the point that is pinned, the newest one or not, also while a transfer runs", async () => {
+    const { pointId } = agents[2].commit("east.pvc-9");
+    agents[2].commit("east.pvc-9");
+    agents[2].freeze("east.pvc-9");
+    const made = await create({ volumeContentSource: fromSnapshot(`east.pvc-9@${pointId}`) });
+    expect(made.lineage?.pointId).toBe(pointId);
+  });
+
+  test("grows to what is asked for, and is the same when the newest point has moved on", async () => {
+    agents[2].commit("east.pvc-9");
+    const made = await create({ volumeContentSource, capacityRange: range(16 * mebibyte) });
+    expect(made.sizeBytes).toBe(16 * mebibyte);
+    agents[2].commit("east.pvc-9");
+    expect(await create({ volumeContentSource, capacityRange: range(16 * mebibyte) })).toEqual(made);
+    await agents[2].removeMigratedVolume("east.pvc-9");
+    expect(await create({ volumeContentSource, capacityRange: range(16 * mebibyte) })).toEqual(made);
+  });
+
+  test("that was made and not grown yet is grown when it is asked for again", async () => {
+    agents[2].commit("east.pvc-9");
+    const capacityRange = range(16 * mebibyte);
+    cluster.onEffect = (method, when) => {
+      if (method === "putVolume" && when === "before") throw new LongshoreError("StreamTorn", "the controller died");
+    };
+    await expect(create({ volumeContentSource, capacityRange })).rejects.toMatchObject({ code: "StreamTorn" });
+    cluster.onEffect = () => undefined;
+    expect((await create({ volumeContentSource, capacityRange })).sizeBytes).toBe(16 * mebibyte);
+  });
+
+  test("larger than the limit is refused, known before or only afterwards, and nothing is left", async () => {
+    agents[2].commit("east.pvc-9");
+    const capacityRange = range(0, 2 * mebibyte);
+    await expect(create({ volumeContentSource, capacityRange })).rejects.toMatchObject({ code: "OUT_OF_RANGE" });
+    cluster.onEffect = (method, when) => {
+      if (method === "putClone" && when === "before") agents[2].commit("east.pvc-9", { sizeBytes: 8 * mebibyte });
+    };
+    const grown = create({ volumeContentSource, capacityRange: range(0, 4 * mebibyte) });
+    await expect(grown).rejects.toMatchObject({ code: "OUT_OF_RANGE" });
+    expect([nodesOf("pvc-1"), agents[2].clones.size]).toEqual([[], 0]);
+  });
+
+  test("of another point than it was made of is another volume", async () => {
+    const { pointId } = agents[2].commit("east.pvc-9");
+    await create({ volumeContentSource });
+    const pinned = create({ volumeContentSource: fromSnapshot(`east.pvc-9@${pointId}`) });
+    await expect(pinned).rejects.toMatchObject({ code: "NameTaken" });
+    await expect(create()).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+  });
+
+  test("is made while the agents of other nodes do not answer", async () => {
+    agents[2].commit("east.pvc-9");
+    cluster.silent.add(agents[0]);
+    expect((await create({ volumeContentSource })).home).toBe(agents[2].view.agentId);
+  });
+});
+
+describe("a request", () => {
+  test.each<[string, Partial<CreateVolumeRequest>, string]>([
+    ["without a name", { name: "" }, "name is missing"],
+    ["without capabilities", { volumeCapabilities: [] }, "volume_capabilities is empty"],
+    ["with a parameter that nobody knows", { parameters: { type: "ssd" } }, "parameter type"],
+    ["with mutable parameters", { mutableParameters: { iops: "1" } }, "iops"],
+    ["with a source that is none", { volumeContentSource: {} }, "volume_content_source"],
+    ["with a range that contradicts itself", { capacityRange: range(2, 1) }, "the limit of 1 bytes"],
+  ])("%s is refused before anybody is asked", (_, fields, message) => {
+    expect(() => readWish(createVolumeRequest(fields))).toThrow(
+      expect.objectContaining({ code: "INVALID_ARGUMENT", message: expect.stringContaining(message) }),
+    );
+  });
+
+  test("whose caller has gone stops before it changes anything", async () => {
+    const gone = AbortSignal.abort(new Error("gone"));
+    const wish = readWish(createVolumeRequest({ volumeCapabilities: [mounted] }));
+    await expect(createVolume(cluster.api, wish, gone)).rejects.toThrow("gone");
+    expect(nodesOf("pvc-1")).toEqual([]);
+  });
+});
+
+describe("a crash at any effect", () => {
+  const sources = {
+    "an empty volume": null,
+    "a clone of a volume": fromVolume("pvc-0"),
+    "a clone of a snapshot": fromSnapshot("pvc-0/snapshot-1"),
+    "a clone of a migrated volume": fromSnapshot("east.pvc-9@latest"),
+  };
+
+  /** A cluster with something to clone, in which the effect of that number fails, before or after it was carried out. */
+  async function crashing(crashAt: number): Promise<FakeStorageCluster> {
+    const world = fakeStorageCluster(3);
+    const [, second, third] = world.agents as unknown as typeof agents;
+    await second.putVolume("pvc-0", { sizeBytes: mebibyte });
+    await second.putSnapshot("pvc-0", "snapshot-1");
+    third.arrive("east.pvc-9", { source: "east", sizeBytes: mebibyte });
+    third.commit("east.pvc-9");
+    let count = 0;
+    world.onEffect = () => {
+      count++;
+      if (count === crashAt) throw new LongshoreError("StreamTorn", "the controller died");
+    };
+    return world;
+  }
+
+  test.each(Object.entries(sources))("leaves one volume once it is asked for again: %s", async (_, source) => {
+    const capacityRange = range(2 * mebibyte);
+    const wish = readWish(createVolumeRequest({ volumeContentSource: source, capacityRange }));
+    for (let crashAt = 1; crashAt <= 20; crashAt++) {
+      const world = await crashing(crashAt);
+      const hasCrashed = await createVolume(world.api, wish, never).then(
+        () => false,
+        () => true,
+      );
+      const made = await createVolume(world.api, wish, never);
+      expect(made).toMatchObject({ name: "pvc-1", sizeBytes: 2 * mebibyte });
+      expect(world.agents.filter((agent) => agent.volumes.has("pvc-1"))).toHaveLength(1);
+      if (!hasCrashed) return expect(crashAt).toBeGreaterThan(2);
+    }
+    throw new Error("it has more than 20 effects");
+  });
+});

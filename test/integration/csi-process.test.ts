@@ -1,0 +1,91 @@
+// `longshore csi controller` as a process in front of a real agent: it starts, serves, tells of itself, and leaves nothing behind.
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { afterAll, beforeAll, expect, test } from "@jest/globals";
+import type { CreateVolumeResponse, ListVolumesResponse } from "../../src/csi/csi-messages.ts";
+import { type CsiProcess, startCsiController } from "../e2e/csi-processes.ts";
+import { freePort } from "../e2e/free-port.ts";
+import { eventually, startLongshore } from "../e2e/process.ts";
+import { type StorageCluster, startStorageCluster } from "../e2e/storage-cluster.ts";
+import { type CsiClient, controller, openCsiClient } from "../fakes/csi-client.ts";
+import { block, createVolumeRequest, range } from "../fakes/csi-requests.ts";
+import { type TemporaryFolder, temporaryFolder } from "../fakes/temporary-folder.ts";
+
+let folder: TemporaryFolder;
+let storage: StorageCluster;
+let started: CsiProcess;
+let client: CsiClient;
+let probes: string;
+
+beforeAll(async () => {
+  folder = await temporaryFolder("csi");
+  storage = await startStorageCluster({ name: "east", folder: folder.path, backend: "copy" });
+  const listen = `127.0.0.1:${await freePort()}`;
+  probes = `http://${listen}`;
+  started = await startCsiController({ storage, folder: folder.path, more: ["--listen", listen] });
+  client = openCsiClient(started.endpoint, controller);
+}, 60_000);
+
+afterAll(async () => {
+  client.close();
+  await started.process.signal("SIGTERM");
+  await storage.stop();
+  await folder.remove();
+}, 60_000);
+
+function createVolume(name: string): Promise<CreateVolumeResponse> {
+  const request = createVolumeRequest({ name, volumeCapabilities: [block], capacityRange: range(2 ** 20) });
+  return client.call("CreateVolume", request, { deadlineMs: 60_000 });
+}
+
+test("a hundred volumes that are asked for at once are all made by one agent", async () => {
+  const names = Array.from({ length: 100 }, (_, index) => `pvc-${index}`);
+  const made = await Promise.all(names.map(createVolume));
+  expect(made.map(({ volume }) => volume.volumeId)).toEqual(names);
+  const { entries } = await client.call<ListVolumesResponse>("ListVolumes");
+  expect(entries).toHaveLength(100);
+  await Promise.all(names.map((volumeId) => client.call("DeleteVolume", { volumeId }, { deadlineMs: 60_000 })));
+  expect((await storage.api.listVolumes()).items).toEqual([]);
+}, 120_000);
+
+test("health, readiness and metrics are served", async () => {
+  await createVolume("pvc-1");
+  for (const path of ["/healthz", "/readyz"]) expect((await fetch(probes + path)).status).toBe(200);
+  const metrics = await (await fetch(`${probes}/metrics`)).text();
+  expect(metrics).toMatch(/longshore_csi_calls_total\{method="CreateVolume",code="OK"\} \d+/);
+});
+
+test("calls wait for the agent while it is away, and go on when it is back", async () => {
+  await storage.agent().signal("SIGTERM");
+  await expect(createVolume("pvc-2")).rejects.toMatchObject({ code: status.UNAVAILABLE });
+  await storage.start();
+  const made = await eventually("a volume being made again", () => createVolume("pvc-2"));
+  expect(made.volume.volumeId).toBe("pvc-2");
+}, 60_000);
+
+test("a second process does not take the socket of the first", async () => {
+  const log = join(folder.path, "second.log");
+  const words = ["csi", "controller", "--endpoint", started.endpoint, "--agents", storage.address];
+  const tls = { cert: "csi.crt", key: "csi.key", ca: "ca.crt" };
+  const files = Object.entries(tls).flatMap(([name, file]) => [`--${name}`, join(storage.pki, file)]);
+  const second = startLongshore([...words, ...files], log);
+  await eventually("the second process ending", async () => {
+    const text = readFileSync(log, "utf8");
+    return text.includes("another process serves") || undefined;
+  });
+  await second.signal("SIGTERM");
+  expect((await client.call<ListVolumesResponse>("ListVolumes")).entries.length).toBeGreaterThan(0);
+}, 60_000);
+
+test("a process that was killed leaves a socket that the next one takes; one that is stopped leaves none", async () => {
+  const own = await temporaryFolder("csi");
+  const killed = await startCsiController({ storage, folder: own.path });
+  const path = killed.endpoint.replace("unix://", "");
+  await killed.process.signal("SIGKILL");
+  expect(existsSync(path)).toBe(true);
+  const next = await startCsiController({ storage, folder: own.path });
+  await next.process.signal("SIGTERM");
+  expect(existsSync(path)).toBe(false);
+  await own.remove();
+}, 60_000);
