@@ -51,6 +51,32 @@ test("a thread that ends takes its request with it, and no other", async () => {
   expect(await pool.run({ numbers: [5] })).toBe(5);
 });
 
+test("small requests share the thread there is, and hold up no large one", async () => {
+  const numbered = openWorkerPool<{ readonly waitsMs: number }, number>(
+    new URL(
+      `data:text/javascript,${encodeURIComponent(`
+        import { parentPort, threadId } from "node:worker_threads";
+        const word = new Int32Array(new SharedArrayBuffer(4));
+        parentPort.on("message", (request) => {
+          if (request === null) return parentPort.close();
+          Atomics.wait(word, 0, 0, request.waitsMs);
+          parentPort.postMessage({ kind: "done", answer: threadId });
+        });
+      `)}`,
+    ),
+    2,
+  );
+  const small = Array.from({ length: 5 }, () => numbered.run({ waitsMs: 20 }, { isSmall: true }));
+  expect(new Set(await Promise.all(small)).size).toBe(1);
+  const [first, , large] = await Promise.all([
+    numbered.run({ waitsMs: 20 }, { isSmall: true }),
+    numbered.run({ waitsMs: 20 }, { isSmall: true }),
+    numbered.run({ waitsMs: 0 }),
+  ]);
+  expect(large).not.toBe(first);
+  await numbered.close();
+});
+
 test("closing waits for what runs", async () => {
   const running = pool.run({ numbers: [20, 22] });
   await pool.close();

@@ -16,9 +16,10 @@ export const endOfWork = null;
 export interface WorkerPool<Request, Answer> {
   /**
    * Runs one request in a thread, or waits for one. Rejects with an error of the message, `code` and `errno` that the program
-   * answered, or with why its thread ended.
+   * answered, or with why its thread ended. For a small one that thread is waited for which there is: a further one would take
+   * longer to start, and 12 MiB.
    */
-  run(request: Request): Promise<Answer>;
+  run(request: Request, options?: { readonly isSmall?: boolean }): Promise<Answer>;
   /** Ends the threads; requests that run are waited for. */
   close(): Promise<void>;
 }
@@ -30,6 +31,7 @@ export function openWorkerPool<Request, Answer>(program: URL, sizeMax: number): 
 
 interface Task<Request, Answer> {
   readonly request: Request;
+  readonly isSmall: boolean;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: Error) => void;
 }
@@ -47,9 +49,9 @@ class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
     this.#sizeMax = sizeMax;
   }
 
-  run(request: Request): Promise<Answer> {
+  run(request: Request, { isSmall = false }: { readonly isSmall?: boolean } = {}): Promise<Answer> {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-    this.#waiting.push({ request, resolve, reject });
+    this.#waiting.push({ request, isSmall, resolve, reject });
     this.#running.add(promise);
     const forget = () => this.#running.delete(promise);
     promise.then(forget, forget);
@@ -64,13 +66,21 @@ class Threads<Request, Answer> implements WorkerPool<Request, Answer> {
 
   #next(): void {
     while (this.#waiting.length > 0) {
-      const worker = this.#idle.pop() ?? (this.#busy.size < this.#sizeMax ? this.#start() : undefined);
-      const task = worker && this.#waiting.shift();
-      if (worker === undefined || task === undefined) return;
+      const idle = this.#idle.pop();
+      const [task] = idle === undefined ? this.#takeForNewThread() : this.#waiting.splice(0, 1);
+      if (task === undefined) return;
+      const worker = idle ?? this.#start();
       this.#busy.set(worker, task);
       worker.ref();
       worker.postMessage(task.request);
     }
+  }
+
+  /** What a further thread is started for, if anything. */
+  #takeForNewThread(): Task<Request, Answer>[] {
+    if (this.#busy.size >= this.#sizeMax) return [];
+    const at = this.#busy.size === 0 ? 0 : this.#waiting.findIndex(({ isSmall }) => !isSmall);
+    return at < 0 ? [] : this.#waiting.splice(at, 1);
   }
 
   #start(): Worker {

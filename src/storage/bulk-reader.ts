@@ -4,6 +4,8 @@ import { blockBytes, type Extent } from "./backend.ts";
 import type { BulkAnswer, BulkRequest, CompareAnswer, ComparedFile } from "./bulk-reader-thread.ts";
 
 const threadsMax = 2;
+/** Reading so much takes a few milliseconds. */
+const smallBytesMax = 1024 * 1024;
 
 /** Whoever calls keeps the files open until the answer is there, whatever it is; requests beyond the threads wait. */
 export interface BulkReader {
@@ -18,13 +20,20 @@ export interface BulkReader {
 export function openBulkReader(): BulkReader {
   const pool = openWorkerPool<BulkRequest, BulkAnswer>(new URL("./bulk-reader-thread.ts", import.meta.url), threadsMax);
   return {
-    digest: async (fd, extents) => (await pool.run({ kind: "digest", fd, extents: flat(extents) })) as string,
+    digest: async (fd, extents) =>
+      (await pool.run({ kind: "digest", fd, extents: flat(extents) }, { isSmall: isSmall(extents) })) as string,
     async differing(base, next, extents) {
       const request = { kind: "compare", base, next, blockBytes, extents: flat(extents) } as const;
-      return (await pool.run(request)) as CompareAnswer;
+      return (await pool.run(request, { isSmall: isSmall(extents) })) as CompareAnswer;
     },
     close: () => pool.close(),
   };
+}
+
+function isSmall(extents: readonly Extent[]): boolean {
+  let bytes = 0;
+  for (const { length } of extents) bytes += length;
+  return bytes <= smallBytesMax;
 }
 
 function flat(extents: readonly Extent[]): Float64Array {

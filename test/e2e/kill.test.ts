@@ -11,9 +11,9 @@ import { TrackedVolume } from "./tracked-volume.ts";
 /** Frame headers, and the openings of lanes. */
 const overhead = 1.02;
 
-for (const transport of ["tls", "kernel"] as const) {
-  describe(`over ${transport} lanes`, () => onEachBackend(kills, () => ({ transport })));
-}
+describe("over tls lanes", () => onEachBackend(kills, () => ({ transport: "tls" })));
+// Whatever is sent from and stored to, a kernel lane does with descriptors: it has no path of its own for a backend.
+describe("over kernel lanes", () => onEachBackend(kills, () => ({ transport: "kernel" }), ["reflink"]));
 
 function kills(test: PairTest, backend: Backend): void {
   for (const victim of ["source", "target"] as const) {

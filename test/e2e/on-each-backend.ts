@@ -12,8 +12,9 @@ export type PairTest = (name: string, work: (pair: Pair) => Promise<void>) => vo
 export function onEachBackend(
   declare: (test: PairTest, backend: Backend) => void,
   options: (backend: Backend) => PairOptions & { needsDisk?: boolean } = () => ({}),
+  backends: readonly Backend[] = ["copy", "reflink"],
 ): void {
-  for (const backend of ["copy", "reflink"] as const) {
+  for (const backend of backends) {
     const { needsDisk = backend === "reflink", ...rest } = options(backend);
     const declareTest = needsDisk ? needs("root", "xfs") : (test as ReturnType<typeof needs>);
     describe(`with the ${backend} backend`, () => {
