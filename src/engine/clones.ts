@@ -1,6 +1,7 @@
 // Clones: how a migrated volume is consumed. A request made while the newest point is closed is kept durably, and served by
 // the commit (or by the thaw after an abort) before the next freeze. A clone is a volume of its own once it is ready.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
+import type { Precondition } from "../wire/agent-api.ts";
 import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
 import { type Core, guarded, timeText } from "./core.ts";
 import { type MigratedRow, type MigratedVolumes, migratedLockKey } from "./migrated.ts";
@@ -131,12 +132,16 @@ export class Clones {
   private async dropUnclaimed(name: string): Promise<void> {
     const row = this.find(name);
     if (row?.state !== "Ready" || row.isKept === 1) return;
+    const volume = this.volumes.find(name);
     try {
       // Although nobody was told that it is ready.
       if (await this.volumes.isUsed(name)) return this.keep(name);
-      await this.finishRemoval(name);
+      await this.finishRemoval(name, { ifMatch: volume?.revision });
     } catch (error) {
-      if (codeOf(error) !== "InUse") throw error;
+      const code = codeOf(error);
+      // Somebody has done something with it since it was looked at: it is looked at again.
+      if (code === "PreconditionFailed") return;
+      if (code !== "InUse") throw error;
       return this.keep(name);
     }
     this.core.log.info({ clone: name }, "clone removed: nobody has asked for it since it was served");
@@ -156,9 +161,12 @@ export class Clones {
     journal.transaction(() => journal.run("UPDATE clones SET isKept = 1 WHERE name = ?", name));
   }
 
+  /** Under the migrated volume's lock, as long as that is there, and the clone's own: one is not claimed while it is dropped. */
   private underLock<T>({ name, migrated }: Pick<CloneRow, "name" | "migrated">, work: () => Promise<T>): Promise<T> {
+    const { lock } = this.core;
     const source = this.migrated.byUid(migrated);
-    return this.core.lock.run(source === undefined ? `clone ${name}` : migratedLockKey(source), work);
+    const locked = () => lock.run(`clone ${name}`, work);
+    return source === undefined ? locked() : lock.run(migratedLockKey(source), locked);
   }
 
   private unserved(): CloneRow[] {
@@ -339,11 +347,14 @@ export class Clones {
     this.migrated.published(row.migrated);
   }
 
-  /** The volume takes its clone along; what is left is a request. Throws `InUse` when the volume is, and changes nothing. */
-  private async finishRemoval(name: string): Promise<void> {
+  /**
+   * The volume takes its clone along; what is left is a request. Throws `InUse` when the volume is, `PreconditionFailed` when it is not
+   * what it was, and changes nothing.
+   */
+  private async finishRemoval(name: string, precondition: Precondition = {}): Promise<void> {
     const row = this.find(name);
     if (row === undefined) return;
-    if (row.state !== "Waiting") await this.volumes.remove(name);
+    if (row.state !== "Waiting") await this.volumes.remove(name, precondition);
     const { journal } = this.core;
     journal.transaction(() => {
       this.unhold(name);

@@ -96,6 +96,8 @@ describe("what is asked of storage", () => {
   let clock: FakeClock;
   let mode: ChangeMode;
   let failure: LongshoreError | undefined;
+  /** What a comparison waits for. */
+  let compared: Promise<void>;
   let asked: string[];
   let told: Extents;
 
@@ -106,6 +108,7 @@ describe("what is asked of storage", () => {
   beforeEach(() => {
     clock = new FakeClock();
     [mode, failure, asked] = [delta, undefined, []];
+    compared = Promise.resolve();
     const say = (what: string) => {
       asked.push(what);
       if (failure !== undefined) throw failure;
@@ -117,6 +120,7 @@ describe("what is asked of storage", () => {
       },
       async changed(_: string, base: { point: string }, next: { point: string }) {
         say(`${base.point}..${next.point}`);
+        await compared;
         return { mode, extents: extents(changed) };
       },
       async openPoint() {
@@ -172,6 +176,22 @@ describe("what is asked of storage", () => {
     told.expire();
     await list("s2", { base: "s1" });
     expect(asked).toHaveLength(2);
+  });
+
+  test("what takes longer than a minute to find out is found out once, and kept for a minute from then on", async () => {
+    const gate = Promise.withResolvers<void>();
+    compared = gate.promise;
+    const first = list("s2", { base: "s1" });
+    await clock.advance(300_000);
+    told.expire();
+    const second = list("s2", { base: "s1" });
+    await clock.advance(300_000);
+    gate.resolve();
+    expect(await Promise.all([first, second])).toEqual(["4-6 20-24", "4-6 20-24"]);
+    await clock.advance(50_000);
+    told.expire();
+    await list("s2", { base: "s1" });
+    expect(asked).toEqual(["s1..s2"]);
   });
 
   test("no more than a few answers are kept, those that were asked for last", async () => {

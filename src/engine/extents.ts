@@ -24,8 +24,8 @@ interface Subject {
 
 interface Kept {
   readonly found: Promise<RunList>;
-  /** Once it is known. */
-  extents: number;
+  /** Undefined until it is known. */
+  extents: number | undefined;
   /** On the monotonic clock. */
   usedMs: number;
 }
@@ -50,10 +50,12 @@ export class Extents {
     return { sizeBytes: subject.point.sizeBytes, ...pageOf(await this.runs(subject), asked) };
   }
 
-  /** Now and then: forgets what nobody goes on reading. */
+  /** Now and then: forgets what nobody goes on reading; what is still being found out is waited for by somebody. */
   expire(): void {
     const before = this.core.clock.monotonicMs() - keptMs;
-    for (const [key, { usedMs }] of this.kept) if (usedMs < before) this.kept.delete(key);
+    for (const [key, { extents, usedMs }] of this.kept) {
+      if (extents !== undefined && usedMs < before) this.kept.delete(key);
+    }
   }
 
   private async subject(volume: string, snapshot: string, base: string | undefined): Promise<Subject> {
@@ -69,13 +71,14 @@ export class Extents {
   private async runs(subject: Subject): Promise<RunList> {
     const key = [subject.point, subject.base].map((row) => `${row?.owner}/${row?.pointId}`).join(" ");
     const usedMs = this.core.clock.monotonicMs();
-    const kept: Kept = this.kept.get(key) ?? { found: this.find(subject), extents: 0, usedMs };
+    const kept: Kept = this.kept.get(key) ?? { found: this.find(subject), extents: undefined, usedMs };
     kept.usedMs = usedMs;
     this.kept.delete(key);
     this.kept.set(key, kept);
     try {
       const runs = await kept.found;
       kept.extents = runs.length;
+      kept.usedMs = this.core.clock.monotonicMs();
       return runs;
     } catch (error) {
       if (this.kept.get(key) === kept) this.kept.delete(key);
@@ -86,7 +89,7 @@ export class Extents {
   }
 
   private makeRoom(): void {
-    const extents = () => [...this.kept.values()].reduce((sum, one) => sum + one.extents, 0);
+    const extents = () => [...this.kept.values()].reduce((sum, one) => sum + (one.extents ?? 0), 0);
     for (const key of [...this.kept.keys()].slice(0, -1)) {
       if (this.kept.size <= keptMax && extents() <= keptExtentsMax) return;
       this.kept.delete(key);

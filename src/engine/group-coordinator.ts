@@ -252,16 +252,17 @@ export class GroupCoordinator implements JobDriver {
     const uids = volumesOf(share).map(({ uid }) => uid);
     return parts.flatMap((part: JobVolume) => {
       const copy = copies[uids.indexOf(part.uid)];
-      const { uid: volume, toId, planDigest, from } = part;
+      const { uid: volume, toId, planDigest, from, isPrepared } = part;
       const { agentId } = homeOf(located, volume);
-      if (hasPart(copy, toId)) {
-        const done = committedWith(copy, toId, share.groupPoint);
-        return done === undefined ? [] : [{ volume, agentId, ...done }];
+      // Voted under this term, whatever was reported before: what was there then may be lost since.
+      if (isPrepared && planDigest !== null) {
+        return [{ volume, agentId, baseId: from?.pointId ?? null, toId, planDigest }];
       }
-      if (!part.isPrepared || planDigest === null) {
+      if (!hasPart(copy, toId)) {
         throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
       }
-      return [{ volume, agentId, baseId: from?.pointId ?? null, toId, planDigest }];
+      const done = committedWith(copy, toId, share.groupPoint);
+      return done === undefined ? [] : [{ volume, agentId, ...done }];
     });
   }
 

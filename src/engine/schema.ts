@@ -133,11 +133,13 @@ CREATE INDEX unclaimedClones ON clones (servedAt) WHERE isKept = 0;
 `;
 
 // `jobs.heardJson`: what was heard of a group's job by the time it ended here (KeptHearsay of job-views.ts). A placement takes room
-// until its copy is made, and is void when nobody has made it for long. `groups.touchedAt`: when a group was last of use.
+// until its copy is made, and is void when nobody has made it for long: one of an earlier version, counted from the upgrade.
+// `groups.touchedAt`: when a group was last of use.
 const remains = `
 ALTER TABLE jobs ADD COLUMN heardJson TEXT;
 ALTER TABLE placements ADD COLUMN sizeBytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE placements ADD COLUMN placedAt INTEGER NOT NULL DEFAULT 0;
+UPDATE placements SET placedAt = unixepoch() * 1000;
 ALTER TABLE groups ADD COLUMN touchedAt INTEGER NOT NULL DEFAULT 0;
 `;
 

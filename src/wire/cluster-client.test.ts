@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
 import { FakeAgent } from "../../test/fakes/fake-agent.ts";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
-import { LongshoreError } from "../domain/errors.ts";
+import { describe as describeError, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
 import { type ClusterApi, openClusterClient } from "./cluster-client.ts";
 
@@ -160,7 +160,10 @@ describe("a volume", () => {
     await two.putVolume("data", { sizeBytes });
     await expect(cluster.putVolumeAt(idOf(three), "data", { sizeBytes })).rejects.toMatchObject({ code: "NameTaken" });
     away.add(addressOf(two));
-    await expect(cluster.putVolumeAt(idOf(three), "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
+    const refused: unknown = await cluster.putVolumeAt(idOf(three), "new", { sizeBytes }).catch((error) => error);
+    expect(refused).toMatchObject({ code: "Unreachable", message: expect.stringContaining("longshore node forget") });
+    // Which agent it is about stands in the cause, which is told along with it.
+    expect(describeError(refused)).toContain(idOf(two));
     await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
     away.clear();
     await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "NotFound" });

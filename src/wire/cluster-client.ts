@@ -12,8 +12,9 @@ export interface ClusterApi extends AgentApi {
   /** All agents that answer. */
   agents(): Promise<readonly AgentView[]>;
   /**
-   * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable`
-   * when another one that does not answer may have it: one name must never stand for two volumes.
+   * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable` for a
+   * new name while any agent that was not forgotten does not answer, for that one may have it: one name must never stand for two
+   * volumes.
    */
   putVolumeAt(agentId: string, name: string, spec: VolumeSpec): Promise<VolumeView>;
   close(): Promise<void>;
@@ -103,7 +104,9 @@ function volumeCalls({ agents, volumes, first }: Parts) {
       return api.putVolume(name, spec, precondition);
     },
     async putVolumeAt(agentId, name, spec) {
-      const found = await unlessNotFound(volumes.find(name), undefined);
+      const found = await unlessNotFound(volumes.find(name), undefined).catch((error: unknown) => {
+        throw codeOf(error) === "Unreachable" ? inDoubt(name, error) : error;
+      });
       if (found !== undefined && found.agentId !== agentId) {
         throw new LongshoreError("NameTaken", `agent ${found.agentId} has a volume ${name} already`);
       }
@@ -140,6 +143,13 @@ class VolumeHomes {
     if (this.known.size > homesMax && oldest !== undefined) this.known.delete(oldest);
     return { api, agentId, view: value };
   }
+}
+
+/** Of a volume that is not made, for an agent that does not answer may have one of its name. */
+function inDoubt(name: string, cause: unknown): LongshoreError {
+  const advice = "bring it back or, if it will not come back: longshore node forget";
+  const text = `volume ${name} is not made while an agent that may have one of that name is away; ${advice}`;
+  return new LongshoreError("Unreachable", text, { cause });
 }
 
 /** What was looked for, or something else where nobody has it. */
