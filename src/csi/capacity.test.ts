@@ -51,6 +51,16 @@ test("tells the smallest volume that is of use", async () => {
   expect((await capacity(cluster(), { volumeCapabilities: [block] })).minimumVolumeSize.value).toBe(4096);
 });
 
+test("is told without an access mode as well, as csi-provisioner asks", async () => {
+  const parameters = { "csi.storage.k8s.io/fstype": "xfs", migrationEnable: "true" };
+  const accessibleTopology = topologyOf("node-2");
+  for (const accessMode of [{ mode: "UNKNOWN" } as const, null]) {
+    const volumeCapabilities = [{ ...mounted, accessMode }];
+    const told = await capacity(cluster(), { volumeCapabilities, parameters, accessibleTopology });
+    expect(told).toMatchObject({ availableCapacity: 5 * mebibyte, maximumVolumeSize: { value: 5 * mebibyte } });
+  }
+});
+
 test("for parameters or capabilities that nobody knows is refused", async () => {
   const wrong = capacity(cluster(), { parameters: { type: "ssd" } });
   await expect(wrong).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });

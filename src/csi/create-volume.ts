@@ -76,7 +76,7 @@ function sourceOf(source: VolumeContentSource | null): VolumeSource | undefined 
  * makes a thing of one name once. It stops between its steps when `signal` aborts.
  */
 export async function createVolume(cluster: ClusterApi, wish: VolumeWish, signal: AbortSignal): Promise<VolumeView> {
-  const making = { cluster, wish, signal, ...(await lookUp(cluster, wish.name)) };
+  const making = { cluster, wish, signal, present: await lookUp(cluster, wish.name) };
   if (making.present !== undefined) checkSame(wish, making.present);
   signal.throwIfAborted();
   switch (wish.source.kind) {
@@ -91,26 +91,21 @@ export async function createVolume(cluster: ClusterApi, wish: VolumeWish, signal
   }
 }
 
-interface Found {
-  readonly present: VolumeView | undefined;
-  /** Whether it may be at an agent that does not answer. */
-  readonly mayBeMade: boolean;
-}
-
-interface Making extends Found {
+interface Making {
   readonly cluster: ClusterApi;
   readonly wish: VolumeWish;
   readonly signal: AbortSignal;
+  readonly present: VolumeView | undefined;
 }
 
 // ---- what is there already -----------------------------------------------------------------------------------------------
 
-async function lookUp(cluster: ClusterApi, name: string): Promise<Found> {
+async function lookUp(cluster: ClusterApi, name: string): Promise<VolumeView | undefined> {
   try {
-    return { present: await orNothing(cluster.getVolume(name)), mayBeMade: false };
+    return await orNothing(cluster.getVolume(name));
   } catch (error) {
-    // None of those that answer has it. Whether the others count, depends on where it may lie.
-    if (codeOf(error) === "Unreachable") return { present: undefined, mayBeMade: true };
+    // None of those that answer has it. Whether the others may have it, whoever makes it finds out.
+    if (codeOf(error) === "Unreachable") return undefined;
     throw error;
   }
 }
@@ -149,11 +144,11 @@ async function inPlace({ cluster, wish }: Making, present: VolumeView): Promise<
 // ---- empty volumes, clones of this cluster's volumes ----------------------------------------------------------------------
 
 async function makeEmpty(making: Making, floor: SizeFloor): Promise<VolumeView> {
-  const { cluster, wish, signal, present, mayBeMade } = making;
+  const { cluster, wish, signal, present } = making;
   if (present !== undefined) return inPlace(making, present);
   const { name, metadata, requirement } = wish;
   const spec = { sizeBytes: chooseSize(wish.range, floor), metadata };
-  const place = placeVolume(requirement, { ...(await callRoll(cluster)), mayBeMade });
+  const place = placeVolume(requirement, await callRoll(cluster));
   if (place.kind === "nowhere") throw nowhere(requirement);
   if (place.kind === "silent") {
     const nodes = place.nodes.join(", ");
@@ -163,6 +158,7 @@ async function makeEmpty(making: Making, floor: SizeFloor): Promise<VolumeView> 
   for (const agentId of place.agentIds) {
     signal.throwIfAborted();
     try {
+      // Unless all agents have said that they have none of this name, it is refused.
       return await cluster.putVolumeAt(agentId, name, spec);
     } catch (error) {
       // Nothing was made there. After any other failure something may have been, and no other agent must make it again.

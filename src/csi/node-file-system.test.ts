@@ -58,7 +58,8 @@ const rows: readonly (readonly [string, Partial<DeviceFacts>, string])[] = [
   ["blank", { wanted: "xfs", sizeBytes: 314_568_704 }, "refuse: xfs needs at least 300 MiB (314572800 bytes)"],
   ["blank", { wanted: "btrfs", sizeBytes: 256 * 2 ** 20 }, "format btrfs"],
   ["blank", { wanted: "btrfs", sizeBytes: 2 ** 27 }, "refuse: btrfs needs at least 256 MiB (268435456 bytes)"],
-  ["blank", { sizeBytes: 2 ** 20 }, "format ext4"],
+  ["blank", { sizeBytes: 8 * 2 ** 20 }, "format ext4"],
+  ["blank", { sizeBytes: 2 ** 22 }, "refuse: ext4 needs at least 8 MiB (8388608 bytes), and it has 4194304; expand it"],
 ];
 
 test.each(rows)("on %s, with %j: %s", (content, changes, expected) => {

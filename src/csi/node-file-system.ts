@@ -46,7 +46,8 @@ function planNew({ wanted = usualFileSystem, sizeBytes, isReadOnly, isClone }: D
   const least = leastFileSystemBytes[wanted];
   if (sizeBytes >= least) return { kind: "format", type: wanted };
   const needed = `${renderBytes(least)} (${least} bytes)`;
-  return refuse(`${wanted} needs at least ${needed}, and it has ${sizeBytes}; expand it, or use ext4`);
+  const advice = sizeBytes >= leastFileSystemBytes.ext4 ? "expand it, or use ext4" : "expand it";
+  return refuse(`${wanted} needs at least ${needed}, and it has ${sizeBytes}; ${advice}`);
 }
 
 function refuse(why: string): FileSystemPlan {

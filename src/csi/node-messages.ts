@@ -1,25 +1,10 @@
-// The messages of csi.v1.Node and of the kubelet's plugin registration, as the services on a node see them: camelCase fields, what was
-// not sent as its default (a message as null), the names of enumerations. Secrets are left out: the driver uses none.
-
-type Texts = Readonly<Record<string, string>>;
-
-export interface NodeMount {
-  readonly fsType: string;
-  readonly mountFlags: readonly string[];
-  readonly volumeMountGroup: string;
-}
-
-export interface NodeCapabilityAsked {
-  /** A mode of a later revision of the interface comes as its number. */
-  readonly accessMode: { readonly mode: string | number } | null;
-  readonly block?: object | null;
-  readonly mount?: NodeMount | null;
-}
+// The messages of csi.v1.Node and of the kubelet's plugin registration, in the form that csi-messages.ts tells of.
+import type { CapacityRange, Topology, VolumeCapability } from "./csi-messages.ts";
 
 export interface NodeStageVolumeRequest {
   readonly volumeId: string;
   readonly stagingTargetPath: string;
-  readonly volumeCapability: NodeCapabilityAsked | null;
+  readonly volumeCapability: VolumeCapability | null;
 }
 
 export interface NodeUnstageVolumeRequest {
@@ -31,9 +16,9 @@ export interface NodePublishVolumeRequest {
   readonly volumeId: string;
   readonly stagingTargetPath: string;
   readonly targetPath: string;
-  readonly volumeCapability: NodeCapabilityAsked | null;
+  readonly volumeCapability: VolumeCapability | null;
   readonly readonly: boolean;
-  readonly volumeContext: Texts;
+  readonly volumeContext: Readonly<Record<string, string>>;
 }
 
 export interface NodeUnpublishVolumeRequest {
@@ -61,9 +46,8 @@ export interface NodeExpandVolumeRequest {
   readonly volumeId: string;
   readonly volumePath: string;
   readonly stagingTargetPath: string;
-  /** Nought is "not said". */
-  readonly capacityRange: { readonly requiredBytes: number } | null;
-  readonly volumeCapability: NodeCapabilityAsked | null;
+  readonly capacityRange: Pick<CapacityRange, "requiredBytes"> | null;
+  readonly volumeCapability: VolumeCapability | null;
 }
 
 export interface NodeExpandVolumeResponse {
@@ -78,7 +62,7 @@ export interface NodeGetInfoResponse {
   readonly nodeId: string;
   /** Nought: as many as Kubernetes wants. */
   readonly maxVolumesPerNode: number;
-  readonly accessibleTopology: { readonly segments: Texts };
+  readonly accessibleTopology: Topology;
 }
 
 export interface PluginInfo {

@@ -1,12 +1,12 @@
 import { expect, test } from "@jest/globals";
-import type { NodeCapabilityAsked } from "./node-messages.ts";
+import type { AccessMode, VolumeCapability } from "./csi-messages.ts";
 import { placeIn, required, volumeNamed, wantedBy } from "./node-requests.ts";
 
 const mount = { fsType: "", mountFlags: [], volumeMountGroup: "" };
-const writer = { mode: "SINGLE_NODE_WRITER" };
+const writer = { mode: "SINGLE_NODE_WRITER" } as const;
 
 /** The mode, what is asked for, what is understood. */
-const understood: readonly (readonly [string, Partial<NodeCapabilityAsked>, object])[] = [
+const understood: readonly (readonly [AccessMode, Partial<VolumeCapability>, object])[] = [
   ["SINGLE_NODE_WRITER", { mount }, { kind: "fileSystem", type: undefined, flags: [], isReadOnly: false }],
   ["SINGLE_NODE_WRITER", { mount }, { isForOne: false }],
   ["SINGLE_NODE_WRITER", { mount: { ...mount, fsType: "xfs" } }, { type: "xfs" }],
@@ -18,8 +18,6 @@ const understood: readonly (readonly [string, Partial<NodeCapabilityAsked>, obje
   ["SINGLE_NODE_WRITER", { mount: { ...mount, mountFlags: ["ro", "a"] } }, { isReadOnly: true, flags: ["a"] }],
   ["SINGLE_NODE_READER_ONLY", { mount: { ...mount, mountFlags: ["rw"] } }, { isReadOnly: true, flags: [] }],
   ["SINGLE_NODE_WRITER", { mount: { ...mount, mountFlags: ["a,b=1", "", "c"] } }, { flags: ["a", "b=1", "c"] }],
-  // What is not there may be null as well.
-  ["SINGLE_NODE_WRITER", { mount: null, block: {} }, { kind: "block" }],
 ];
 
 test.each(understood)("%s with %j", (mode, access, expected) => {
@@ -27,12 +25,11 @@ test.each(understood)("%s with %j", (mode, access, expected) => {
 });
 
 /** What is asked for, the code, a part of what is said about it. */
-const refused: readonly (readonly [NodeCapabilityAsked | null, string, string])[] = [
+const refused: readonly (readonly [VolumeCapability | null, string, string])[] = [
   [null, "INVALID_ARGUMENT", "volume_capability is missing"],
   [{ accessMode: null, mount }, "INVALID_ARGUMENT", "volume_capability.access_mode is missing"],
   [{ accessMode: { mode: "UNKNOWN" }, mount }, "INVALID_ARGUMENT", "volume_capability.access_mode is missing"],
   [{ accessMode: writer }, "INVALID_ARGUMENT", "volume_capability.access_type is missing"],
-  [{ accessMode: writer, mount: null, block: null }, "INVALID_ARGUMENT", "volume_capability.access_type is missing"],
   [{ accessMode: { mode: "MULTI_NODE_MULTI_WRITER" }, mount }, "FAILED_PRECONDITION", "MULTI_NODE_MULTI_WRITER"],
   [{ accessMode: { mode: "MULTI_NODE_SINGLE_WRITER" }, mount }, "FAILED_PRECONDITION", "on the one node"],
   [{ accessMode: { mode: "MULTI_NODE_READER_ONLY" }, mount }, "FAILED_PRECONDITION", "on the one node"],

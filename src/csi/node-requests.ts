@@ -1,8 +1,9 @@
 // What the calls of the node's service ask for, checked: every mistake is told with the field it is in, and changes nothing.
 import { isVolumeHandle } from "../domain/handles.ts";
 import { type FileSystemType, fileSystemTypes, isFileSystemType } from "../host/file-systems.ts";
-import type { NodeCapabilityAsked, NodeMount } from "./node-messages.ts";
+import type { MountVolume, VolumeCapability } from "./csi-messages.ts";
 import { CsiError } from "./status.ts";
+import { oneNodeModes } from "./volume-capabilities.ts";
 
 /** How a volume is to be used. */
 export type Wanted = {
@@ -41,16 +42,8 @@ export function placeIn(host: { reaches(path: string): boolean }, field: string,
   throw invalid(field, text);
 }
 
-const readerModes: readonly unknown[] = ["SINGLE_NODE_READER_ONLY"];
-const oneNodeModes: readonly unknown[] = [
-  "SINGLE_NODE_WRITER",
-  "SINGLE_NODE_SINGLE_WRITER",
-  "SINGLE_NODE_MULTI_WRITER",
-  ...readerModes,
-];
-
 /** Throws INVALID_ARGUMENT for what is missing or not known, FAILED_PRECONDITION for what no volume can do. */
-export function wantedBy(capability: NodeCapabilityAsked | null): Wanted {
+export function wantedBy(capability: VolumeCapability | null): Wanted {
   if (capability === null) throw invalid("volume_capability", "is missing");
   const { accessMode, block, mount } = capability;
   const mode = accessMode?.mode ?? "UNKNOWN";
@@ -59,15 +52,15 @@ export function wantedBy(capability: NodeCapabilityAsked | null): Wanted {
     const text = `access mode ${mode} is not possible: a volume is used on the one node that it is on (ReadWriteOnce)`;
     throw new CsiError("FAILED_PRECONDITION", text);
   }
-  const isReadOnly = readerModes.includes(mode);
+  const isReadOnly = mode === "SINGLE_NODE_READER_ONLY";
   const isForOne = mode === "SINGLE_NODE_SINGLE_WRITER";
-  if (mount != null) return mountWanted(mount, { isReadOnly, isForOne });
-  if (block != null) return { kind: "block", isReadOnly, isForOne };
+  if (mount !== undefined) return mountWanted(mount, { isReadOnly, isForOne });
+  if (block !== undefined) return { kind: "block", isReadOnly, isForOne };
   throw invalid("volume_capability.access_type", "is missing: say whether it is mounted or a block device");
 }
 
 function mountWanted(
-  { fsType, mountFlags, volumeMountGroup }: NodeMount,
+  { fsType, mountFlags, volumeMountGroup }: MountVolume,
   { isReadOnly, isForOne }: Pick<Wanted, "isReadOnly" | "isForOne">,
 ): WantedFileSystem {
   if (volumeMountGroup !== "") {

@@ -247,7 +247,7 @@ describe("a block volume", () => {
   });
 
   test("that is only to be read is attached so", async () => {
-    const reader = { ...use, mode: "SINGLE_NODE_READER_ONLY" };
+    const reader: Use = { ...use, mode: "SINGLE_NODE_READER_ONLY" };
     await calls.NodeStageVolume(stageRequest("pvc-1", reader));
     await calls.NodePublishVolume(publishRequest("pvc-1", reader));
     expect(world.host.summary().devices).toMatchObject([{ isReadOnly: true }]);

@@ -23,9 +23,7 @@ import { stage, unstage } from "./node-stage.ts";
 import { statsOf } from "./node-stats.ts";
 import { oneOperationAtATime } from "./one-operation.ts";
 import { CsiError } from "./status.ts";
-
-/** The key of the topology segment that tells which node a volume is on. */
-const topologyKey = "longshore.dev/node";
+import { topologyOf } from "./topology.ts";
 
 const capabilities = ["STAGE_UNSTAGE_VOLUME", "GET_VOLUME_STATS", "EXPAND_VOLUME", "SINGLE_NODE_MULTI_WRITER"] as const;
 
@@ -46,8 +44,7 @@ export function nodeService(parts: NodeParts) {
         return { capabilities: capabilities.map((type) => ({ rpc: { type } })) };
       },
       async NodeGetInfo(): Promise<NodeGetInfoResponse> {
-        const accessibleTopology = { segments: { [topologyKey]: parts.node } };
-        return { nodeId: parts.node, maxVolumesPerNode: 0, accessibleTopology };
+        return { nodeId: parts.node, maxVolumesPerNode: 0, accessibleTopology: topologyOf(parts.node) };
       },
     },
   };

@@ -26,8 +26,8 @@ function requirement(text: string): TopologyRequirement | null {
   return { requisite: topologies(requisite), preferred: topologies(preferred) };
 }
 
-function show(wanted: string, facts: string, mayBeMade = false): string {
-  const placement = placeVolume(requirement(wanted), { ...cluster(facts), mayBeMade });
+function show(wanted: string, facts: string): string {
+  const placement = placeVolume(requirement(wanted), cluster(facts));
   switch (placement.kind) {
     case "homes":
       return placement.agentIds.map((id) => id.replace("id-", "")).join(" ");
@@ -54,18 +54,6 @@ test.each([
   expect(show(wanted, agents)).toBe(homes);
 });
 
-test.each([
-  // wanted, agents, homes
-  ["any", "a5 b9 -c", "waits for c"],
-  ["a b c/a", "a5 b9 -c", "a"],
-  ["a b c/b a", "a5 b9 -c", "b a"],
-  ["a b c/c a", "a5 b9 -c", "waits for c"],
-  ["a b/", "a5 b9 -c", "b a"],
-  ["any", "a5 b9 c!", "b a"],
-])("what may have been made already, wanted on [%s] among [%s], goes to [%s]", (wanted, agents, homes) => {
-  expect(show(wanted, agents, true)).toBe(homes);
-});
-
 test("a topology of other keys than ours is nowhere, and an empty one is anywhere", () => {
   const zone = { requisite: [{ segments: { "topology.kubernetes.io/zone": "z" } }], preferred: [] };
   const both = { requisite: [{ segments: { ...topologyOf("a").segments, zone: "z" } }], preferred: [] };
@@ -76,21 +64,20 @@ test("a topology of other keys than ours is nowhere, and an empty one is anywher
 const nodes = fc.uniqueArray(fc.constantFrom("a", "b", "c", "d", "e"));
 const wishes = fc.record({ requisite: nodes, preferred: nodes });
 
-test("every home is allowed, answers, and comes after no better one; what may be made twice goes nowhere else", () => {
+test("every home is allowed, answers, and comes after no better one; without any, it tells whom to wait for", () => {
   const free = fc.dictionary(fc.constantFrom("a", "b", "c", "d", "e"), fc.nat(9));
   fc.assert(
-    fc.property(wishes, free, nodes, fc.boolean(), (wish, freeBytes, away, mayBeMade) => {
+    fc.property(wishes, free, nodes, (wish, freeBytes, away) => {
       const wanted = { requisite: wish.requisite.map(topologyOf), preferred: wish.preferred.map(topologyOf) };
       const members = Object.keys(freeBytes).map((node) => ({ agentId: node, node }));
       const agents = members
         .filter(({ node }) => !away.includes(node))
         .map((member) => ({ ...member, freeBytes: freeBytes[member.node] ?? 0 }));
-      const placement = placeVolume(wanted, { agents, members, mayBeMade });
+      const placement = placeVolume(wanted, { agents, members });
       const rank = (node: string) => (wish.preferred.includes(node) ? wish.preferred.indexOf(node) : 99);
       const silent = silentOf({ agents, members }).filter(({ node }) => mayLieOn(wanted, node));
       if (placement.kind !== "homes") {
-        const fitting = agents.filter(({ node }) => mayLieOn(wanted, node));
-        expect(fitting.length === 0 || mayBeMade).toBe(true);
+        expect(agents.filter(({ node }) => mayLieOn(wanted, node))).toEqual([]);
         expect(placement.kind).toBe(silent.length > 0 ? "silent" : "nowhere");
         return;
       }
@@ -98,7 +85,6 @@ test("every home is allowed, answers, and comes after no better one; what may be
       expect(ranks).toEqual([...ranks].sort((a, b) => a - b));
       for (const id of placement.agentIds) {
         expect(agents.some(({ agentId }) => agentId === id) && mayLieOn(wanted, id)).toBe(true);
-        if (mayBeMade) for (const { node } of silent) expect(rank(id)).toBeLessThan(rank(node));
       }
     }),
   );

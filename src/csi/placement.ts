@@ -20,8 +20,6 @@ export interface KnownAgent {
 export interface PlacementFacts {
   readonly agents: readonly Candidate[];
   readonly members: readonly KnownAgent[];
-  /** Whether an agent that does not answer may have the volume from an earlier try. */
-  readonly mayBeMade: boolean;
 }
 
 export type Placement =
@@ -32,19 +30,12 @@ export type Placement =
   /** No node that fits has an agent. */
   | { readonly kind: "nowhere" };
 
-/**
- * An earlier try went to the agent that came first among those that answered. So while the volume may have been made already, only agents
- * that come before every silent one are considered: two agents must not have a volume of one name.
- */
+/** Whether another agent may have the volume already, is for whoever makes it. */
 export function placeVolume(requirement: TopologyRequirement | null, facts: PlacementFacts): Placement {
   const fits = ({ node }: { readonly node: string }) => mayLieOn(requirement, node);
-  const silent = silentOf(facts).filter(fits);
-  const firstSilent = Math.min(...silent.map(({ node }) => rankOf(requirement, node)));
-  const homes = facts.agents
-    .filter(fits)
-    .filter(({ node }) => !facts.mayBeMade || rankOf(requirement, node) < firstSilent)
-    .sort((a, b) => compare(requirement, a, b));
+  const homes = facts.agents.filter(fits).sort((a, b) => compare(requirement, a, b));
   if (homes.length > 0) return { kind: "homes", agentIds: homes.map(({ agentId }) => agentId) };
+  const silent = silentOf(facts).filter(fits);
   return silent.length > 0 ? { kind: "silent", nodes: silent.map(({ node }) => node) } : { kind: "nowhere" };
 }
 

@@ -1,6 +1,6 @@
 // How a volume is to be used: as a file system or as a raw block device, always from one node at a time.
 import { type FileSystemType, fileSystemTypes, isFileSystemType, usualFileSystem } from "../host/file-systems.ts";
-import type { VolumeCapability } from "./csi-messages.ts";
+import type { AccessMode, VolumeCapability } from "./csi-messages.ts";
 import { CsiError } from "./status.ts";
 
 /** The mode is one of Kubernetes' volume modes. */
@@ -8,7 +8,8 @@ export type VolumeUse =
   | { readonly mode: "Filesystem"; readonly fileSystem: FileSystemType }
   | { readonly mode: "Block" };
 
-const oneNodeModes: readonly string[] = [
+/** The access modes that a volume can be used in. */
+export const oneNodeModes: readonly AccessMode[] = [
   "SINGLE_NODE_WRITER",
   "SINGLE_NODE_READER_ONLY",
   "SINGLE_NODE_SINGLE_WRITER",
@@ -26,7 +27,7 @@ export function useOf(capabilities: readonly VolumeCapability[]): VolumeUse {
 
 function useOfOne(capability: VolumeCapability): VolumeUse {
   checkForm(capability);
-  const mode = String(capability.accessMode?.mode);
+  const mode = capability.accessMode?.mode ?? "UNKNOWN";
   if (!oneNodeModes.includes(mode)) {
     throw invalid(`access mode ${mode} is not supported: a volume is used from one node at a time (ReadWriteOnce)`);
   }

@@ -13,9 +13,12 @@ export function isFileSystemType(value: unknown): value is FileSystemType {
   return fileSystemTypes.some((type) => type === value);
 }
 
-/** What is made no smaller than this; the tools of XFS and btrfs refuse less, or nearly so. */
+/**
+ * What is made no smaller than this. The tools of XFS and btrfs refuse less, or nearly so; that of ext4 would leave out the journal, and
+ * then a loss of power may leave what only a person can repair.
+ */
 export const leastFileSystemBytes: Readonly<Record<FileSystemType, number>> = {
-  ext4: 2 ** 20,
+  ext4: 8 * 2 ** 20,
   xfs: 300 * 2 ** 20,
   btrfs: 256 * 2 ** 20,
 };

@@ -49,4 +49,6 @@ export function openCsiClient(endpoint: string, { protoFile, service }: Omit<Grp
 export const identity = { protoFile: "csi.proto", service: "csi.v1.Identity" } as const;
 export const controller = { protoFile: "csi.proto", service: "csi.v1.Controller" } as const;
 export const groupController = { protoFile: "csi.proto", service: "csi.v1.GroupController" } as const;
+export const node = { protoFile: "csi.proto", service: "csi.v1.Node" } as const;
+export const registration = { protoFile: "registration.proto", service: "pluginregistration.Registration" } as const;
 export const snapshotMetadata = { protoFile: "snapshot-metadata.proto", service: "csi.v1.SnapshotMetadata" } as const;

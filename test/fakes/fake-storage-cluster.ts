@@ -72,10 +72,12 @@ function apiOf(agents: readonly FakeAgent[], silent: ReadonlySet<FakeAgent>): Cl
       return orFirst(has).putVolume(name, spec, precondition);
     },
     async putVolumeAt(agentId, name, spec) {
+      const found = answering().find((agent) => agent.volumes.has(name));
+      if (found === undefined && silent.size > 0) throw new LongshoreError("Unreachable", `${name} may be elsewhere`);
+      if (found !== undefined && found.view.agentId !== agentId)
+        throw new LongshoreError("NameTaken", `${found.view.node} has a volume ${name}`);
       const home = answering().find(({ view }) => view.agentId === agentId);
       if (home === undefined) throw new LongshoreError("Unreachable", `agent ${agentId} does not answer`);
-      const other = answering().find((agent) => agent !== home && agent.volumes.has(name));
-      if (other !== undefined) throw new LongshoreError("NameTaken", `${other.view.node} has a volume ${name}`);
       return home.putVolume(name, spec);
     },
     removeVolume: async (name, precondition) =>

@@ -1,8 +1,8 @@
 // A node with its agent and its kubelet, in memory: volumes, and the calls of csi.v1.Node as a kubelet makes them for its pods.
 import { type Log, openLog } from "../../src/base/log.ts";
+import type { AccessMode, VolumeCapability } from "../../src/csi/csi-messages.ts";
 import { nodeService } from "../../src/csi/node.ts";
 import type {
-  NodeCapabilityAsked,
   NodeExpandVolumeRequest,
   NodePublishVolumeRequest,
   NodeStageVolumeRequest,
@@ -75,15 +75,15 @@ export const targetOf = (volume: string, pod = "pod-1") =>
 export interface Use {
   readonly fsType?: string;
   readonly isBlock?: boolean;
-  readonly mode?: string;
+  readonly mode?: AccessMode;
   readonly flags?: readonly string[];
 }
 
-export function capabilityOf(use: Use = {}): NodeCapabilityAsked {
+export function capabilityOf(use: Use = {}): VolumeCapability {
   const { fsType = "", isBlock = false, mode = "SINGLE_NODE_WRITER", flags = [] } = use;
   const accessMode = { mode };
-  if (isBlock) return { accessMode, block: {} };
-  return { accessMode, mount: { fsType, mountFlags: flags, volumeMountGroup: "" } };
+  if (isBlock) return { accessMode, accessType: "block", block: {} };
+  return { accessMode, accessType: "mount", mount: { fsType, mountFlags: flags, volumeMountGroup: "" } };
 }
 
 export function stageRequest(volume: string, use: Use = {}): NodeStageVolumeRequest {

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect } from "@jest/globals";
 import { systemClock } from "../../src/base/clock.ts";
 import { silentLog } from "../../src/base/log.ts";
+import type { VolumeCapability } from "../../src/csi/csi-messages.ts";
 import { nodeService } from "../../src/csi/node.ts";
-import type { NodeCapabilityAsked } from "../../src/csi/node-messages.ts";
 import type { VolumeView } from "../../src/wire/schemas.ts";
 import { type Clusters, openClusters } from "../fakes/engines.ts";
 import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
@@ -79,7 +79,7 @@ interface Use {
   readonly pod?: string;
 }
 
-const asked = ({ fsType, isBlock }: Use): NodeCapabilityAsked =>
+const asked = ({ fsType, isBlock }: Use): VolumeCapability =>
   capabilityOf({ ...(fsType && { fsType }), ...(isBlock && { isBlock }) });
 
 async function stage(volume: string, use: Use): Promise<void> {

@@ -1,14 +1,15 @@
-// `longshore csi controller` as a process in front of a real agent: it starts, serves, tells of itself, and leaves nothing behind.
+// `longshore csi controller` and `longshore csi node` as processes in front of a real agent: they start, serve, tell of themselves, and
+// leave nothing behind. What the node's does to its node is in csi-node.test.ts and csi-sanity.test.ts.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import type { CreateVolumeResponse, ListVolumesResponse } from "../../src/csi/csi-messages.ts";
-import { type CsiProcess, startCsiController } from "../e2e/csi-processes.ts";
+import { type CsiProcess, startCsiController, startCsiNode } from "../e2e/csi-processes.ts";
 import { freePort } from "../e2e/free-port.ts";
 import { eventually, startLongshore } from "../e2e/process.ts";
 import { type StorageCluster, startStorageCluster } from "../e2e/storage-cluster.ts";
-import { type CsiClient, controller, openCsiClient } from "../fakes/csi-client.ts";
+import { type CsiClient, controller, node, openCsiClient, registration } from "../fakes/csi-client.ts";
 import { block, createVolumeRequest, range } from "../fakes/csi-requests.ts";
 import { type TemporaryFolder, temporaryFolder } from "../fakes/temporary-folder.ts";
 
@@ -87,5 +88,35 @@ test("a process that was killed leaves a socket that the next one takes; one tha
   const next = await startCsiController({ storage, folder: own.path });
   await next.process.signal("SIGTERM");
   expect(existsSync(path)).toBe(false);
+  await own.remove();
+}, 60_000);
+
+test("a node's process tells the kubelet who it is, where it is, and what can be used there", async () => {
+  const own = await temporaryFolder("csi");
+  const socket = join(own.path, "reg.sock");
+  const seen = "/var/lib/kubelet/plugins/csi.longshore.dev/csi.sock";
+  const more = ["--registration", `unix://${socket}`, "--registration-endpoint", seen];
+  const served = await startCsiNode({ storage, folder: own.path, node: "east-1", more });
+  const kubelet = openCsiClient(`unix://${socket}`, registration);
+  const calls = openCsiClient(served.endpoint, node);
+  try {
+    // It is ready, and so may be called, a moment before it lets itself be registered.
+    const info = await eventually("the kubelet finding it", () => kubelet.call("GetInfo"));
+    const plugin = { type: "CSIPlugin", name: "csi.longshore.dev", endpoint: seen, supportedVersions: ["1.0.0"] };
+    expect(info).toEqual(plugin);
+    expect(await kubelet.call("NotifyRegistrationStatus", { pluginRegistered: true })).toEqual({});
+    expect(await calls.call("NodeGetInfo")).toEqual({
+      nodeId: "east-1",
+      maxVolumesPerNode: 0,
+      accessibleTopology: { segments: { "longshore.dev/node": "east-1" } },
+    });
+    const asked = { volumeId: "pvc-9", volumePath: join(served.kubeletDir, "nowhere") };
+    await expect(calls.call("NodeGetVolumeStats", asked)).rejects.toMatchObject({ code: status.NOT_FOUND });
+  } finally {
+    kubelet.close();
+    calls.close();
+    await served.process.signal("SIGTERM");
+  }
+  expect([socket, served.endpoint.replace("unix://", "")].filter((path) => existsSync(path))).toEqual([]);
   await own.remove();
 }, 60_000);
