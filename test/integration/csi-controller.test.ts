@@ -245,7 +245,7 @@ describe("a migrated volume", () => {
   let gate: PromiseWithResolvers<void>;
 
   beforeEach(async () => {
-    gate = Promise.withResolvers();
+    gate = Promise.withResolvers<void>();
     world = await openWorld();
     await makeVolume(world, "data");
     await migrate(world, "data", "s1");
