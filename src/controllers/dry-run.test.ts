@@ -2,6 +2,8 @@
 import { expect, test } from "@jest/globals";
 import { CrashPoint } from "../../test/fakes/crash-point.ts";
 import { location, OperatorWorld, volume } from "../../test/fakes/operator-world.ts";
+import { silentLog } from "../base/log.ts";
+import { dryRunController } from "./dry-run.ts";
 import {
   MigrationJobs,
   MigrationLocations,
@@ -163,4 +165,31 @@ test("how much one volume would send to the byte is told by a job that only plan
   const plan = world.server.get(MigrationJobs, { name: "plan" });
   expect(plan?.status).toMatchObject({ phase: "Succeeded", bytesChanged: 4096, mode: "Full" });
   expect(done(world)).toMatchObject({ snapshots: 0, enabled: 0 });
+});
+
+test("each total is told once, and the one that stands is the one that was told last, also when it comes back", async () => {
+  const world = worldInUse();
+  world.annotate(StorageClasses, "fast", { ...wishes, "dry-run": "true" });
+  await world.run();
+  const { cluster, clock, metrics } = world;
+  const controller = dryRunController({ cluster, clock, metrics, agents: { all: () => [], members: () => [] } });
+  const context = { signal: new AbortController().signal, log: silentLog, reconcileId: "1" };
+  const look = async () => {
+    await controller.reconcile({ name: "fast" }, context);
+    await clock.advance(5 * second);
+    await controller.reconcile({ name: "fast" }, context);
+    const all = [...world.server.events.values()].filter(({ about }) => about === "StorageClass fast");
+    return all.map(({ count, message }) => `${count} ${message.replace(/, at first.*/, "")}`);
+  };
+  const move = (locations: string[]) =>
+    world.server.edit(VolumeMigrations, { name: "pv1" }, { spec: { policy: { locations } } });
+  const before = "Enabling migration would bring to berlin 3 volumes of 6 MiB";
+  expect(await look()).toEqual([`1 ${before}`]);
+  expect(await look()).toEqual([`1 ${before}`]);
+  move(["oslo"]);
+  expect(await look()).toEqual([
+    "2 Enabling migration would bring to berlin 2 volumes of 5 MiB, to oslo 1 volume of 1 MiB",
+  ]);
+  move(["berlin"]);
+  expect(await look()).toEqual([`3 ${before}`]);
 });

@@ -23,10 +23,11 @@ export function dryRunController(deps: ControllerDeps): Controller {
   };
 }
 
-/** A total, and since when it has been the same. */
+/** A total, since when it has been the same, and which one was told last. */
 interface Seen {
   readonly message: string;
   readonly sinceMs: number;
+  readonly told: string | undefined;
 }
 
 /** Volumes are looked at one after the other: a total that still changes is none. */
@@ -43,10 +44,11 @@ function reconcile(key: Key, seen: Map<string, Seen>, { cluster, clock }: Contro
   const message = totalOf(plans);
   const before = seen.get(key.name);
   const sinceMs = before?.message === message ? before.sinceMs : nowMs;
-  seen.set(key.name, { message, sinceMs });
-  if (nowMs < sinceMs + steadyMs) return again(sinceMs + steadyMs - nowMs);
-  // Each total is told once.
-  cluster.event(storageClass, { type: "Normal", reason: eventReason.dryRun, message, occasion: message });
+  const waitMs = sinceMs + steadyMs - nowMs;
+  seen.set(key.name, { message, sinceMs, told: waitMs > 0 ? before?.told : message });
+  if (waitMs > 0) return again(waitMs);
+  // Each is told once, in the place of the one before: one that comes back, because an agent does, say, stands again.
+  if (before?.told !== message) cluster.event(storageClass, { type: "Normal", reason: eventReason.dryRun, message });
   return settled;
 }
 

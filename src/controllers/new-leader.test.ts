@@ -6,10 +6,19 @@ import { silentLog } from "../base/log.ts";
 import type { KindRef, ReconcileContext } from "../kube/cluster.ts";
 import type { ControllerDeps } from "./deps.ts";
 import { agentJobName } from "./job-history.ts";
-import { MigratedVolumes, MigrationJobs, MigrationLocations, VolumeMigrations } from "./kinds.ts";
+import {
+  MigratedVolumes,
+  MigrationJobs,
+  MigrationLocations,
+  PersistentVolumes,
+  StorageClasses,
+  VolumeMigrations,
+} from "./kinds.ts";
 import { migratedVolumeController } from "./migrated-volume.ts";
 import { migrationJobController } from "./migration-job.ts";
 import { migrationLocationController } from "./migration-location.ts";
+import { persistentVolumeController } from "./persistent-volume.ts";
+import { openSnapshotPace } from "./snapshot-pace.ts";
 
 const hour = 3_600_000;
 
@@ -37,7 +46,7 @@ test("a job that was just given to an agent is not cancelled, and one that nobod
   const name = agentJobName(world.server.require(MigrationJobs, { name: "now" }));
   await world.agent.putSnapshot("vol-1", "one");
   await world.agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
-  const controller = migrationJobController(deps);
+  const controller = migrationJobController(deps, openSnapshotPace(deps.clock));
   expect(deps.cluster.get(MigrationJobs, { name: "now" })).toBeUndefined();
   await controller.reconcile({ name: "now" }, context);
   expect(world.agent.jobs.get(name)).toMatchObject({ state: "Pending", spec: { volume: "vol-1" } });
@@ -60,7 +69,7 @@ test("a job of an earlier MigrationJob of the same name is cancelled", async () 
   const name = "now.6f2c1a58-0000-4000-8000-000000000001";
   await world.agent.putSnapshot("vol-1", "one");
   await world.agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
-  await migrationJobController(deps).reconcile({ name: "now" }, context);
+  await migrationJobController(deps, openSnapshotPace(deps.clock)).reconcile({ name: "now" }, context);
   expect(world.agent.jobs.get(name)?.state).toBe("Cancelled");
 });
 
@@ -92,4 +101,18 @@ test("bases are not given up for a location that is gone, when a new one has its
   await migrationLocationController(deps).reconcile({ name: "berlin" }, context);
   expect(world.agent.volumes.get("vol-1")?.bases).toHaveLength(1);
   expect(world.agent.locations.has("berlin")).toBe(true);
+});
+
+test("the VolumeMigration of a dry run that is given up is not removed, when it is more than that by now", async () => {
+  const world = sourceWorld();
+  world.annotate(StorageClasses, "fast", { "dry-run": "true" });
+  await world.run();
+  world.annotate(PersistentVolumes, "pv1", { migrationEnable: "false" });
+  const controller = persistentVolumeController(newLeader(world));
+  const { status } = world.server.require(VolumeMigrations, { name: "pv1" });
+  world.server.setStatus(VolumeMigrations, { name: "pv1" }, { ...status, snapshotCount: 201 });
+  await expect(controller.reconcile({ name: "pv1" }, context)).rejects.toMatchObject({ code: "Conflict" });
+  world.cluster.catchUp();
+  await controller.reconcile({ name: "pv1" }, context);
+  expect(world.server.get(VolumeMigrations, { name: "pv1" })?.spec.policy).not.toHaveProperty("dryRun");
 });

@@ -212,8 +212,9 @@ async function apply(action: Action, { cluster }: ControllerDeps, signal: AbortS
     case "nothing":
       return settled;
     case "removeStale": {
-      const { name, uid } = action.stale.metadata;
-      await cluster.remove(VolumeMigrations, { name, uid }, signal);
+      // As it was seen: what only a dry run had made may be more than that by now.
+      const { name, uid, resourceVersion } = action.stale.metadata;
+      await cluster.remove(VolumeMigrations, { name, uid, resourceVersion }, signal);
       return settled; // Its disappearance brings the volume back here.
     }
     case "apply": {

@@ -1,7 +1,12 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { FakeClock } from "../../test/fakes/fake-clock.ts";
-import { openSnapshotPace, type Turn } from "./snapshot-pace.ts";
+import { seenAgent, sourceWorld } from "../../test/fakes/operator-world.ts";
+import { silentLog } from "../base/log.ts";
+import { LongshoreError } from "../domain/errors.ts";
+import { VolumeMigrations } from "./kinds.ts";
+import { openSnapshotPace, type SnapshotPace, type Turn } from "./snapshot-pace.ts";
+import { volumeMigrationController } from "./volume-migration.ts";
 
 function leave(turn: Turn | undefined): void {
   if (turn?.kind !== "go") throw new Error("it has no turn to leave");
@@ -70,4 +75,23 @@ test("however turns are asked for and left, no agent ever has more than four", (
       });
     }),
   );
+});
+
+test("a volume that waits for its turn has no snapshot yet, and says what went wrong when it had its turn last", async () => {
+  const world = sourceWorld();
+  world.agent.putSnapshot = async () => {
+    throw new LongshoreError("DiskFull", "no room");
+  };
+  await world.runUntil(3_600_000);
+  const { cluster, clock, metrics, agent } = world;
+  const agents = { all: () => [seenAgent(agent)], members: () => [] };
+  const pace: SnapshotPace = { ask: () => ({ kind: "wait", waitMs: 250 }) };
+  const controller = volumeMigrationController({ cluster, clock, metrics, agents }, pace);
+  const context = { signal: new AbortController().signal, log: silentLog, reconcileId: "1" };
+  expect(await controller.reconcile({ name: "pv1" }, context)).toEqual({ kind: "again", afterMs: 250 });
+  const { status } = world.server.require(VolumeMigrations, { name: "pv1" });
+  expect(status?.lastScheduleTime).toBeUndefined();
+  const found = (type: string) => status?.conditions?.find((each) => each.type === type);
+  expect(found("Snapshotted")).toMatchObject({ status: "False", message: expect.stringContaining("no room") });
+  expect(found("Ready")).toMatchObject({ status: "False", reason: "SnapshotFailed" });
 });

@@ -146,12 +146,12 @@ async function apply(
     const draft = jobDraft(seen, due);
     if (draft !== undefined) await cluster.create(MigrationJobs, draft, signal);
   }
+  // What waits for its turn has not been tried again: what went wrong the last time stands.
+  const standing = turn?.kind === "wait" ? lastTrouble(migration) : othersTrouble(seen, decision, clock.nowMs());
   const troubles: Troubles = {
     // Whoever acted on an old view looks again; that is no trouble worth telling.
     ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking, said(conditionType.ready)) }),
-    ...(snapshot === undefined
-      ? othersTrouble(seen, decision, clock.nowMs())
-      : { snapshot: explain(snapshot, said(conditionType.snapshotted)) }),
+    ...(snapshot === undefined ? standing : { snapshot: explain(snapshot, said(conditionType.snapshotted)) }),
   };
   // One that is away is not tried again and again: it is news when it is back.
   const error = held.agent.problem === undefined ? (marking ?? snapshot) : undefined;
@@ -190,8 +190,12 @@ async function takeSnapshot({ agent, view }: Held<VolumeView>, { take }: VolumeD
 /** What went wrong where another volume of the group has asked for the snapshot of all of them. */
 function othersTrouble(seen: SeenVolume, decision: VolumeDecision, nowMs: number): Troubles {
   const asker = askerOf(seen, decision, nowMs);
-  if (asker === undefined || asker.metadata.name === seen.migration.metadata.name) return {};
-  const taken = conditionOf(asker.status?.conditions, conditionType.snapshotted);
+  return asker === undefined || asker.metadata.name === seen.migration.metadata.name ? {} : lastTrouble(asker);
+}
+
+/** What went wrong when the volume asked for its snapshot the last time. */
+function lastTrouble({ status }: VolumeMigration): Troubles {
+  const taken = conditionOf(status?.conditions, conditionType.snapshotted);
   return taken?.status === "False" ? { snapshot: taken.message } : {};
 }
 
