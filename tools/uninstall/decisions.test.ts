@@ -106,10 +106,12 @@ test("loop devices on images of ours are told, those on other files are not", ()
   const listing = `/dev/loop0 /var/lib/longshore/volumes/4f0c/live.img
 /dev/loop1 /var/lib/snapd/snaps/core.snap
   /dev/loop12   /srv/my data/volumes/4f0c/points/ab12.img
+/dev/loop13 /volumes/5e1d/live.img
 `;
   expect(attachedImages(listing)).toEqual([
     "/dev/loop0 on /var/lib/longshore/volumes/4f0c/live.img",
     "/dev/loop12 on /srv/my data/volumes/4f0c/points/ab12.img",
+    "/dev/loop13 on /volumes/5e1d/live.img",
   ]);
   expect(attachedImages("")).toEqual([]);
 });

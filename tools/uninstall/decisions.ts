@@ -128,10 +128,15 @@ export function without({ metadata }: KubeObject, isOrphaned: (finalizer: string
   return kept.length === finalizers.length ? undefined : kept;
 }
 
-/** The images of ours that a node has loop devices on, from what losetup lists: a device and its file a line. */
+const attachedImage = /^(\S+)\s+((?:\S.*)?\/volumes\/[^/]+\/(?:live|points\/[^/]+)\.img)/;
+
+/**
+ * The images of ours that a node has loop devices on, from what losetup lists: a device and its file a line. Of what an earlier
+ * container has attached, the path begins where that container had mounted it from.
+ */
 export function attachedImages(listing: string): string[] {
   return listing.split("\n").flatMap((line) => {
-    const [, device, file] = /^(\S+)\s+(\S.*\/volumes\/[^/]+\/(?:live|points\/[^/]+)\.img)/.exec(line.trim()) ?? [];
+    const [, device, file] = attachedImage.exec(line.trim()) ?? [];
     return device === undefined || file === undefined ? [] : [`${device} on ${file}`];
   });
 }

@@ -64,7 +64,7 @@ async function installSnapshots(cluster: TestCluster): Promise<void> {
 export async function runs(cluster: TestCluster, namespace: string, what: string): Promise<void> {
   const where = ["--namespace", namespace];
   try {
-    await cluster.kubectl(["rollout", "status", what, ...where, "--timeout=180s"]);
+    await cluster.kubectl(["rollout", "status", what, ...where, "--timeout=300s"]);
   } catch (cause) {
     const { stdout: pods } = await cluster.kubectl(["describe", "pods", ...where]);
     const { stdout: events } = await cluster.kubectl(["get", "events", ...where]);

@@ -25,7 +25,7 @@ const namespace = "steady";
 export async function isTakenOutAndLeavesTheData({ source, target }: World): Promise<void> {
   await expect(uninstall(source)).rejects.toThrow(/pods use volumes of Longshore/);
   // Devices are this machine's, whichever cluster has a volume on them.
-  for (const cluster of [source, target]) await endPods(cluster);
+  await Promise.all([source, target].map(endPods));
   for (const cluster of [source, target]) {
     await eventually(`${cluster.name} having nothing mounted`, () => isFree(cluster), { timeoutMs: 120_000 });
     await apply(cluster, ...lookers(cluster));
@@ -55,10 +55,8 @@ async function uninstall({ kubeconfig, home }: TestCluster, ...options: readonly
 
 /** All pods of the scenarios. */
 async function endPods(cluster: TestCluster): Promise<void> {
-  for (const each of namespaces) {
-    const all = ["statefulsets,pods", "--all", "--namespace", each, "--wait=true", "--timeout=150s"];
-    await cluster.kubectl(["delete", ...all]);
-  }
+  const all = ["statefulsets,pods", "--all", "--wait=true", "--timeout=150s"];
+  await Promise.all(namespaces.map((each) => cluster.kubectl(["delete", ...all, "--namespace", each])));
 }
 
 /** On each node a pod that sees the node's data as it lies there. */
@@ -112,9 +110,8 @@ async function nothingIsLeftOf(cluster: TestCluster): Promise<void> {
   expect(await names("crd")).not.toMatch(/longshore\.dev/);
   for (const what of ["namespaces", "clusterroles", "csidrivers"]) expect(await names(what)).not.toMatch(/longshore/);
   // Claims can be deleted, although nobody is there any more who knows their volumes.
-  for (const each of namespaces) {
-    await cluster.kubectl(["delete", "pvc", "--all", "--namespace", each, "--wait=true", "--timeout=60s"]);
-  }
+  const all = ["pvc", "--all", "--wait=true", "--timeout=60s"];
+  await Promise.all(namespaces.map((each) => cluster.kubectl(["delete", ...all, "--namespace", each])));
 }
 
 /** Each account, and where its rights are written. */

@@ -55,12 +55,16 @@ async function writesOn(source: TestCluster): Promise<void> {
   await eventually("the pod writing on", goesOn, { timeoutMs: 60_000, intervalMs: 500 });
 }
 
+const programs = [/longshore\S* agent /, /longshore\S* csi node /, /longshore\S* csi controller /];
+
 /** Our programs are killed where they run, and come up again. Only nodes of the tests' own let us do that. */
 async function programsDie(source: TestCluster): Promise<void> {
-  if (source.own === undefined) return;
-  for (const node of source.own.nodes) {
-    for (const program of [/longshore\S* agent /, /longshore\S* csi node /, /longshore\S* csi controller /]) {
+  for (const node of source.own?.nodes ?? []) {
+    for (const program of programs) {
+      const before = node.pids(program);
       expect(node.kill(program)).toBeGreaterThan(0);
+      const isBack = async () => node.pids(program).some((pid) => !before.includes(pid)) || undefined;
+      await eventually(`${program} running again`, isBack, { timeoutMs: 60_000, intervalMs: 500 });
     }
   }
   await allRuns(source);

@@ -14,7 +14,7 @@ const pump = { kind: "pod", namespace, name: "pump" } as const;
 const location = "slow";
 
 /** For so long the volume is frozen at least while claims wait for it. */
-const frozenSeconds = Number(process.env.LONGSHORE_FROZEN_SECONDS ?? 45);
+const frozenSeconds = Number(process.env.LONGSHORE_FROZEN_SECONDS ?? 30);
 const mebibytesPerSecond = 1;
 /** At the first of four quarters everybody has waited for as long as that. */
 const changedMebibytes = 4 * frozenSeconds * mebibytesPerSecond;

@@ -30,9 +30,19 @@ remove_all() {
     kind delete cluster --name "$cluster" || echo "e2e-kind: cluster $cluster could not be deleted" >&2
   done
   for disk in "$folder"/*/data; do
-    if mountpoint -q "$disk"; then umount "$disk"; fi
+    mountpoint -q "$disk" || continue
+    detach_volumes "$(mountpoint --fs-devno "$disk")"
+    umount "$disk" || echo "e2e-kind: $disk is still in use" >&2
   done
   rm -rf --one-file-system "$folder"
+}
+
+# detach_volumes MAJOR:MINOR: volumes on that file system, which pods had mounted when the run was broken off, keep it in use.
+detach_volumes() {
+  local device behind
+  losetup --list --noheadings --output NAME,BACK-MAJ:MIN | while read -r device behind; do
+    [ "$behind" != "$1" ] || losetup --detach "$device" || true
+  done
 }
 trap remove_all EXIT
 trap 'exit 130' INT

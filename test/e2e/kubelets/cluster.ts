@@ -36,7 +36,7 @@ export interface KubeletNetwork {
   readonly hosts: ReadonlyMap<string, PodHost>;
 }
 
-const readyMsMax = 120_000;
+const readyMsMax = 240_000;
 /** What XFS takes at least, and some room. */
 const smallestDiskBytes = 512 * 2 ** 20;
 

@@ -1,6 +1,6 @@
 // One node of a cluster: containerd and a kubelet with a network, a mount and a process namespace of their own on this machine,
 // and a file system of their own for Longshore's volumes. Whatever runs on it ends with it, and it ends with this process.
-import { execFile, spawn } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -29,12 +29,11 @@ import type { PodHost } from "./pod-network.ts";
 
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
-const startMsMax = 60_000;
+const startMsMax = 180_000;
 const endMsMax = 20_000;
-/** The agent's helper that keeps file systems frozen; killed together with the agent it could not thaw them. */
-const guardProgram = /freeze-guard\.ts/;
-const agentProgram = /longshore\S* agent /;
 const kubeletProgram = /\/kubelet --config/;
+/** Who freezes file systems: the agent, and its helper, which a container ends together with it. */
+const agentPrograms = /longshore\S* agent |freeze-guard\.ts/;
 
 export interface NodeOptions {
   readonly name: string;
@@ -66,6 +65,7 @@ export class KubeletNode {
   readonly cgroup: string;
   readonly #options: NodeOptions;
   readonly #forget: () => void;
+  #forgetFrozen: () => void = () => undefined;
   #disk: LoopFs | undefined;
   #fileSystem: string | undefined;
   #first: Process | undefined;
@@ -107,6 +107,8 @@ export class KubeletNode {
     await this.#containerdAnswers();
     for (const image of this.#options.images) await this.#ctr("images", "import", image);
     this.#startKubelet();
+    // Newer than what ends the node's processes, so that an interrupted run does it before.
+    this.#forgetFrozen = onInterrupt(() => this.#leaveNothingFrozen());
   }
 
   /** Kills the kubelet, as a crash would, and starts it again; pods go on meanwhile. */
@@ -155,7 +157,8 @@ export class KubeletNode {
 
   async #stopOnce(): Promise<void> {
     await this.#kubelet?.signal("SIGKILL");
-    if (this.#firstPid !== undefined) await this.#leaveNothingFrozen();
+    this.#leaveNothingFrozen();
+    this.#forgetFrozen();
     try {
       this.#removeNow();
       await this.#first?.signal("SIGKILL");
@@ -176,11 +179,18 @@ export class KubeletNode {
     await eventually(`the volumes of ${this.name} being detached`, areDetached, { timeoutMs: endMsMax });
   }
 
-  /** A file system that is frozen when nobody is left to thaw it could never be taken away. */
-  async #leaveNothingFrozen(): Promise<void> {
-    this.kill(agentProgram);
-    const areGone = async () => this.pids(guardProgram).length === 0 || undefined;
-    await eventually(`the freeze guards of ${this.name} being gone`, areGone, { timeoutMs: endMsMax });
+  /** A file system that is frozen when nobody is left to thaw it could never be taken away. Synchronous, as is {@link #removeNow}. */
+  #leaveNothingFrozen(): void {
+    if (this.#firstPid === undefined) return;
+    // The kubelet would start the agent again.
+    const programs = [kubeletProgram, agentPrograms];
+    for (const program of programs) this.kill(program);
+    const isLeft = () => programs.some((program) => this.pids(program).length > 0);
+    for (let waitedMs = 0; isLeft() && waitedMs < endMsMax; waitedMs += 20) pauseMs(20);
+    for (const point of this.mountPoints("/var/lib/kubelet").filter((each) => each.endsWith("/globalmount"))) {
+      // Of one that is not frozen this is refused.
+      spawnSync("nsenter", [...this.#inside(), "fsfreeze", "--unfreeze", point], { env, stdio: "ignore" });
+    }
   }
 
   /** All but the disk, which goes by itself; synchronous, for it is also what an interrupted run does. */
