@@ -28,8 +28,8 @@ export const mayImport: Readonly<Record<string, readonly string[]>> = {
   agent: ["base", "domain", "wire", "storage", "transfer", "engine"],
   csi: ["base", "api", "domain", "wire", "host"],
   bin: [
-    ...["base", "api", "domain", "pki", "wire", "storage", "host", "transfer", "kube", "engine", "controllers", "agent"],
-    "csi",
+    ...["base", "api", "domain", "pki", "wire", "storage", "host", "transfer", "kube", "engine", "controllers"],
+    ...["agent", "csi"],
   ],
 };
 

@@ -46,7 +46,8 @@ async function uninstall({ isDryRun, forgetSnapshots, waitMs }: Wishes): Promise
   if (isDryRun) return tell("nothing was changed");
   tell("done: volumes, copies and journals are in /var/lib/longshore of the storage nodes, as they were");
   const which = uid === undefined ? "" : ` (${uid})`;
-  tell(`an installation finds them again with certificates of the same cluster UID${which}: keep the folder of longshore pki`);
+  const needed = `certificates of the same cluster UID${which}`;
+  tell(`an installation finds them again with ${needed}: keep the folder of longshore pki`);
 }
 
 interface Secret extends KubeObject {

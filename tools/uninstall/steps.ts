@@ -111,7 +111,7 @@ async function endMigrations(cluster: Cluster): Promise<void> {
 /** A consent that nobody withdraws would hold again as soon as agents run. What has arrived stays. */
 async function withdrawConsents(cluster: Cluster): Promise<void> {
   const sources = own("migrationsources");
-  await finishByOperator(cluster, sources, "the agents keep these consents: apply or delete them after installing again");
+  await finishByOperator(cluster, sources, "the agents keep these consents: apply or delete them once installed again");
   if (!(await isOperatorReady(cluster))) return;
   const left = await cluster.until("published snapshots to be withdrawn", async () => {
     return ourSnapshots(await cluster.list<SnapshotContent>(contents)).published.map(snapshotOf);

@@ -181,7 +181,7 @@ export class KubeletNode {
 
   /** A file system that is frozen when nobody is left to thaw it could never be taken away. Synchronous, as is {@link #removeNow}. */
   #leaveNothingFrozen(): void {
-    if (this.#firstPid === undefined) return;
+    if (this.#firstPid === undefined || namespaceOf(this.#firstPid) === undefined) return;
     // The kubelet would start the agent again.
     const programs = [kubeletProgram, agentPrograms];
     for (const program of programs) this.kill(program);
