@@ -42,7 +42,7 @@ async function countIn(session: LongshoreSession, measured: Case, folder: string
     await session.tidy(step);
   };
   await bringOver();
-  await data.warmUp(session);
+  await data.warmUp(session, 1);
   await bringOver();
   await bringOver();
   step += 1;

@@ -16,8 +16,8 @@ export interface DataSet {
   fill(session: Session): Promise<void>;
   /** Changes the live images for this step; the ranges by volume that were written. */
   change(session: Session, step: number): Promise<readonly (readonly Range[])[]>;
-  /** Changes that come before those that count, so that the volumes are in pieces and the tools have warmed up. */
-  warmUp(session: Session): Promise<readonly (readonly Range[])[]>;
+  /** Changes that come before those that count, so that the volumes are in pieces and the tools have warmed up; from round 1 on. */
+  warmUp(session: Session, round: number): Promise<readonly (readonly Range[])[]>;
   /** Changes them back, for what can be changed in one way only; `undefined` for what changes to something new each time. */
   readonly revert: ((session: Session) => Promise<readonly (readonly Range[])[]>) | undefined;
 }
@@ -65,7 +65,7 @@ export function dataSetOf({ case: measured, seed, tree }: DataSetOptions): DataS
       if (change.kind === "scattered") return changeTo(session, change.blocksOfVolume, `step ${step}`);
       return each(async () => (change.kind === "all" ? whole : []));
     },
-    warmUp: (session) => changeTo(session, warmUpBlocks, "warm-up"),
+    warmUp: (session, round) => changeTo(session, warmUpBlocks, `warm-up ${round}`),
     revert: undefined,
   };
 }

@@ -43,14 +43,16 @@ class Run {
     this.#session = measuring.session;
   }
 
-  /** The first content, and what is not timed: a first copy, which is the base unless copies begin anew, and then a change. */
+  /** The first content, and what is not timed: a first copy, which is the base unless copies begin anew, and then changes. */
   async prepare(): Promise<void> {
     const { setting, data } = this.#measuring;
     await data.fill(this.#session);
     await this.#bringOver([]);
     if (setting.case.change.kind === "all") return;
-    await this.#bringOver(await data.warmUp(this.#session));
-    await this.#revert();
+    for (let round = 1; round <= setting.case.warmUps; round++) {
+      await this.#bringOver(await data.warmUp(this.#session, round));
+      await this.#revert();
+    }
     // So that the last profiles are of the runs that count alone.
     if (setting.options.profile !== undefined) await this.#session.restart();
   }

@@ -62,7 +62,7 @@ at the other side and the tool says so; for Longshore that is a whole job throug
 - **memory** is the peak of the tool's largest process; for agents VmHWM, and in brackets how much an agent grew over idle.
 - The floors know beforehand what has changed, and do nothing else than copy it into a clone of the base and sync.
 - Scattered blocks are the same in each run of a session, with new content: else the images would fall into more pieces run by run.
-- One change, or one copy, that is not timed comes before the runs that count. Copies are compared with their sources byte by byte.
+- One change, or one copy, that is not timed comes before the runs that count; in incr-0.1pct-4g and empty, whose runs take a fraction of a second, five. Copies are compared with their sources byte by byte.
 - All tools have their volumes on ${fileSystem === "xfs" ? "XFS, only `btrfs send` has btrfs" : "btrfs"}.`;
 }
 
