@@ -3,13 +3,12 @@ import fc from "fast-check";
 import { isVolumeHandle } from "../domain/handles.ts";
 import { agentNameOf, isOperators } from "./agent-names.ts";
 
-test.each([
-  "pvc-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10",
-  "snapshot-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10",
-  "a.b",
-])("%s is taken as it is", (name) => {
-  expect(agentNameOf(name)).toBe(name);
-});
+test.each(["pvc-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10", "snapshot-3f0a4c1e-9d55-4a39-8b13-0f6f7c1f2a10", "a.b"])(
+  "%s is taken as it is",
+  (name) => {
+    expect(agentNameOf(name)).toBe(name);
+  },
+);
 
 test.each([
   "PVC-1",

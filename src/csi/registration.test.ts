@@ -17,7 +17,10 @@ test("the kubelet is told who is there, and where", async () => {
 
 test.each([
   // what the kubelet says, the line in the log
-  [{ pluginRegistered: true, error: "" }, { level: "info", msg: "registered with the kubelet", endpoint }],
+  [
+    { pluginRegistered: true, error: "" },
+    { level: "info", msg: "registered with the kubelet", endpoint },
+  ],
   [
     { pluginRegistered: false, error: "no such thing" },
     { level: "error", msg: "the kubelet refused the driver", problem: "no such thing" },

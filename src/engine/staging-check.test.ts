@@ -8,10 +8,13 @@ import { StagingSession, type StoredUnit } from "./staging-session.ts";
 const block = 4096;
 /** Each a block of data, and a hole after it. */
 const units = new UnitList(
-  Array.from({ length: 4 }, (_, index): Unit => [
-    [2 * index * block, block, 1],
-    [(2 * index + 1) * block, block, 0],
-  ]),
+  Array.from(
+    { length: 4 },
+    (_, index): Unit => [
+      [2 * index * block, block, 1],
+      [(2 * index + 1) * block, block, 0],
+    ],
+  ),
 );
 
 /** What is read, and in which order; a unit's digest is its offset, as text. */
@@ -55,7 +58,10 @@ test("what reads back as it was recorded is right, and its holes are punched onc
   const one = check([asRecorded(0), asRecorded(2)]);
   await one.done;
   expect(one.result).toEqual({ kind: "right" });
-  expect([read, steps]).toEqual([[0, 2], ["punch 1", "punch 5", "sync"]]);
+  expect([read, steps]).toEqual([
+    [0, 2],
+    ["punch 1", "punch 5", "sync"],
+  ]);
   expect([...found]).toEqual([0, 2]);
 });
 

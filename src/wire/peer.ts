@@ -211,7 +211,8 @@ export type PlanExtras = Static<typeof PlanExtras>;
 
 export const PlanResult = Type.Object({
   frozen: Type.Union([FreezeResult, Type.Null()], {
-    description: "As freezing answers; null unless asked for, and when that takes longer: then freezing is to be asked for",
+    description:
+      "As freezing answers; null unless asked for, and when that takes longer: then freezing is to be asked for",
   }),
 });
 export type PlanResult = Static<typeof PlanResult>;

@@ -214,12 +214,16 @@ function contents(it: HostContract["it"]): void {
   });
 
   for (const type of types) {
-    itFor(it, type)(`is the file system that was made on it: ${type}, also over another one`, async () => {
-      const { device } = await attached("a", 320 * mebibyte);
-      await host.format(device, "ext4");
-      await host.format(device, type);
-      expect(await host.contentOf(device)).toEqual({ kind: "fileSystem", type });
-    }, ampleMs);
+    itFor(it, type)(
+      `is the file system that was made on it: ${type}, also over another one`,
+      async () => {
+        const { device } = await attached("a", 320 * mebibyte);
+        await host.format(device, "ext4");
+        await host.format(device, type);
+        expect(await host.contentOf(device)).toEqual({ kind: "fileSystem", type });
+      },
+      ampleMs,
+    );
   }
 
   it()("is not made on a device that is mounted", async () => {
@@ -230,38 +234,50 @@ function contents(it: HostContract["it"]): void {
 
 function mounts(it: HostContract["it"]): void {
   for (const type of types) {
-    itFor(it, type)(`of ${type} is told by its device, until it is unmounted`, async () => {
-      const { device, path } = await mounted("a", type);
-      expect(await host.mountAt(path)).toEqual({
-        path,
-        device: device.number,
-        type,
-        source: device.path,
-        isReadOnly: false,
-        broken: undefined,
-      });
-      expect(await host.mountsOf(device)).toEqual([path]);
-      await host.unmount(path);
-      expect(await host.mountAt(path)).toBeUndefined();
-      expect(await host.mountsOf(device)).toEqual([]);
-      await host.unmount(path);
-    }, ampleMs);
+    itFor(it, type)(
+      `of ${type} is told by its device, until it is unmounted`,
+      async () => {
+        const { device, path } = await mounted("a", type);
+        expect(await host.mountAt(path)).toEqual({
+          path,
+          device: device.number,
+          type,
+          source: device.path,
+          isReadOnly: false,
+          broken: undefined,
+        });
+        expect(await host.mountsOf(device)).toEqual([path]);
+        await host.unmount(path);
+        expect(await host.mountAt(path)).toBeUndefined();
+        expect(await host.mountsOf(device)).toEqual([]);
+        await host.unmount(path);
+      },
+      ampleMs,
+    );
 
-    itFor(it, type)(`of ${type} for reading only is told so`, async () => {
-      const { device } = await formatted("a", type);
-      await host.mount(device, place("a"), { type, flags: ["noatime"], isReadOnly: true });
-      expect(await host.mountAt(place("a"))).toMatchObject({ type, isReadOnly: true });
-    }, ampleMs);
+    itFor(it, type)(
+      `of ${type} for reading only is told so`,
+      async () => {
+        const { device } = await formatted("a", type);
+        await host.mount(device, place("a"), { type, flags: ["noatime"], isReadOnly: true });
+        expect(await host.mountAt(place("a"))).toMatchObject({ type, isReadOnly: true });
+      },
+      ampleMs,
+    );
 
-    itFor(it, type)(`of ${type} tells how much of it is used`, async () => {
-      const { path } = await mounted("a", type);
-      const there = await host.mountAt(path);
-      const usage = there && (await host.usage(there));
-      if (usage?.kind !== "fileSystem") throw new Error(`no usage of a file system: ${JSON.stringify(usage)}`);
-      expect(usage.bytes.total).toBeGreaterThan(sizes[type] / 2);
-      expect(usage.bytes.used).toBeLessThan(usage.bytes.total);
-      expect(usage.inodes.total > 0).toBe(type !== "btrfs");
-    }, ampleMs);
+    itFor(it, type)(
+      `of ${type} tells how much of it is used`,
+      async () => {
+        const { path } = await mounted("a", type);
+        const there = await host.mountAt(path);
+        const usage = there && (await host.usage(there));
+        if (usage?.kind !== "fileSystem") throw new Error(`no usage of a file system: ${JSON.stringify(usage)}`);
+        expect(usage.bytes.total).toBeGreaterThan(sizes[type] / 2);
+        expect(usage.bytes.used).toBeLessThan(usage.bytes.total);
+        expect(usage.inodes.total > 0).toBe(type !== "btrfs");
+      },
+      ampleMs,
+    );
   }
 
   it()("of another type than there is fails, and leaves nothing mounted", async () => {
@@ -346,23 +362,27 @@ function binds(it: It): void {
 
 function growing(it: HostContract["it"]): void {
   for (const type of types) {
-    itFor(it, type)(`a mounted ${type} takes up its larger device, or tells that it cannot`, async () => {
-      const { image, device, path } = await mounted("a", type);
-      await ground.growImage(image, 2 * sizes[type]);
-      const larger = await host.resize(device);
-      const growth = await host.grow(larger, path, type);
-      if (growth.kind === "refused") {
-        expect(type).toBe("ext4");
-        await host.unmount(path);
-        await host.growUnmounted(larger, type);
-        await host.mount(larger, path, { type, flags: [], isReadOnly: false });
-      }
-      const there = await host.mountAt(path);
-      const usage = there && (await host.usage(there));
-      expect(usage?.kind === "fileSystem" && usage.bytes.total).toBeGreaterThan(1.5 * sizes[type]);
-      // Again there is nothing left to do.
-      expect(await host.grow(larger, path, type)).toEqual({ kind: "done" });
-    }, ampleMs);
+    itFor(it, type)(
+      `a mounted ${type} takes up its larger device, or tells that it cannot`,
+      async () => {
+        const { image, device, path } = await mounted("a", type);
+        await ground.growImage(image, 2 * sizes[type]);
+        const larger = await host.resize(device);
+        const growth = await host.grow(larger, path, type);
+        if (growth.kind === "refused") {
+          expect(type).toBe("ext4");
+          await host.unmount(path);
+          await host.growUnmounted(larger, type);
+          await host.mount(larger, path, { type, flags: [], isReadOnly: false });
+        }
+        const there = await host.mountAt(path);
+        const usage = there && (await host.usage(there));
+        expect(usage?.kind === "fileSystem" && usage.bytes.total).toBeGreaterThan(1.5 * sizes[type]);
+        // Again there is nothing left to do.
+        expect(await host.grow(larger, path, type)).toEqual({ kind: "done" });
+      },
+      ampleMs,
+    );
   }
 
   it()("what is mounted is not grown from below", async () => {

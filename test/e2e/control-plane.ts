@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { onInterrupt } from "../interrupt.ts";
-import { controlPlaneAssets, type Program, startProgram, tail } from "./control-plane-program.ts";
+import { type Program, startProgram, tail } from "./control-plane-program.ts";
 import { freePort } from "./free-port.ts";
 import { type KubectlOptions, type Output, runKubectl } from "./kubectl.ts";
 

@@ -1,7 +1,7 @@
 // Longshore as its users have it: in two Kubernetes clusters with real pods, installed from manifests/ with the image as it is,
 // and looked at through kubectl. The clusters are of kubelets on this machine; with SOURCE_KUBECONFIG and TARGET_KUBECONFIG the same
 // scenarios run in any two others (`make e2e-kind`, docs/testing-clusters.md). One pair serves all of them.
-import { afterAll, beforeAll, describe, test as check } from "@jest/globals";
+import { afterAll, beforeAll, test as check, describe } from "@jest/globals";
 import { missing, needs } from "../needs.ts";
 import { whatIsInUseIsEnabledByAnnotation } from "./csi/attic.ts";
 import { databaseComesUpFromAClone, openBank } from "./csi/bank.ts";

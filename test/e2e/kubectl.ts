@@ -55,7 +55,5 @@ export async function runKubectl(
     child.once("close", (code, killedBy) => resolve(code ?? killedBy));
   });
   if (status === 0) return output;
-  throw new Error(
-    `kubectl ${args.join(" ")} on ${target.name} ended with ${status}: ${output.stderr}${output.stdout}`,
-  );
+  throw new Error(`kubectl ${args.join(" ")} on ${target.name} ended with ${status}: ${output.stderr}${output.stdout}`);
 }

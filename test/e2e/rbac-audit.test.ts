@@ -7,8 +7,8 @@ import {
   missing,
   parseAuditLog,
   type RbacObject,
-  rightsOf,
   type Rule,
+  rightsOf,
   unusedRules,
 } from "./rbac-audit.ts";
 

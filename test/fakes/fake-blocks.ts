@@ -27,8 +27,9 @@ export class FakeBlocks {
 
   /** What is allocated or, with a base, what differs from it. */
   extents(base?: FakeBlocks): ImageExtent[] {
-    const blocks = new Set([...this.#versions.keys(), ...(base === undefined ? [] : base.#versions.keys())]);
-    const told = [...blocks].filter((block) => this.#versions.get(block) !== base?.#versions.get(block));
+    const before = base === undefined ? new Map<number, number>() : base.#versions;
+    const blocks = new Set([...this.#versions.keys(), ...before.keys()]);
+    const told = [...blocks].filter((block) => this.#versions.get(block) !== before.get(block));
     const extents: { offset: number; length: number }[] = [];
     for (const block of told.sort((a, b) => a - b)) {
       const last = extents.at(-1);

@@ -83,8 +83,7 @@ function apiOf(agents: readonly FakeAgent[], silent: ReadonlySet<FakeAgent>): Cl
     removeVolume: async (name, precondition) =>
       orFirst((agent) => agent.volumes.has(name)).removeVolume(name, precondition),
     putSnapshot: async (volume, name) => ofVolume(volume).putSnapshot(volume, name),
-    removeSnapshot: async (volume, name) =>
-      orFirst((agent) => agent.volumes.has(volume)).removeSnapshot(volume, name),
+    removeSnapshot: async (volume, name) => orFirst((agent) => agent.volumes.has(volume)).removeSnapshot(volume, name),
     listExtents: async (volume, snapshot, query) => ofVolume(volume).listExtents(volume, snapshot, query),
     putGroupSnapshot: async (group, name, spec) => answering()[0].putGroupSnapshot(group, name, spec),
     getMigratedVolume: async (name) => ofMigrated(name).getMigratedVolume(name),

@@ -288,8 +288,18 @@ it(
     expect(leftovers()).toEqual(nothing);
     const { path: image } = await api().getVolume("pvc-1");
     const bytes = await readFile(image);
-    expect(bytes.subarray(sizes.ext4 - 4096).subarray(0, 7).toString()).toBe("content");
-    expect(bytes.subarray(2 * sizes.ext4 - 4096).subarray(0, 6).toString()).toBe("beyond");
+    expect(
+      bytes
+        .subarray(sizes.ext4 - 4096)
+        .subarray(0, 7)
+        .toString(),
+    ).toBe("content");
+    expect(
+      bytes
+        .subarray(2 * sizes.ext4 - 4096)
+        .subarray(0, 6)
+        .toString(),
+    ).toBe("beyond");
   },
   ampleMs,
 );

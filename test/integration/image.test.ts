@@ -118,7 +118,9 @@ describe("an archive", () => {
     () => {
       for (const layer of contentsOf(fileOf("longshore")).Layers) {
         const listing = ["--numeric-owner", "--full-time", "--utc", "-tvf", join(opened("longshore"), layer)];
-        const lines = run("tar", ...listing).trim().split("\n");
+        const lines = run("tar", ...listing)
+          .trim()
+          .split("\n");
         expect(lines.filter((line) => !/^.{10} 0\/0 +\d+ 1970-01-01 00:00:00 /.test(line))).toEqual([]);
         expect(lines.filter((line) => /^-..[sS]|^-.{5}[sS]/.test(line))).toEqual([]);
       }

@@ -16,7 +16,7 @@ import type { Cluster } from "../../src/kube/cluster.ts";
 import { runOperator } from "../../src/kube/operator.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
-import { rightsOf, type Rule } from "../e2e/rbac-audit.ts";
+import { type Rule, rightsOf } from "../e2e/rbac-audit.ts";
 import { FakeAgent } from "../fakes/fake-agent.ts";
 import { openRecordingProxy, type RecordingProxy } from "../fakes/recording-proxy.ts";
 import { missing, needs } from "../needs.ts";

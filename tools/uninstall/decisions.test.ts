@@ -64,11 +64,7 @@ test("snapshots of our driver are the operator's by their label, and users' othe
     spec: { driver, volumeSnapshotRef: { namespace: "shop", name: `of-${name}` } },
   });
   const managed = { "app.kubernetes.io/managed-by": "longshore" };
-  const contents = [
-    content("published", ours, managed),
-    content("taken", ours),
-    content("foreign", "other.example"),
-  ];
+  const contents = [content("published", ours, managed), content("taken", ours), content("foreign", "other.example")];
   const { published, users } = ourSnapshots(contents);
   expect([published.map(snapshotOf), users.map(snapshotOf)]).toEqual([["shop/of-published"], ["shop/of-taken"]]);
 });
