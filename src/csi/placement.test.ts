@@ -61,7 +61,7 @@ test("a topology of other keys than ours is nowhere, and an empty one is anywher
   expect(mayLieOn({ requisite: [{ segments: {} }], preferred: [] }, "a")).toBe(true);
 });
 
-const nodes = fc.uniqueArray(fc.constantFrom("a", "b", "c", "d", "e"));
+const nodes = fc.uniqueArray(fc.constantFrom<string[]>("a", "b", "c", "d", "e"));
 const wishes = fc.record({ requisite: nodes, preferred: nodes });
 
 test("every home is allowed, answers, and comes after no better one; without any, it tells whom to wait for", () => {

@@ -9,7 +9,7 @@ const pathBytesMax = 107;
 
 /** The path of `unix:///csi/csi.sock`. Throws `BadRequest` for any other form, and for what is too long for the kernel. */
 export function socketPathOf(endpoint: string): string {
-  const [, path] = /^unix:(?:\/\/)?(\/[^\0]+)$/.exec(endpoint) ?? [];
+  const [, path] = /^unix:(?:\/\/)?(\/[^/\0][^\0]*)$/.exec(endpoint) ?? [];
   if (path === undefined) {
     throw new LongshoreError("BadRequest", `"${endpoint}" is not a socket: write it as in unix:///csi/csi.sock`);
   }
