@@ -51,6 +51,14 @@ test("the page tells when the run was gone on with", () => {
   );
 });
 
+test("the page tells which cases are of another machine", () => {
+  const machine = { ...results.machine, cpu: "another CPU" };
+  const earlier = [{ startedAt: "2026-01-01T00:00:00Z", machine, cases: ["empty" as const], hasMicro: true }];
+  expect(reportOf({ ...results, earlier }).markdown).toContain(
+    "Of an earlier run, begun 2026-01-01T00:00:00Z at a load of 0.1, are empty, change tracking and snapshot stall: another CPU, ",
+  );
+});
+
 test("the page has each case with a plot, what is promised, and what is missing", () => {
   const { markdown, plots } = reportOf(results);
   expect([...plots.keys()]).toEqual(["incr-1pct-4g.svg"]);

@@ -3,6 +3,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type CaseName, caseNames, toolNames } from "./cases.ts";
 import { type Figure, figuresOf } from "./figures.ts";
+import type { Machine } from "./machine.ts";
 import { type FileSystem, optionsOf } from "./options.ts";
 import { duration, plotOf } from "./plot.ts";
 import { type Micro, type Results, type Row, readResults } from "./results.ts";
@@ -38,7 +39,7 @@ export function reportOf(results: Results): Report {
   const parts = [
     introductionOf(results.fileSystem),
     machineOf(results),
-    `## What is promised\n\nRatios of medians of this run.\n\n${figureTable(figuresOf(results.rows))}`,
+    `## What is promised\n\nRatios of medians of one run on one machine.\n\n${figureTable(figuresOf(results.rows))}`,
     ...cases.map((name) => caseSection(results, name)),
     absentSection(results),
     microSection(results.micro),
@@ -66,12 +67,21 @@ at the other side and the tool says so; for Longshore that is a whole job throug
 - All tools have their volumes on ${fileSystem === "xfs" ? "XFS, only `btrfs send` has btrfs" : "btrfs"}.`;
 }
 
-function machineOf({ machine, startedAt, resumedAt, runs, passes, lanes }: Results): string {
-  const { cpu, cores, memoryGiB, kernel, distribution, node, openssl, loadBefore } = machine;
+function machineOf({ machine, startedAt, resumedAt, runs, passes, lanes, earlier = [] }: Results): string {
+  const before = earlier
+    .filter(({ cases, hasMicro }) => hasMicro || cases.length > 0)
+    .map((run) => {
+      const what = [...run.cases, ...(run.hasMicro ? ["change tracking and snapshot stall"] : [])].join(", ");
+      return `\n\nOf an earlier run, begun ${run.startedAt} at a load of ${run.machine.loadBefore}, are ${what}: ${described(run.machine)}.`;
+    });
   return `## Machine and run
 
-${cpu}, ${cores} cores, ${memoryGiB} GiB of memory; ${distribution}, Linux ${kernel}; Node.js ${node} with OpenSSL ${openssl}. Begun ${startedAt} at a
-load of ${loadBefore}${resumedAt.map((at) => `, gone on with ${at}`).join("")}; what a tool did in a case was measured in one go. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.`;
+${described(machine)}. Begun ${startedAt} at a
+load of ${machine.loadBefore}${resumedAt.map((at) => `, gone on with ${at}`).join("")}; what a tool did in a case was measured in one go. ${runs} runs in ${passes} passes; in each pass the tools have their turns in an order of its own. ${lanes} connection${lanes === 1 ? "" : "s"} for each job.${before.join("")}`;
+}
+
+function described({ cpu, cores, memoryGiB, kernel, distribution, node, openssl }: Machine): string {
+  return `${cpu}, ${cores} cores, ${memoryGiB} GiB of memory; ${distribution}, Linux ${kernel}; Node.js ${node} with OpenSSL ${openssl}`;
 }
 
 function figureTable(figures: readonly Figure[]): string {

@@ -35,11 +35,34 @@ test("a run that goes on has what the earlier one found, and tells when it did",
   });
 });
 
-test.each<[string, Partial<Results>, string]>([
-  ["another machine", { machine: { ...machine, cpu: "another" } }, "cpu a CPU, and is now another"],
-  ["other settings", { runs: 6, lanes: 2 }, "runs 5, and is now 6; lanes 1, and is now 2"],
-])("a run on %s does not go on with it", (_what, differing, told) => {
-  expect(() => resumed(earlier, { ...fresh, ...differing })).toThrow(told);
+test("a run with other settings does not go on with it", () => {
+  const differing = { ...fresh, runs: 6, lanes: 2 };
+  expect(() => resumed(earlier, differing)).toThrow("runs 5, and is now 6; lanes 1, and is now 2");
+});
+
+test("a run on another machine has the cases that were measured whole, and tells of which machine they are", () => {
+  const elsewhere = { ...fresh, machine: { ...machine, cpu: "another" }, tools: { btrfs: "send", rsync: "a daemon" } };
+  const half: Row = { ...row, case: "full-2g" };
+  const withoutRsync: Absence = { case: "empty", tool: "rsync", reason: "it is not installed" };
+  const before = {
+    ...earlier,
+    rows: [row, half],
+    absent: [withoutRsync],
+    micro: { changeTracking: [], snapshotStall: [] },
+  };
+  const moved = resumed(before, elsewhere);
+  expect(moved).toEqual({
+    ...elsewhere,
+    ...{ rows: [row], absent: [withoutRsync], micro: before.micro },
+    earlier: [{ startedAt: before.startedAt, machine, cases: ["empty"], hasMicro: true }],
+  });
+  const third = { ...elsewhere, machine: { ...machine, cpu: "a third" } };
+  const own: Row = { ...row, case: "empty-cold" };
+  const more = withRows(moved, [own, { ...own, tool: "rsync" }], []);
+  expect(resumed(more, third).earlier).toEqual([
+    ...(moved.earlier ?? []),
+    { startedAt: elsewhere.startedAt, machine: elsewhere.machine, cases: ["empty-cold"], hasMicro: false },
+  ]);
 });
 
 test("what a tool did takes the place of what it did before, and of the reason why it did nothing", () => {

@@ -47,6 +47,8 @@ export interface Results {
   readonly lanes: number;
   readonly seed: number;
   readonly machine: Machine;
+  /** Runs on other machines that this one went on with, and what of them still stands. A case is of one machine as a whole. */
+  readonly earlier?: readonly EarlierRun[];
   readonly tools: Readonly<Partial<Record<ToolName, string>>>;
   /** What a case was, where its name does not say all. */
   readonly cases: Readonly<Partial<Record<CaseName, string>>>;
@@ -54,6 +56,14 @@ export interface Results {
   readonly absent: readonly Absence[];
   readonly micro: Micro | null;
   readonly counts: Counts | null;
+}
+
+export interface EarlierRun {
+  readonly startedAt: string;
+  readonly machine: Machine;
+  readonly cases: readonly CaseName[];
+  /** Whether `micro` is of this run as well. */
+  readonly hasMicro: boolean;
 }
 
 /** What one job without changes costs, counted in runs of their own. */
@@ -137,8 +147,8 @@ export function withRows(results: Results, rows: readonly Row[], absent: readonl
 }
 
 /**
- * An earlier run's results, to go on with; `fresh` is this run without any. Throws when they are of another machine or were
- * asked for otherwise: their cases could not stand beside each other.
+ * An earlier run's results, to go on with; `fresh` is this run without any. Of another machine only whole cases are kept, for
+ * ratios are those of one machine. Throws when they were asked for otherwise: their cases could not stand beside each other.
  */
 export function resumed(earlier: Results, fresh: Results): Results {
   const [before, now] = [settingsOf(earlier), settingsOf(fresh)];
@@ -147,17 +157,39 @@ export function resumed(earlier: Results, fresh: Results): Results {
     const told = differing.map((name) => `${name} ${before[name]}, and is now ${now[name]}`).join("; ");
     throw new Error(`the results to go on with have ${told}: begin anew without RESUME`);
   }
-  return {
-    ...earlier,
-    finishedAt: null,
-    resumedAt: [...earlier.resumedAt, fresh.startedAt],
-    tools: { ...earlier.tools, ...fresh.tools },
-  };
+  const tools = { ...earlier.tools, ...fresh.tools };
+  if (!isSameMachine(earlier.machine, fresh.machine)) return { ...movedOn(earlier, fresh), tools };
+  return { ...earlier, finishedAt: null, resumedAt: [...earlier.resumedAt, fresh.startedAt], tools };
 }
 
-function settingsOf({ size, fileSystem, runs, passes, lanes, seed, machine }: Results): Record<string, unknown> {
-  const { loadBefore: _, ...lasting } = machine;
-  return { size, fileSystem, runs, passes, lanes, seed, ...lasting };
+/** This run, with the cases that an earlier one measured whole on another machine. */
+function movedOn(earlier: Results, fresh: Results): Results {
+  const { rows, absent, cases, micro, counts, startedAt, machine } = earlier;
+  const tools = Object.keys(fresh.tools) as ToolName[];
+  const found = [...rows, ...absent];
+  const isWhole = (name: CaseName) =>
+    rows.some((row) => row.case === name) &&
+    tools.every((tool) => found.some((one) => one.case === name && one.tool === tool));
+  const isKept = (one: { readonly case: CaseName }) => isWhole(one.case);
+  const before = (earlier.earlier ?? []).map((run) => ({ ...run, cases: run.cases.filter(isWhole) }));
+  const ofOthers = before.flatMap((run) => run.cases);
+  const names = new Set(rows.filter(isKept).map((row) => row.case));
+  const own = {
+    ...{ startedAt, machine, cases: [...names].filter((name) => !ofOthers.includes(name)) },
+    hasMicro: micro !== null && !before.some(({ hasMicro }) => hasMicro),
+  };
+  const kept = { rows: rows.filter(isKept), absent: absent.filter(isKept), cases, micro, counts };
+  return { ...fresh, ...kept, earlier: [...before, own] };
+}
+
+function isSameMachine(one: Machine, other: Machine): boolean {
+  const { loadBefore: _, ...before } = one;
+  const { loadBefore: __, ...now } = other;
+  return JSON.stringify(before) === JSON.stringify(now);
+}
+
+function settingsOf({ size, fileSystem, runs, passes, lanes, seed }: Results): Record<string, unknown> {
+  return { size, fileSystem, runs, passes, lanes, seed };
 }
 
 export async function readResults(file: string): Promise<Results> {
