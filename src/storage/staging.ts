@@ -18,12 +18,16 @@ const memoryFileSystems = new Set([0x01021994 /* tmpfs */, 0x858458f6 /* ramfs *
 /** The open staging images of one backend. */
 export interface StagingRegister {
   open(path: string, name: string, options: { sizeBytes: number; isSealed: boolean }): Promise<Staging>;
-  /** Waits for what is under way in the images open under `path`, then closes them; later writes to them are bugs. */
+  /**
+   * Waits for what is under way in the images open under `path`, then closes them; later writes to them are bugs. Without a
+   * path all are closed, for good: one that is being opened then is closed as well, and refused.
+   */
   closeAll(path?: string): Promise<void>;
 }
 
 export function stagingRegister(reader: BulkReader): StagingRegister {
   const openImages = new Set<OpenStaging>();
+  let isClosed = false;
   return {
     async open(path, name, { sizeBytes, isSealed }) {
       const direct = await openDirect(path);
@@ -31,6 +35,11 @@ export function stagingRegister(reader: BulkReader): StagingRegister {
         await direct?.close();
         throw error;
       });
+      if (isClosed) {
+        await direct?.close();
+        await image.close();
+        throw new LongshoreError("Unreachable", `cannot open ${name}: the storage was closed`);
+      }
       const staging = openStaging({ path, name, sizeBytes, isSealed, image, direct, reader }, () =>
         openImages.delete(staging),
       );
@@ -38,6 +47,7 @@ export function stagingRegister(reader: BulkReader): StagingRegister {
       return staging;
     },
     async closeAll(path) {
+      isClosed ||= path === undefined;
       const chosen = [...openImages].filter((staging) => path === undefined || staging.path === path);
       await Promise.all(chosen.map((staging) => staging.close()));
     },
