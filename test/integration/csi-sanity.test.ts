@@ -36,6 +36,11 @@ const skips: readonly Skip[] = [
     reason: "a single snapshot is found by ListSnapshots",
   },
   {
+    says: /SNAPSHOT_ACCESSIBILITY_CONSTRAINTS/,
+    capability: "SNAPSHOT_ACCESSIBILITY_CONSTRAINTS",
+    reason: "a snapshot is where its volume is, and cannot be asked for elsewhere",
+  },
+  {
     says: /(?:volume|storage) ?health/i,
     capability: "GET_VOLUME_HEALTH",
     reason: "it is of a later revision of the interface than the driver speaks",
