@@ -47,10 +47,10 @@ export async function aPodWritesOnWhateverEnds({ source }: World): Promise<void>
   await nothingIsLeft(source, volume, attachedBefore);
 }
 
-/** A few more numbers reach the disk. */
+/** A few more numbers reach the disk. A kubelet that has just begun knows no pods yet, and says that there are none. */
 async function writesOn(source: TestCluster): Promise<void> {
   const last = async () => Number(await inPod(source, writer, "tail -n 1 /log/numbers"));
-  const before = await last();
+  const before = await eventually("the pod answering", last, { timeoutMs: 60_000, intervalMs: 500 });
   const goesOn = async () => (await last()) >= before + 5 || undefined;
   await eventually("the pod writing on", goesOn, { timeoutMs: 60_000, intervalMs: 500 });
 }
