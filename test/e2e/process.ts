@@ -24,12 +24,7 @@ export function startLongshore(args: readonly string[], log: string): Process {
   const child = spawn("setpriv", ["--pdeathsig", "KILL", join(root, "src/bin/longshore.ts"), ...args], {
     stdio: ["ignore", output, output],
     cwd: root,
-    // Halves what a start costs, and the tests start agents by the dozen.
-    env: {
-      ...process.env,
-      PATH: `${join(root, "node_modules/.bin")}:${process.env.PATH}`,
-      NODE_COMPILE_CACHE: join(root, ".cache/compiled"),
-    },
+    env: { ...process.env, PATH: `${join(root, "node_modules/.bin")}:${process.env.PATH}` },
   });
   closeSync(output);
   return watch(child, `longshore ${args[0]}`, log);
