@@ -385,6 +385,17 @@ test("a volume that no agent holds keeps its group from being halved, and is nam
   expect(condition(world, VolumeMigrations, "pv-b")).toBe("False VolumeMissing");
 });
 
+test("a new volume of a group whose agent's news has not come yet is no warning to the others, until it stays away", async () => {
+  const world = groupWorld();
+  await world.runUntil(1.5 * hour);
+  addVolume(world, "d");
+  await world.run(9_000);
+  expect(condition(world, VolumeMigrations, "pv-a")).toBe("False GroupIncomplete");
+  expect(events(world, "PersistentVolumeClaim shop/c-a")).not.toContain("VolumeMissing");
+  await world.run(minute);
+  expect(events(world, "PersistentVolumeClaim shop/c-a")).toContain("VolumeMissing");
+});
+
 test("a point whose part was lost is skipped; the next one takes over", async () => {
   const world = groupWorld();
   await world.runUntil(2.5 * hour);

@@ -362,12 +362,23 @@ test("a volume made anew under a name is another one", async () => {
 test("a volume that no agent holds says so, and one whose agent is away says that instead", async () => {
   const world = sourceWorld();
   volume(world, "pv2", "vol-2");
-  await world.run();
+  await world.run(minute);
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False VolumeMissing");
   expect(events(world, "PersistentVolumeClaim shop/db-pv2")).toContain("VolumeMissing");
   world.agentProblem = "connection refused";
   await world.run();
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False AgentUnreachable");
+});
+
+test("of a volume that has just been made the agent's news is waited for, and nobody is warned", async () => {
+  const world = sourceWorld();
+  volume(world, "pv2", "vol-2");
+  await world.run(9 * second);
+  expect(condition(world, VolumeMigrations, "pv2")).toBe("False Applying");
+  void world.agent.putVolume("vol-2", { sizeBytes: 2 ** 20 });
+  await world.run(minute);
+  expect(condition(world, VolumeMigrations, "pv2")).toBe("True Ok");
+  expect(events(world, "PersistentVolumeClaim shop/db-pv2")).not.toContain("VolumeMissing");
 });
 
 test.each([

@@ -13,7 +13,7 @@ import { controlledBy, type Draft } from "../kube/cluster.ts";
 import type { VolumeSpec, VolumeView } from "../wire/schemas.ts";
 import { timingText } from "./snapshot-schedule.ts";
 import { isSame, parseTime } from "./status-parts.ts";
-import { expiryOfVolume, migrationFacts, onScheduleSince, type SeenVolume } from "./volume-facts.ts";
+import { expiryOfVolume, migrationFacts, newsDueMs, onScheduleSince, type SeenVolume } from "./volume-facts.ts";
 import { unheldOf } from "./volume-group.ts";
 
 export interface VolumeDecision {
@@ -42,7 +42,14 @@ export function decideVolume(seen: SeenVolume, nowMs: number): VolumeDecision {
   const sinceMs = schedule === undefined ? undefined : onScheduleSince(migration, nowMs);
   if (held === undefined) {
     const plan = nothingToMigrate;
-    return { mark: undefined, run: { kind: "none" }, take: undefined, plan, sinceMs, nextMs: undefined };
+    return {
+      mark: undefined,
+      run: { kind: "none" },
+      take: undefined,
+      plan,
+      sinceMs,
+      nextMs: newsDueMs(migration, nowMs),
+    };
   }
   const run = decideSnapshot(seen, nowMs);
   const plan = planOf(seen, held.view, nowMs);

@@ -179,6 +179,17 @@ function locationFacts(name: string, { jobs }: Jobbed, view: VolumeView): Locati
   };
 }
 
+/** How long an agent's news of a volume that has just been made may take. */
+const newsMsMax = 10_000;
+
+/** Until when the news of a volume that has just been made may be on its way; `undefined` when it should be here by now. */
+export function newsDueMs({ metadata }: VolumeMigration, nowMs: number): number | undefined {
+  const createdMs = parseTime(metadata.creationTimestamp);
+  // By a clock that differs much from ours nothing is told about how new it is.
+  const isNew = createdMs !== undefined && Math.abs(nowMs - createdMs) < newsMsMax;
+  return isNew ? createdMs + newsMsMax : undefined;
+}
+
 /** Since when the volume is on its schedule, and in its group. One that has just come to it begins now. */
 export function onScheduleSince({ spec, status }: VolumeMigration, nowMs: number): number {
   const { schedule } = status ?? {};

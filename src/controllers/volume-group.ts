@@ -84,9 +84,7 @@ function whyOutside({ metadata, spec }: PersistentVolumeClaim, cluster: Cluster)
   return isWanted ? undefined : "is not enabled";
 }
 
-/** The members that have no agent at the moment, by the names of their claims. */
-export function unheldOf({ members }: SeenGroup): readonly string[] {
-  return members
-    .filter(({ held }) => held === undefined)
-    .map(({ migration }) => migration.spec.claim?.name ?? migration.metadata.name);
+/** The members that have no agent at the moment. */
+export function unheldOf({ members }: SeenGroup): readonly SeenMember[] {
+  return members.filter(({ held }) => held === undefined);
 }

@@ -11,7 +11,7 @@ import type { EventNote } from "../kube/cluster.ts";
 import { conditionOf, type Judgement } from "../kube/conditions.ts";
 import { lostAgent } from "./agents.ts";
 import { judge } from "./status-parts.ts";
-import { blockedBecause, type SeenVolume } from "./volume-facts.ts";
+import { blockedBecause, newsDueMs, type SeenVolume } from "./volume-facts.ts";
 import { unheldOf } from "./volume-group.ts";
 
 /** What went wrong in carrying out a decision; each is tried again. */
@@ -31,6 +31,7 @@ interface Judged {
   readonly seen: SeenVolume;
   readonly troubles: Troubles;
   readonly locations: readonly VolumeMigrationStatusLocation[];
+  readonly nowMs: number;
 }
 
 type Check = (judged: Judged) => Finding | undefined;
@@ -103,15 +104,21 @@ function groupConflict({ seen: { group } }: Judged): Finding | undefined {
   return { reason: reason.groupConflict, message, event: eventReason.groupConflict };
 }
 
-function groupIncomplete({ seen: { group, agentsProblem } }: Judged): Finding | undefined {
+function groupIncomplete({ seen: { group, agentsProblem }, nowMs }: Judged): Finding | undefined {
   const unheld = group === undefined ? [] : unheldOf(group);
   if (group === undefined || unheld.length === 0) return undefined;
   const why = agentsProblem ?? "no agent of this cluster holds them";
-  const message = `Group ${group.title} waits for ${unheld.join(", ")}: ${why}.`;
-  return { reason: reason.groupIncomplete, message, event: eventReason.volumeMissing };
+  const names = unheld.map(({ migration }) => migration.spec.claim?.name ?? migration.metadata.name);
+  const finding = {
+    reason: reason.groupIncomplete,
+    message: `Group ${group.title} waits for ${names.join(", ")}: ${why}.`,
+  };
+  // Of those that have just been made the news is on its way: they change, and all look again, when it does not come.
+  const isMissed = unheld.some(({ migration }) => newsDueMs(migration, nowMs) === undefined);
+  return isMissed ? { ...finding, event: eventReason.volumeMissing } : finding;
 }
 
-function volumeUnknown({ seen }: Judged): Finding | undefined {
+function volumeUnknown({ seen, nowMs }: Judged): Finding | undefined {
   if (seen.held !== undefined) {
     const { agent, view } = seen.held;
     const { problem } = view;
@@ -124,6 +131,10 @@ function volumeUnknown({ seen }: Judged): Finding | undefined {
   }
   const { handle } = seen.migration.spec.volume;
   if (seen.agentsProblem !== undefined) return { reason: reason.agentUnreachable, message: seen.agentsProblem };
+  if (newsDueMs(seen.migration, nowMs) !== undefined) {
+    const message = `The news of volume ${handle}, which has just been made, is waited for.`;
+    return { reason: reason.applying, message };
+  }
   const message = `No agent of this cluster holds volume ${handle}; check the PersistentVolume's volumeHandle.`;
   return { reason: reason.volumeMissing, message, event: eventReason.volumeMissing };
 }

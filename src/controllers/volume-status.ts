@@ -31,7 +31,7 @@ export function volumeStatus(
   const { migration, held } = seen;
   const before = migration.status;
   const locations = held === undefined ? (before?.locations ?? []) : locationsOf(seen, held.view, decision);
-  const { judgements, note } = judgeVolume({ seen, troubles, locations }, before?.conditions);
+  const { judgements, note } = judgeVolume({ seen, troubles, locations, nowMs }, before?.conditions);
   const status: VolumeMigrationStatus = {
     ...present({ observedGeneration: migration.metadata.generation }),
     conditions: judged(before?.conditions, judgements, nowMs),
