@@ -8,12 +8,12 @@ import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import {
   again,
   type Controller,
+  counting,
   type Key,
   keyOf,
   type Outcome,
   type ReconcileContext,
   settled,
-  watching,
 } from "../kube/cluster.ts";
 import { conditionOf, isConditionTrue } from "../kube/conditions.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
@@ -29,7 +29,7 @@ export function migrationLocationController(deps: ControllerDeps): Controller {
     name: controllerName.migrationLocation,
     kind: MigrationLocations,
     watches: [
-      watching<VolumeMigration>(VolumeMigrations, ({ spec, status }) =>
+      counting<VolumeMigration>(VolumeMigrations, ({ spec, status }) =>
         [...spec.policy.locations, ...(status?.locations ?? []).map(({ name }) => name)].map((name) => ({ name })),
       ),
     ],

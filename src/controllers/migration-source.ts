@@ -4,7 +4,7 @@ import type { MigratedVolume } from "../api/migrated-volume.ts";
 import type { MigrationSource, MigrationSourceSpec, MigrationSourceStatus } from "../api/migration-source.ts";
 import { conditionType, finalizer, reason } from "../api/names.ts";
 import { parseQuantity } from "../domain/quantity.ts";
-import { type Controller, type Key, type Outcome, type ReconcileContext, settled, watching } from "../kube/cluster.ts";
+import { type Controller, counting, type Key, type Outcome, type ReconcileContext, settled } from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
 import type { SourceSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
@@ -18,7 +18,7 @@ export function migrationSourceController(deps: ControllerDeps): Controller {
     name: controllerName.migrationSource,
     kind: MigrationSources,
     watches: [
-      watching<MigratedVolume>(MigratedVolumes, ({ spec }) =>
+      counting<MigratedVolume>(MigratedVolumes, ({ spec }) =>
         spec.source === undefined ? [] : [{ name: spec.source }],
       ),
     ],

@@ -5,7 +5,7 @@ import type { SnapshotSchedule, SnapshotScheduleSpec, SnapshotScheduleStatus } f
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
 import { nextRun, type ParsedTiming, parseTiming, shortestGapMs, type Timing } from "../domain/schedule.ts";
-import { again, type Controller, type Key, type Outcome, settled, watching } from "../kube/cluster.ts";
+import { again, type Controller, counting, type Key, type Outcome, settled } from "../kube/cluster.ts";
 import { conditionOf, type Judgement } from "../kube/conditions.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { migrationsBySchedule, SnapshotSchedules, VolumeMigrations } from "./kinds.ts";
@@ -16,7 +16,7 @@ export function snapshotScheduleController(deps: ControllerDeps): Controller {
     name: controllerName.snapshotSchedule,
     kind: SnapshotSchedules,
     watches: [
-      watching<VolumeMigration>(VolumeMigrations, ({ spec }) =>
+      counting<VolumeMigration>(VolumeMigrations, ({ spec }) =>
         spec.policy.schedule === undefined ? [] : [{ name: spec.policy.schedule }],
       ),
     ],

@@ -810,6 +810,23 @@ test("a location in use is not deleted under its volumes", async () => {
   expect([bases(world), world.agent.locations.size]).toEqual(["", 0]);
 });
 
+test("however many volumes change in a second, their schedule and location count them once", async () => {
+  const world = sourceWorld();
+  const spec = { interval: "1h", jitter: "5s", retention: { age: "2h" } };
+  world.apply(SnapshotSchedules, "hourly", { spec });
+  for (let index = 2; index <= 60; index++) {
+    void world.agent.putVolume(`vol-${index}`, { sizeBytes: 2 ** 20 });
+    volume(world, `pv${index}`, `vol-${index}`);
+  }
+  const { reconciles } = await world.run(hour + minute);
+  const lookedAt = (key: string) => reconciles.filter((each) => each === key).length;
+  expect(lookedAt("volume-migration pv60")).toBeGreaterThan(2);
+  expect(lookedAt("snapshot-schedule hourly")).toBeLessThan(20);
+  expect(lookedAt("migration-location berlin")).toBeLessThan(20);
+  expect(world.server.get(SnapshotSchedules, { name: "hourly" })?.status?.volumes).toBe(60);
+  expect(world.server.get(MigrationLocations, { name: "berlin" })?.status?.volumes).toBe(60);
+});
+
 test("many volumes on one schedule are spread over the jitter window, each at its own place", async () => {
   const world = sourceWorld();
   const spec = { interval: "1h", retention: { age: "2h" }, jitter: "30m" };

@@ -171,12 +171,22 @@ export interface Watching {
   readonly kind: KindRef;
   /** The keys to reconcile when this object appears, changes or goes (it is called for the old and the new state); pure. */
   keysOf(object: KubeObject): readonly Key[];
+  /** How long changes are gathered before their keys are looked at; not at all unless given. */
+  readonly gatherMs?: number;
 }
 
 /** Says that a change of an object of `kind` concerns the keys that `keysOf` gives. */
 export function watching<T extends KubeObject>(kind: KindRef<T>, keysOf: (object: T) => readonly Key[]): Watching {
   // The informer of `kind` hands over objects of that kind only, so the narrowing holds.
   return { kind, keysOf: (object) => keysOf(object as T) };
+}
+
+/**
+ * The same, of objects of which many concern one key that goes through them all: it is looked at once a second, however many of them
+ * change meanwhile.
+ */
+export function counting<T extends KubeObject>(kind: KindRef<T>, keysOf: (object: T) => readonly Key[]): Watching {
+  return { ...watching(kind, keysOf), gatherMs: 1_000 };
 }
 
 /** Maps an object to its owner of the given kind; for `watching(kind, ownerOf(MigrationLocation))`. */

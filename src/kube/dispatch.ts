@@ -16,6 +16,7 @@ export interface Dispatch {
 interface Route {
   readonly runner: ControllerRunner;
   keysOf(object: KubeObject): readonly Key[];
+  readonly gatherMs?: number;
 }
 
 export function openDispatch(runners: readonly ControllerRunner[], log: Log): Dispatch {
@@ -30,7 +31,7 @@ export function openDispatch(runners: readonly ControllerRunner[], log: Log): Di
     },
     changed(kind, before, after) {
       for (const route of routes.get(kindId(kind)) ?? []) {
-        for (const key of keysOfChange(route, [before, after], log)) route.runner.enqueue(key);
+        for (const key of keysOfChange(route, [before, after], log)) route.runner.enqueue(key, route.gatherMs);
       }
     },
     listed(kind, objects) {
@@ -58,7 +59,7 @@ function routesOf(runners: readonly ControllerRunner[]): ReadonlyMap<string, rea
   const add = (kind: KindRef, route: Route) => routes.set(kindId(kind), [...(routes.get(kindId(kind)) ?? []), route]);
   for (const runner of runners) {
     add(runner.controller.kind, { runner, keysOf: (object) => [keyOf(object)] });
-    for (const watching of runner.controller.watches ?? []) add(watching.kind, { runner, keysOf: watching.keysOf });
+    for (const { kind, ...how } of runner.controller.watches ?? []) add(kind, { runner, ...how });
   }
   return routes;
 }
