@@ -96,6 +96,7 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
           ...all(VolumeMigrations, controllerName.volumeMigration),
           ...all(MigrationLocations, controllerName.migrationLocation),
           ...all(MigrationSources, controllerName.migrationSource),
+          ...all(MigratedVolumes, controllerName.migratedVolume),
         ];
     }
   };

@@ -4,6 +4,7 @@ import { conditionType, metadataKey, reason } from "../api/names.ts";
 import type { SourceClaim } from "../domain/publication.ts";
 import type { Judgement } from "../kube/conditions.ts";
 import type { Member, MigratedPoint, MigratedVolumeView } from "../wire/schemas.ts";
+import { awayBecause, type Held } from "./agents.ts";
 import { judge, judged, parseTime, present } from "./status-parts.ts";
 
 /** What became of the publication that a MigrationSource asks for. */
@@ -68,7 +69,7 @@ export interface MigratedStatus {
 
 export function migratedStatus(
   object: MigratedVolume,
-  view: MigratedVolumeView,
+  { agent, view }: Held<MigratedVolumeView>,
   publishing: Publishing,
   nowMs: number,
 ): MigratedStatus {
@@ -78,7 +79,7 @@ export function migratedStatus(
   const newest = view.points.at(-1);
   const status: MigratedVolumeStatus = {
     ...present({ observedGeneration: object.metadata.generation }),
-    conditions: judged(before?.conditions, judgementsOf(object, view, publishing), nowMs),
+    conditions: judged(before?.conditions, judgementsOf(object, { agent, view }, publishing), nowMs),
     state: view.state,
     home: view.home,
     sizeBytes: view.sizeBytes,
@@ -133,9 +134,15 @@ const states = {
   },
 } as const;
 
-function judgementsOf(object: MigratedVolume, view: MigratedVolumeView, publishing: Publishing): Judgement[] {
+function judgementsOf(
+  object: MigratedVolume,
+  { agent, view }: Held<MigratedVolumeView>,
+  publishing: Publishing,
+): Judgement[] {
   const { generation } = object.metadata;
-  const judgements = [judge(conditionType.available, generation, states[view.state])];
+  const away = awayBecause(agent);
+  const available = away === undefined ? states[view.state] : missing(away, undefined);
+  const judgements = [judge(conditionType.available, generation, available)];
   if (view.state === "Undecided") judgements.push(judge(conditionType.undecided, generation, undecided(view)));
   if (view.diverged) {
     const message = "The source did not know the newest point here; the last transfer brought everything allocated.";

@@ -79,7 +79,7 @@ async function reconcile(key: Key, deps: ControllerDeps, context: ReconcileConte
     await deps.cluster.patchStatus(MigratedVolumes, object, status, context.signal);
     return settled;
   }
-  return stay(object, held.view, facts, deps, context.signal);
+  return stay(object, held, facts, deps, context.signal);
 }
 
 function observe(key: Key, { cluster, agents }: ControllerDeps): Facts {
@@ -124,12 +124,13 @@ function draftOf(view: MigratedVolumeView): Draft<MigratedVolume> {
 
 async function stay(
   object: MigratedVolume,
-  view: MigratedVolumeView,
+  held: Held<MigratedVolumeView>,
   facts: Facts,
   deps: ControllerDeps,
   signal: AbortSignal,
 ): Promise<Outcome> {
   const { cluster, clock } = deps;
+  const { view } = held;
   if (!object.metadata.finalizers?.includes(finalizer.migratedVolume)) {
     await cluster.addFinalizer(MigratedVolumes, object, finalizer.migratedVolume, signal);
     return settled;
@@ -140,7 +141,7 @@ async function stay(
   }
   const { publishing, againMs } = await publish(object, { view, plan: facts.plan }, cluster, signal);
   const nowMs = clock.nowMs();
-  const written = migratedStatus(object, view, publishing, nowMs);
+  const written = migratedStatus(object, held, publishing, nowMs);
   await cluster.patchStatus(MigratedVolumes, object, written.status, signal);
   tellPublishing(object, publishing, deps);
   const progressMs = written.progressMs === undefined ? undefined : Math.max(0, written.progressMs - nowMs);

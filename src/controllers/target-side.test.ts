@@ -4,6 +4,8 @@ import { expect, test } from "@jest/globals";
 import { CrashPoint } from "../../test/fakes/crash-point.ts";
 import { type OperatorWorld, pem, targetWorld } from "../../test/fakes/operator-world.ts";
 import type { VolumeSnapshot } from "../api/core.ts";
+import { routeNews } from "./controllers.ts";
+import { controllerName } from "./deps.ts";
 import { MigratedVolumes, MigrationSources, VolumeSnapshotContents, VolumeSnapshots } from "./kinds.ts";
 
 const second = 1_000;
@@ -288,6 +290,25 @@ test("deleting the object deletes the data, after nobody can find it any more, a
   world.agent.commit("east-vol-1");
   await world.run(20 * second);
   expect([object(world), content(world), world.agent.migratedVolumes.size]).toEqual([undefined, undefined, 0]);
+});
+
+test("a copy whose agent is away says so, beside what was last seen of it, and is what it was when that is back", async () => {
+  const world = await publishedWorld();
+  const before = object(world)?.status;
+  world.agentProblem = "connection refused";
+  await world.run();
+  expect(condition(world, "Available")).toBe("Unknown AgentUnreachable");
+  expect(object(world)?.status).toMatchObject({ state: "Available", points: before?.points });
+  expect(condition(world, "Published")).toBe("True Ok");
+  world.agentProblem = undefined;
+  await world.run();
+  expect(condition(world, "Available")).toBe("True Ok");
+});
+
+test("an agent that is away is news to the copies it has", async () => {
+  const world = await publishedWorld();
+  const concerned = routeNews(world.cluster)({ kind: "lost", name: world.agent.view.agentId });
+  expect(concerned).toContainEqual({ controller: controllerName.migratedVolume, key: { name: "east-vol-1" } });
 });
 
 test("a copy that its agent lost is said to be missing; the object stays until a user gives it up", async () => {
