@@ -232,6 +232,51 @@ test("an agent that is back without its data, and knows nobody yet, takes nobody
   await stop();
 });
 
+test("when all agents are made anew at once, the old ones go as soon as the new ones know each other", async () => {
+  const { clock, fleet, agents, news, stop } = bench(["a", "b"], ["a:1"]);
+  await clock.advance(100);
+  const [c, d] = [
+    { agentId: "c", node: "a", address: "a:1", laneAddress: "a:2" },
+    { agentId: "d", node: "b", address: "b:1", laneAddress: "b:2" },
+  ];
+  const fresh = [c, d].map((self) => {
+    const agent = new FakeAgent();
+    Object.assign(agent.view, { agentId: self.agentId, members: [self] });
+    agents.set(self.address, agent);
+    return agent;
+  });
+  await clock.advance(20_000);
+  expect(fleet.members().map(({ agentId }) => agentId)).toEqual(expect.arrayContaining(["a", "b"]));
+  for (const agent of fresh) Object.assign(agent.view, { members: [c, d] });
+  await clock.advance(40_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["c", "d"]);
+  expect(agentsProblem(fleet)).toBeUndefined();
+  expect(news).toContainEqual({ kind: "member", name: "a" });
+  await stop();
+});
+
+test("at the start, an agent that is new and has met nobody yet is not believed: another one is asked, or it later", async () => {
+  const { clock, fleet, agents, stop } = bench(["a", "b"], ["a:1", "b:1"], false);
+  const fresh = new FakeAgent();
+  const itself = { agentId: "c", node: "a", address: "a:1", laneAddress: "a:2" };
+  Object.assign(fresh.view, { agentId: "c", members: [itself], isAcquainted: false });
+  agents.set("a:1", fresh);
+  await clock.advance(5_000);
+  expect(agentsProblem(fleet)).toBe("no agent of this cluster has answered yet");
+  const b = new FakeAgent();
+  const members = ["a", "b"].map((name) => ({
+    agentId: name,
+    node: name,
+    address: `${name}:1`,
+    laneAddress: `${name}:2`,
+  }));
+  Object.assign(b.view, { agentId: "b", members, isAcquainted: true });
+  agents.set("b:1", b);
+  await clock.advance(5_000);
+  expect(fleet.all().map(({ id }) => id)).toEqual(["a", "b"]);
+  await stop();
+});
+
 test("nothing is asked of an agent that is away, and what it has not answered by then is given up", async () => {
   const { clock, fleet, agents, calls, stop } = bench(["a"], ["a:1"]);
   const agent = agents.get("a:1") as FakeAgent;

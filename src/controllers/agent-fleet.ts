@@ -105,12 +105,18 @@ export class AgentFleet implements Agents, Source {
 
   /**
    * The members as told, and those whom the one who tells may have left out because it does not know them: an agent that has come
-   * back without its data has yet to meet the others. Only one that was on the last list itself may leave somebody out of the next.
+   * back without its data has yet to meet the others. Only one that was on the last list itself may leave somebody out of the next,
+   * unless none of that list is left to say so: where they were, others are.
    */
-  #believed({ agentId, members }: AgentView): readonly MemberView[] {
+  #believed({ agentId, members, isAcquainted }: AgentView): readonly MemberView[] {
+    if (this.#told.length === 0 && isAcquainted === false) {
+      throw new LongshoreError("Unreachable", `agent ${agentId} is new, and has met nobody yet`);
+    }
     const listed = new Set(members.map((member) => member.agentId));
+    const nodes = new Set(members.map(({ node }) => node));
     const missed = this.#told.filter((member) => !listed.has(member.agentId));
-    if (missed.length > 0 && !this.#acquainted.has(agentId)) return [...members, ...missed];
+    const isAllNew = missed.every(({ node }) => nodes.has(node)) && this.#acquainted.isDisjointFrom(listed);
+    if (missed.length > 0 && !this.#acquainted.has(agentId) && !isAllNew) return [...members, ...missed];
     this.#acquainted = listed;
     return members;
   }

@@ -272,6 +272,7 @@ async function describeAgent({ agentId, node, version, cluster, storage, members
     clusterName: cluster.name,
     backend: storage.kind,
     members: members.all(),
+    isAcquainted: members.isAcquainted(),
     ...space,
     understands: understoodHere(),
   };

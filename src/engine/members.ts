@@ -85,14 +85,15 @@ export class Members {
     );
   }
 
-  /**
-   * Throws `Unreachable` while this agent cannot know who else there is: it is new, and none of its seeds has answered.
-   * What it has not heard of may have what is asked for.
-   */
+  /** Whether this agent can know who else there is: it is not new, or one of its seeds has answered, or it has none. */
+  isAcquainted(): boolean {
+    return this.hasMet || this.otherSeeds().length === 0 || this.rows().length > 0;
+  }
+
+  /** Throws `Unreachable` while this agent cannot know who else there is: what it has not heard of may have what is asked for. */
   checkAcquainted(): void {
-    const others = this.core.seeds.filter((seed) => seed !== this.core.addresses.address);
-    if (this.hasMet || others.length === 0 || this.rows().length > 0) return;
-    const seeds = others.join(", ");
+    if (this.isAcquainted()) return;
+    const seeds = this.otherSeeds().join(", ");
     throw new LongshoreError("Unreachable", `agent ${this.core.agentId} is new, and no seed has answered: ${seeds}`);
   }
 
@@ -141,6 +142,10 @@ export class Members {
     if (this.visited.has(address)) return;
     this.visited.add(address);
     this.core.tasks.spawn(`meet ${address}`, () => this.visit(address).finally(() => this.visited.delete(address)));
+  }
+
+  private otherSeeds(): string[] {
+    return this.core.seeds.filter((seed) => seed !== this.core.addresses.address);
   }
 
   private async visit(address: string): Promise<void> {

@@ -81,6 +81,11 @@ export const AgentView = Type.Object({
   clusterName: Type.String(),
   backend: Type.Union([Type.Literal("reflink"), Type.Literal("copy")]),
   members: Type.Array(Member),
+  isAcquainted: Type.Optional(
+    Type.Boolean({
+      description: "False while it is new and no seed has answered: there may be members it has not heard of",
+    }),
+  ),
   freeBytes: Bytes,
   totalBytes: Bytes,
   understands: Type.Optional(Understands),

@@ -200,9 +200,11 @@ test("an agent that is new and has met nobody does not say that a copy is new", 
   await pair(clusters.of("east"), third);
   const message = expect.stringContaining("is new, and no seed has answered: west-1:1");
   await expect(at(third).locate(copyOfV1)).rejects.toMatchObject({ code: "Unreachable", message });
+  expect((await third.engine.api.describe()).isAcquainted).toBe(false);
   await first.start();
   await second.start();
   await sees(third, "1+ 2+ 3! 3+");
+  expect((await third.engine.api.describe()).isAcquainted).toBe(true);
   expect((await at(third).locate(copyOfV1)).homes).toEqual([{ volume: "v1", agentId }]);
 });
 
