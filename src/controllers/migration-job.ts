@@ -129,6 +129,7 @@ type Action =
   | { readonly kind: "give"; readonly gifts: readonly Gift[] }
   | { readonly kind: "watch"; readonly view: JobView }
   | { readonly kind: "end"; readonly ending: JobEnding }
+  | { readonly kind: "stop"; readonly gifts: readonly Gift[] }
   | { readonly kind: "release" }
   | { readonly kind: "prune"; readonly surplus: readonly MigrationJob[] };
 
@@ -189,6 +190,8 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   const { job, view } = facts;
   const isProtected = job.metadata.finalizers?.includes(finalizer.job) === true;
   if (hasEnded(job)) {
+    const gifts = straysOf(facts);
+    if (gifts.length > 0) return { kind: "stop", gifts };
     if (isProtected) return { kind: "release" };
     return { kind: "prune", surplus: surplusJobs(job, facts.subject.parts[0]?.migration, deps) };
   }
@@ -198,6 +201,18 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   const isCancelled = job.spec.cancel === true || isDeleted || isLate;
   if (view !== undefined) return decideGiven(facts, view, { isCancelled, isLate });
   return decideNotGiven(facts, { isCancelled, isLate });
+}
+
+/**
+ * What agents go on with although it did not come to a good end here: the last leader gave it to them when this one had listed
+ * their jobs already.
+ */
+function straysOf({ job, agentJobs }: Facts): readonly Gift[] {
+  if (job.status?.phase === "Succeeded") return [];
+  return agentJobs.flatMap(({ name, given }) => {
+    if (given === undefined || isOver(given.view) || given.view.spec.cancel === true) return [];
+    return [{ agent: given.agent, name, spec: { ...given.view.spec, cancel: true } }];
+  });
 }
 
 interface Wishes {
@@ -371,6 +386,9 @@ async function apply(facts: Facts, action: Action, deps: Deps, { signal }: Recon
     case "end":
       await write(endedStatus(job, action.ending, { ...lookOf(facts), nowMs: clock.nowMs() }));
       tell(facts, endedNote(facts, action.ending), deps);
+      return settled;
+    case "stop":
+      for (const { agent, name, spec } of action.gifts) await agent.api.putJob(name, spec);
       return settled;
     case "release":
       await cluster.removeFinalizer(MigrationJobs, job, finalizer.job, signal);

@@ -60,6 +60,23 @@ test("a job that was just given to an agent is not cancelled, and one that nobod
   expect(world.agent.jobs.has(name)).toBe(false);
 });
 
+test("a job that ended as never started is cancelled at the agent that was given it all the same", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin", cancel: true } });
+  await world.run();
+  const ended = world.server.require(MigrationJobs, { name: "now" });
+  expect(ended.status).toMatchObject({ phase: "Cancelled", message: "Cancelled before it was given to an agent." });
+  // What the last leader has asked for arrives.
+  const name = agentJobName(ended);
+  await world.agent.putSnapshot("vol-1", "one");
+  await world.agent.putJob(name, { volume: "vol-1", location: "berlin", snapshot: "one" });
+  await world.run();
+  expect(world.agent.jobs.get(name)?.state).toBe("Cancelled");
+  expect(world.server.require(MigrationJobs, { name: "now" }).status).toEqual(ended.status);
+});
+
 test("a job of an earlier MigrationJob of the same name is cancelled", async () => {
   const world = sourceWorld();
   world.onJob = () => undefined;
