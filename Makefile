@@ -11,7 +11,7 @@ JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules nod
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-setup: ## Install what all targets need: npm and Debian packages, a Kubernetes control plane (once, about ten minutes)
+setup: ## Install what all targets need: npm and Debian packages, a Kubernetes control plane (once, about a quarter of an hour)
 	@tools/setup/setup.sh
 
 check: ## Format, lint, types, layers and unit tests: about one minute

@@ -109,6 +109,23 @@ describe("an API server with the VolumeSnapshot definitions", () => {
   );
 
   check(
+    "takes all but the agents by the selector of an upgrade, and the agents by that of the way back",
+    async () => {
+      const apply = ["apply", "--server-side", "--dry-run=server", "-k", join(root, "manifests"), "--output=name"];
+      const applied = async (selector: string) => {
+        const { stdout } = await plane.kubectl([...apply, "--selector", selector]);
+        return stdout.trim().split("\n");
+      };
+      const agents = "daemonset.apps/longshore-node";
+      const others = await applied("app.kubernetes.io/name!=longshore-node");
+      expect(others).toHaveLength(objects.length - 1);
+      expect(others).not.toContain(agents);
+      expect(await applied("app.kubernetes.io/name=longshore-node")).toEqual([agents]);
+    },
+    slowMs,
+  );
+
+  check(
     "would run every pod where it belongs, and none of the node's in the namespace of the others",
     async () => {
       for (const each of workloads()) expect(await tryPod(each, each.namespace)).toBe("");
