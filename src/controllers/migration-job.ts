@@ -424,7 +424,7 @@ const waitEveryMs = 60_000;
 /** Failures of the agent that will not pass end the job; the others are shown, and tried again. */
 async function trying(
   facts: Facts,
-  { clock }: ControllerDeps,
+  deps: ControllerDeps,
   write: (status: MigrationJobStatus) => Promise<unknown>,
   effect: () => Promise<void>,
 ): Promise<Outcome> {
@@ -438,11 +438,12 @@ async function trying(
     // A location that the agent does not know yet is told to it by another reconciler.
     if (isRetryable(error) || code === "NotFound" || facts.view !== undefined) {
       const phase = facts.view === undefined ? undefined : facts.job.status?.phase;
-      await write(waitingStatus(facts.job, { reason: code, message, phase }, clock.nowMs()));
+      await write(waitingStatus(facts.job, { reason: code, message, phase }, deps.clock.nowMs()));
       throw error;
     }
     const ending: JobEnding = { phase: "Failed", reason: code, message };
-    await write(endedStatus(facts.job, ending, { ...lookOf(facts), view: undefined, nowMs: clock.nowMs() }));
+    await write(endedStatus(facts.job, ending, { ...lookOf(facts), view: undefined, nowMs: deps.clock.nowMs() }));
+    tell(facts, endedNote(facts, ending), deps);
     return settled;
   }
 }

@@ -648,6 +648,18 @@ test.each([
   expect(job(world, "one")?.status).toMatchObject({ phase: "Pending", message: expect.stringContaining(message) });
 });
 
+test("a job that its agent refuses for good fails, and its claim is told", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.agent.putSnapshot = async () => {
+    throw new LongshoreError("Unsupported", "this volume takes no snapshots");
+  };
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  expect(jobs(world)).toBe("one Failed");
+  expect(events(world, claim)).toContain("MigrationFailed");
+});
+
 test("a job for a snapshot that is not there fails and says so", async () => {
   const world = sourceWorld();
   await world.run();
