@@ -209,6 +209,22 @@ describe("asking for a job", () => {
     expect((await agent.fake.getJob("shop.g1")).state).toBe("Cancelled");
   });
 
+  test("that is there is by its own name, or by that of the MigrationJob that it was made for", async () => {
+    await aMigration();
+    const [name, again] = ["1", "2"].map((digit) => `now.3c8e2f0a-0000-4000-8000-00000000000${digit}`);
+    const spec = { volume: "data", location: "west", snapshot: "s1" };
+    await agent.fake.putJob(String(name), spec);
+    expect((await run("job show now")).out).toMatch(new RegExp(`^job +${name}$`, "m"));
+    await run("job suspend now");
+    expect((await agent.fake.getJob(String(name))).spec).toEqual({ ...spec, suspend: true });
+    await run("job cancel now");
+    expect(await run("job follow now")).toMatchObject({ status: 1, out: expect.stringMatching(/^Cancelled/) });
+    await agent.fake.putJob(String(again), spec);
+    expect(await run("job resume now")).toMatchObject({ status: 2, err: expect.stringContaining(`${name}, ${again}`) });
+    expect((await run("job show then")).err).toContain("no job then");
+    expect((await run("job cancel --help")).out).toContain("MigrationJob");
+  });
+
   test.each([
     ["neither a volume nor a group", rest],
     ["both", `${rest} --volume data --group shop --volumes data`],
