@@ -108,9 +108,12 @@ export interface MigrationJobStatus {
   readonly from?: MigrationJobStatusFrom;
   /** The point that is brought over; of a group's job, that of one of its volumes. */
   readonly to?: MigrationJobStatusTo;
-  /** Delta, Allocated or Full. */
+  /** Delta or Allocated. */
   readonly mode?: string;
-  /** Why it is not a Delta. */
+  /**
+   * Why this mode, such as FirstCopy, NoCommonPoint, LineageGone or BaseMoved; of a Delta CommonBase, Unshared or
+   * Lineage.
+   */
   readonly modeReason?: string;
   /** The last barrier that all participants have reached. */
   readonly barrier?: "None" | "Joined" | "Frozen" | "Stored" | "Committed" | "Released";

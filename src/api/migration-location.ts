@@ -45,7 +45,7 @@ export interface MigrationLocationSpecBandwidth {
 
 /** Which storage cluster, how to reach and trust it, and how much of it to use. */
 export interface MigrationLocationSpec {
-  /** The name of the target storage cluster, as its agents give it. */
+  /** The name of the target storage cluster, for people. */
   readonly clusterName: string;
   /** The UID of the target storage cluster. When given, a cluster of another UID is refused. */
   readonly clusterUid?: string;
@@ -94,7 +94,7 @@ export interface MigrationLocationStatus {
   readonly conditions?: readonly Condition[];
   /** The UID that the cluster's agents answered with. */
   readonly clusterUid?: string;
-  /** The name that the cluster's agents answered with. */
+  /** The name in spec when the cluster's agents answered. */
   readonly clusterName?: string;
   /** The agents of the cluster, as last seen. */
   readonly members?: readonly MigrationLocationStatusMember[];

@@ -63,7 +63,7 @@ export interface MigrationSourceSpecPublication {
 
 /** Whose volumes are taken, how many, and where they are published. */
 export interface MigrationSourceSpec {
-  /** The name of the source storage cluster, as its agents give it. */
+  /** The name of the source storage cluster, for people. */
   readonly clusterName: string;
   /** The UID of the source storage cluster. When given, a cluster of another UID is refused. */
   readonly clusterUid?: string;

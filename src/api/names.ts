@@ -13,7 +13,6 @@ export const label = {
   /** On jobs: the PersistentVolume, shortened. */
   volume: `${group}/volume`,
   location: `${group}/location`,
-  schedule: `${group}/schedule`,
   source: `${group}/source`,
   /** On VolumeSnapshots and their contents: the MigratedVolume they publish, shortened. */
   migratedVolume: `${group}/migrated-volume`,
@@ -74,8 +73,6 @@ export const conditionType = {
   homeLost: "HomeLost",
   /** VolumeMigration: the last snapshot that was due has been taken. */
   snapshotted: "Snapshotted",
-  /** VolumeMigration: every location has what was due the last time. */
-  migrated: "Migrated",
   /** MigrationJob: it has ended well. */
   complete: "Complete",
   /** MigrationJob: it has ended otherwise. */
@@ -122,7 +119,6 @@ export const reason = {
   unsupportedDriver: "UnsupportedDriver",
   snapshotFailed: "SnapshotFailed",
   snapshotLost: "SnapshotLost",
-  runMissed: "RunMissed",
   jobFailed: "JobFailed",
   groupConflict: "GroupConflict",
   groupIncomplete: "GroupIncomplete",
@@ -130,13 +126,11 @@ export const reason = {
   homeLost: "HomeLost",
   // Jobs
   waiting: "Waiting",
-  running: "Running",
   succeeded: "Succeeded",
   planned: "Planned",
   cancelled: "Cancelled",
   deadlineExceeded: "DeadlineExceeded",
   undecided: "Undecided",
-  decided: "Decided",
   // Migrated volumes
   empty: "Empty",
   frozen: "Frozen",

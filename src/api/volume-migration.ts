@@ -110,7 +110,7 @@ export interface VolumeMigrationStatusSnapshot {
   readonly pointId?: string;
   /** When it was taken. */
   readonly time?: string;
-  /** When it expires by age, or when it was first seen expired by count. */
+  /** When it expires by age. Absent without retention.age. */
   readonly expiryTime?: string;
   /** Whether it is past its retention. */
   readonly expired?: boolean;
@@ -136,9 +136,12 @@ export interface VolumeMigrationStatusLocationLastJob {
   readonly generation?: number;
   /** How it ended. */
   readonly phase: "Succeeded" | "Failed" | "Cancelled";
-  /** Delta, Allocated or Full. */
+  /** Delta or Allocated. */
   readonly mode?: string;
-  /** Why it was not a Delta. */
+  /**
+   * Why this mode, such as FirstCopy, NoCommonPoint, LineageGone or BaseMoved; of a Delta CommonBase, Unshared or
+   * Lineage.
+   */
   readonly modeReason?: string;
   /** What went wrong, when it failed. */
   readonly message?: string;

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { LongshoreError } from "../domain/errors.ts";
+import { readIssued } from "../pki/folder.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
 import { openAgentClient } from "../wire/agent-client.ts";
 import { openClusterClient } from "../wire/cluster-client.ts";
@@ -34,7 +35,7 @@ export interface Asking extends Omit<Streams, "exitCode"> {
 export async function withAgent(options: ConnectionOptions, streams: Streams, work: (asking: Asking) => Promise<void>) {
   if (options.output !== "table" && options.output !== "json")
     throw new LongshoreError("BadRequest", `--output ${options.output}: use table or json`);
-  const credentials = await openCredentials(filesOf(options, streams));
+  const credentials = await openCredentials(await filesOf(options, streams));
   const open = (addresses: readonly string[], agentId?: string) =>
     openAgentClient({ addresses, agentId, credentials, reconnectMs: 30_000 });
   const first = open(addressesOf(options, streams));
@@ -56,10 +57,12 @@ export async function withAgent(options: ConnectionOptions, streams: Streams, wo
   }
 }
 
-function filesOf({ pki, role }: ConnectionOptions, { env }: Streams) {
+async function filesOf({ pki, role }: ConnectionOptions, { env }: Streams) {
   const folder = pki ?? env.LONGSHORE_PKI;
   if (folder === undefined)
     throw new LongshoreError("BadRequest", "which certificates to show is not known: give --pki or $LONGSHORE_PKI");
+  // Says how it is made, if it is not there.
+  await readIssued(folder, role);
   const file = (name: string) => join(folder, name);
   return { certFile: file(`${role}.crt`), keyFile: file(`${role}.key`), caFile: file("ca.crt") };
 }

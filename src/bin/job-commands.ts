@@ -7,7 +7,7 @@ import type { AgentApi } from "../wire/agent-api.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
 import { type Asking, type ConnectionOptions, connected, withAgent } from "./connection.ts";
 import { exitCodes } from "./failure.ts";
-import { oneOfEach, renderJob, renderJobs, renderProgress } from "./job-text.ts";
+import { jobNamed, oneOfEach, renderJob, renderJobs, renderProgress } from "./job-text.ts";
 import type { Streams } from "./streams.ts";
 
 interface CreateOptions extends ConnectionOptions {
@@ -27,18 +27,23 @@ export function addJobCommands(program: Command, streams: Streams): void {
       asking.show(jobs, () => renderJobs(jobs, { ...asking, nowMs: systemClock.nowMs() }));
     }),
   );
-  connected(job.command("show <name>").description("One job, its volumes, and all who take part in it.")).action(
+  named(job, "show", "One job, its volumes, and all who take part in it.").action(
     (name: string, options: ConnectionOptions) =>
       withAgent(options, streams, async (asking) => show(await found(name, asking.api), asking)),
   );
-  connected(
-    job.command("follow <name>").description("One job as it goes, until it has finished; fails if it does."),
-  ).action((name: string, options: ConnectionOptions) =>
-    withAgent(options, streams, async (asking) => {
-      if (!(await follow(name, options, asking))) streams.exitCode = exitCodes.failed.code;
-    }),
+  named(job, "follow", "One job as it goes, until it has finished; fails if it does.").action(
+    (name: string, options: ConnectionOptions) =>
+      withAgent(options, streams, async (asking) => {
+        if (!(await follow(name, options, asking))) streams.exitCode = exitCodes.failed.code;
+      }),
   );
   addSteering(job, streams);
+}
+
+/** A command about one job that is there. */
+function named(job: Command, verb: string, description: string): Command {
+  const name = "of the job, or of the MigrationJob that it was made for";
+  return connected(job.command(verb).description(description).argument("<name>", name));
 }
 
 function addSteering(job: Command, streams: Streams): void {
@@ -59,12 +64,12 @@ function addSteering(job: Command, streams: Streams): void {
     cancel: "End a job that is not committed yet, and drop what has arrived of it.",
   } as const;
   for (const verb of ["suspend", "resume", "cancel"] as const) {
-    connected(job.command(`${verb} <name>`).description(descriptions[verb])).action(
-      (name: string, options: ConnectionOptions) =>
-        withAgent(options, streams, async (asking) => {
-          const { suspend: _, cancel: __, ...spec } = (await asking.api.getJob(name)).spec;
-          show(await asking.api.putJob(name, { ...spec, ...asked[verb] }), asking);
-        }),
+    named(job, verb, descriptions[verb]).action((given: string, options: ConnectionOptions) =>
+      withAgent(options, streams, async (asking) => {
+        const { name, spec } = await found(given, asking.api);
+        const { suspend: _, cancel: __, ...rest } = spec;
+        show(await asking.api.putJob(name, { ...rest, ...asked[verb] }), asking);
+      }),
     );
   }
 }
@@ -85,10 +90,9 @@ function specOf({ volume, group, volumes, location, snapshot, dryRun }: CreateOp
   return spec;
 }
 
-/** The account of the agent that knows most of it. */
+/** The account of the agent that knows most of it; what is in no list may still be with an agent that does not answer. */
 async function found(name: string, api: AgentApi): Promise<JobView> {
-  const [best] = oneOfEach((await api.listJobs()).items.filter((job) => job.name === name));
-  return best ?? api.getJob(name);
+  return jobNamed(name, (await api.listJobs()).items) ?? api.getJob(name);
 }
 
 function show(job: JobView, asking: Asking): void {
@@ -96,7 +100,8 @@ function show(job: JobView, asking: Asking): void {
 }
 
 /** Whether it did not fail. With JSON, one object a line, for programs that read as it goes. */
-async function follow(name: string, { output }: ConnectionOptions, asking: Asking): Promise<boolean> {
+async function follow(given: string, { output }: ConnectionOptions, asking: Asking): Promise<boolean> {
+  const { name } = await found(given, asking.api);
   let last: JobView | undefined;
   let shown = "";
   for await (const job of asking.api.followJob(name, asking.stop)) {

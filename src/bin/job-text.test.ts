@@ -1,7 +1,7 @@
 import { expect, test } from "@jest/globals";
 import { pending } from "../../test/fakes/fake-rows.ts";
 import type { JobView, JobVolume, ParticipantView } from "../wire/schemas.ts";
-import { oneOfEach, renderJob, renderJobs } from "./job-text.ts";
+import { jobNamed, oneOfEach, renderJob, renderJobs } from "./job-text.ts";
 
 const plain = { isColoured: false };
 const time = "2026-01-01T00:00:00.000Z";
@@ -100,4 +100,24 @@ test("a list has one line for each job, as told by the agent that knows most of 
   expect(renderJobs(oneOfEach([older, job]), { ...plain, nowMs: Date.parse(time) })).toMatch(
     /^shop.s1 +shop \(2 volumes\) +west/m,
   );
+});
+
+const uids = ["3c8e2f0a-0000-4000-8000-000000000001", "3c8e2f0a-0000-4000-8000-000000000002"] as const;
+
+test.each([
+  // what there is, what is asked for, which one it is
+  [["now", `now.${uids[0]}`], "now", "now"],
+  [[`now.${uids[0]}`, `later.${uids[1]}`], "now", `now.${uids[0]}`],
+  [[`now.${uids[0]}`, `now.${uids[1]}`], `now.${uids[1]}`, `now.${uids[1]}`],
+  [[`now.${uids[0]}.2`], "now", `now.${uids[0]}.2`],
+  [[`now.x.${uids[0]}`, "now.s1", "nowhere"], "now", undefined],
+])("of the jobs %j, %s is %s", (names, asked, expected) => {
+  const views = names.map((name) => pending(name, spec));
+  expect(jobNamed(asked, views)?.name).toBe(expected);
+});
+
+test("a MigrationJob's name that stands for several jobs is refused, and they are named", () => {
+  const names = [`now.${uids[0]}`, `now.${uids[1]}`];
+  const views = names.map((name) => pending(name, spec));
+  expect(() => jobNamed("now", [...views, ...views])).toThrow(`name one: ${names.join(", ")}`);
 });

@@ -1,4 +1,6 @@
 // A migration as a person reads it: a line in a list, a line of progress, and the whole state machine of one job.
+import { LongshoreError } from "../domain/errors.ts";
+import { keyOfAgentJob } from "../domain/names.ts";
 import { renderBytes } from "../domain/quantity.ts";
 import type { JobView, JobVolume, ParticipantView } from "../wire/schemas.ts";
 import type { Streams } from "./streams.ts";
@@ -14,6 +16,23 @@ export function oneOfEach(views: readonly JobView[]): JobView[] {
     if (known === undefined || knowsMore(view, known)) best.set(view.name, view);
   }
   return [...best.values()].sort((a, b) => a.createdAt.localeCompare(b.createdAt));
+}
+
+/**
+ * The account of the job of this name that knows most; else of the only job that was made for the MigrationJob of this name.
+ * Throws `BadRequest` when several were.
+ */
+export function jobNamed(name: string, views: readonly JobView[]): JobView | undefined {
+  const jobs = oneOfEach(views);
+  const exact = jobs.find((job) => job.name === name);
+  if (exact !== undefined) return exact;
+  const [only, ...others] = jobs.filter((job) => keyOfAgentJob(job.name)?.name === name);
+  if (only === undefined || others.length === 0) return only;
+  const names = [only, ...others].map((job) => job.name).join(", ");
+  throw new LongshoreError(
+    "BadRequest",
+    `${name} is a MigrationJob that several jobs were made for; name one: ${names}`,
+  );
 }
 
 /** Who coordinates hears from all the others; once nobody does any more, who has the sums of all volumes knows most. */

@@ -2,6 +2,7 @@ import { expect, test } from "@jest/globals";
 import { openMetrics } from "../base/metrics.ts";
 import type { OperatorPhase } from "../kube/operator.ts";
 import { runLongshore } from "./longshore.ts";
+import { tellEnd } from "./operator-command.ts";
 import { openProbes } from "./probes.ts";
 import type { Streams } from "./streams.ts";
 
@@ -34,6 +35,14 @@ test.each([
   const terminal = streams();
   expect(await runLongshore(words, terminal)).not.toBe(0);
   expect(terminal.said.join("")).toContain(message);
+});
+
+test("one that leads no more says that it is to be started again; one that was stopped says nothing", () => {
+  const [deposed, stopped] = [streams(), streams()];
+  tellEnd("deposed", deposed);
+  tellEnd("stopped", stopped);
+  expect([deposed.exitCode, stopped.exitCode, stopped.said]).toEqual([3, 0, []]);
+  expect(deposed.said.join("")).toMatch(/another operator leads now\n {2}next: Start this one again/);
 });
 
 test.each<[OperatorPhase, number, number]>([

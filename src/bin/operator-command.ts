@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import type { LogLevel } from "../base/log.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { exitCodes } from "./failure.ts";
 import type { OperatorConfig } from "./operator.ts";
 import type { Streams } from "./streams.ts";
 
@@ -32,10 +33,15 @@ export function addOperatorCommand(program: Command, streams: Streams): void {
       // Loaded here, for no other command should wait for the Kubernetes client to load.
       const { runOperatorProcess, systemParts } = await import("./operator.ts");
       const config = configOf(options);
-      const ended = await runOperatorProcess(config, systemParts(config.logLevel), streams.stop);
-      // Whoever starts processes starts it afresh, with nothing left of the time when it led.
-      if (ended === "deposed") throw new LongshoreError("TermLost", "another operator leads now");
+      tellEnd(await runOperatorProcess(config, systemParts(config.logLevel), streams.stop), streams);
     });
+}
+
+/** Whoever starts processes starts a deposed one afresh, with nothing left of the time when it led. */
+export function tellEnd(ended: "stopped" | "deposed", streams: Streams): void {
+  if (ended === "stopped") return;
+  streams.err("longshore: another operator leads now\n  next: Start this one again; it waits until it leads.\n");
+  streams.exitCode = exitCodes.later.code;
 }
 
 function configOf(options: OperatorOptions): OperatorConfig {

@@ -49,7 +49,7 @@ export function locationOf(pairing: Pairing, name: string): Manifest<MigrationLo
   if (seeds.length === 0)
     throw new LongshoreError(
       "BadRequest",
-      `cluster ${clusterName} was exported without --seeds; nobody can connect to it`,
+      `cluster ${clusterName} was exported without --seeds, so nobody can connect to it; export it again with them`,
     );
   const spec = { clusterName, clusterUid, seeds, caBundle };
   return { apiVersion: "longshore.dev/v1", kind: "MigrationLocation", metadata: { name }, spec };
@@ -96,7 +96,7 @@ function fieldsOf(yaml: string): Readonly<Record<string, unknown>> {
 function pairingOf({ clusterName, clusterUid, seeds, caBundle }: Readonly<Record<string, unknown>>): Pairing {
   const text = (value: unknown, name: string) => {
     if (typeof value === "string" && value !== "") return value;
-    throw new LongshoreError("BadRequest", `the pairing lacks ${name}`);
+    throw new LongshoreError("BadRequest", `the pairing lacks ${name}; export it again`);
   };
   const list = Array.isArray(seeds) ? seeds.map((seed) => text(seed, "a seed")) : [];
   return {

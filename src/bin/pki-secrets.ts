@@ -31,7 +31,10 @@ export function renderSecrets(certificates: Readonly<Record<string, KeyPairPem>>
     const [certificate] = pair === undefined ? [] : parseCertificates(pair.cert, `the certificate for ${name}`);
     const identity = certificate && identityOf(certificate);
     if (pair === undefined || identity?.role !== role) {
-      throw new LongshoreError("BadRequest", `the certificate for ${name} is not of the role ${role}`);
+      throw new LongshoreError(
+        "BadRequest",
+        `the certificate for ${name} is not of the role ${role}; replace it by: ${issue} --role ${role} --renew`,
+      );
     }
     clusters.add(identity.clusterUid);
     const data = { "tls.crt": base64(pair.cert), "tls.key": base64(pair.key), "ca.crt": base64(caBundle) };
@@ -40,10 +43,15 @@ export function renderSecrets(certificates: Readonly<Record<string, KeyPairPem>>
     return stringify({ apiVersion: "v1", kind: "Secret", metadata, type: "kubernetes.io/tls", data }, { lineWidth: 0 });
   });
   if (clusters.size > 1) {
-    throw new LongshoreError("BadRequest", `the certificates are of several clusters: ${[...clusters].join(", ")}`);
+    throw new LongshoreError(
+      "BadRequest",
+      `the certificates are of several clusters, ${[...clusters].join(", ")}; replace all by: ${issue} --renew`,
+    );
   }
   return documents.join("---\n");
 }
+
+const issue = "longshore pki issue";
 
 function base64(text: string): string {
   return Buffer.from(text, "utf8").toString("base64");

@@ -1,9 +1,10 @@
 // The agents' jobs that a MigrationJob is carried out by: one; or, to plan for a group, one for each of its volumes, for a dry run
 // is of one volume to the agents. What they tell is taken together.
 import type { MigrationJob } from "../api/migration-job.ts";
+import { agentJobName } from "../domain/names.ts";
 import type { JobSpec, JobView } from "../wire/schemas.ts";
 import type { Agents, Held } from "./agents.ts";
-import { agentJobName, givenJob } from "./job-history.ts";
+import { givenJob } from "./job-history.ts";
 import type { JobPart, JobSubject } from "./job-subject.ts";
 
 export interface AgentJob {

@@ -1,11 +1,10 @@
 // All reconcilers, and which of them what an agent tells concerns.
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import { claimOfVolumeName } from "../domain/names.ts";
+import { claimOfVolumeName, keyOfAgentJob } from "../domain/names.ts";
 import { type Cluster, type Controller, type Key, type KindRef, keyOf } from "../kube/cluster.ts";
 import type { AgentNews } from "./agent-mirror.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { dryRunController } from "./dry-run.ts";
-import { keyOfAgentJob } from "./job-history.ts";
 import {
   claimsByUid,
   groupValue,

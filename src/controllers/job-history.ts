@@ -2,23 +2,13 @@
 import type { MigrationJob } from "../api/migration-job.ts";
 import { label, managedByLongshore } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
+import { keyOfAgentJob } from "../domain/names.ts";
 import type { Cluster, Key } from "../kube/cluster.ts";
 import type { JobView } from "../wire/schemas.ts";
 import { type Agents, findAll, followedAgents, type Held } from "./agents.ts";
 import type { ControllerDeps } from "./deps.ts";
 import { groupValue, jobsByGroup, jobsByVolume, MigrationJobs, SnapshotSchedules } from "./kinds.ts";
 import { hasEnded } from "./volume-facts.ts";
-
-/** The agent's name for a job: a job made anew under a name is another one. For each volume of a group, `.NUMBER` may follow. */
-export function agentJobName({ metadata }: { readonly metadata: { readonly name: string; readonly uid: string } }) {
-  return `${metadata.name}.${metadata.uid}`;
-}
-
-/** The MigrationJob that an agent's job was made for; `undefined` for jobs that others made. */
-export function keyOfAgentJob(name: string): (Key & { readonly uid: string }) | undefined {
-  const [, job, uid] = /^(.+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?$/.exec(name) ?? [];
-  return job === undefined || uid === undefined ? undefined : { name: job, uid };
-}
 
 /**
  * The job on its agent. That of a group is on every agent with a part in it: while one has not ended, the one that coordinates

@@ -1,7 +1,8 @@
 // An agent's jobs by name, and by the name of the MigrationJob that each was made for: what is left of one that was deleted is
 // found without a look at all others.
+
+import { keyOfAgentJob } from "../domain/names.ts";
 import type { JobView } from "../wire/schemas.ts";
-import { keyOfAgentJob } from "./job-history.ts";
 
 export class JobRows extends Map<string, JobView> {
   readonly #byMigrationJob = new Map<string, Set<string>>();

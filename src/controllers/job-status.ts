@@ -202,7 +202,7 @@ export function endingOf(job: MigrationJob, view: JobView, isPastDeadline: boole
 }
 
 export function pastDeadline({ spec }: MigrationJob): JobEnding {
-  const message = `Not done within activeDeadlineSeconds (${spec.activeDeadlineSeconds}).`;
+  const message = `Not done within activeDeadlineSeconds (${spec.activeDeadlineSeconds}); make another job with more, or without.`;
   return { phase: "Failed", reason: reason.deadlineExceeded, message };
 }
 

@@ -334,7 +334,7 @@ function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
     const away = held === undefined ? agentsProblem : awayBecause(held.agent);
     if (away !== undefined) return agentsAway(away);
     if (held !== undefined) continue;
-    const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}.`;
+    const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}; check the PersistentVolume's volumeHandle.`;
     return { reason: reason.volumeMissing, message };
   }
   return undefined;

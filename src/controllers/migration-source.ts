@@ -121,7 +121,7 @@ async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): 
     await deps.cluster.removeFinalizer(MigrationSources, source, finalizer.source, signal);
     return settled;
   }
-  const message = `It cannot be withdrawn from all agents: ${problem}`;
+  const message = `It cannot be withdrawn from all agents: ${problem}. Bring back those that are away or, if they will not come back: longshore node forget.`;
   const found = { status: false, reason: reason.agentUnreachable, message };
   const judgement = judge(conditionType.deletable, source.metadata.generation, found);
   const nowMs = deps.clock.nowMs();

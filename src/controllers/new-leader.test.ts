@@ -3,9 +3,9 @@
 import { expect, test } from "@jest/globals";
 import { location, type OperatorWorld, seenAgent, sourceWorld, targetWorld } from "../../test/fakes/operator-world.ts";
 import { silentLog } from "../base/log.ts";
+import { agentJobName } from "../domain/names.ts";
 import type { KindRef, ReconcileContext } from "../kube/cluster.ts";
 import type { ControllerDeps } from "./deps.ts";
-import { agentJobName } from "./job-history.ts";
 import {
   MigratedVolumes,
   MigrationJobs,

@@ -159,7 +159,7 @@ function unsupported({ spec }: PersistentVolume): EventNote {
   return {
     type: "Warning",
     reason: eventReason.unsupportedDriver,
-    message: `Migration is asked for, but the volume's driver is ${driver}; Longshore migrates volumes of ${driverName}`,
+    message: `Migration is asked for, but the volume's driver is ${driver}; take the annotations off that ask for it, or move the data to a volume of ${driverName}`,
   };
 }
 

@@ -108,7 +108,7 @@ function stateOf(owner: MigratedVolume, spot: Spot, { contents }: PublicationFac
   const contentName = contentNameOfPlace(owner, place);
   const content = contents.find(({ metadata }) => metadata.name === contentName);
   if (snapshot !== undefined && contentNameIn(snapshot) !== contentName) {
-    const message = `VolumeSnapshot ${place.namespace}/${place.name} exists and is not ours; rename it, or publish under another name.`;
+    const message = `VolumeSnapshot ${place.namespace}/${place.name} exists and is not ours; delete it, or publish under another name.`;
     return { kind: "waiting", reason: reason.nameConflict, message };
   }
   if (content !== undefined && !isSound(owner, spot, content)) {

@@ -365,6 +365,9 @@ test("a volume that no agent holds says so, and one whose agent is away says tha
   await world.run(minute);
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False VolumeMissing");
   expect(events(world, "PersistentVolumeClaim shop/db-pv2")).toContain("VolumeMissing");
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv2", location: "berlin" } });
+  await world.run();
+  expect(job(world, "one")?.status?.message).toContain("holds volume vol-2; check the PersistentVolume's volumeHandle");
   world.agentProblem = "connection refused";
   await world.run();
   expect(condition(world, VolumeMigrations, "pv2")).toBe("False AgentUnreachable");
@@ -390,6 +393,8 @@ test.each([
   world.apply(PersistentVolumes, "pv3", { spec: { storageClassName: "fast", ...source } });
   await world.runUntil(5 * hour);
   expect(events(world, "PersistentVolume pv3")).toEqual(["UnsupportedDriver"]);
+  const [event] = [...world.server.events.values()].filter(({ about }) => about === "PersistentVolume pv3");
+  expect(event?.message).toContain("take the annotations off that ask for it");
   expect(condition(world, VolumeMigrations, "pv3")).toBe("False UnsupportedDriver");
   expect(migration(world, "pv3")?.spec).toMatchObject({ volume: { handle: "", driver }, policy: { enabled: false } });
   expect(migration(world, "pv3")?.status).not.toHaveProperty("snapshots");
@@ -623,6 +628,7 @@ test("a job past its deadline fails with that reason", async () => {
   await world.run(61 * second);
   expect(jobs(world)).toBe("one Failed");
   expect(condition(world, MigrationJobs, "one", "Failed")).toBe("True DeadlineExceeded");
+  expect(job(world, "one")?.status?.message).toContain("(60); make another job with more, or without");
 });
 
 test("deleting a running job cancels it at the agent first", async () => {

@@ -116,9 +116,9 @@ test("consent is given to the agents, and withdrawn before the object goes", asy
   world.server.delete(MigrationSources, { name: "east" });
   await world.run();
   // An agent that is away would still take volumes.
-  expect(world.server.get(MigrationSources, { name: "east" })?.status?.conditions?.map(({ type }) => type)).toEqual([
-    "Ready",
-    "Deletable",
+  expect(world.server.get(MigrationSources, { name: "east" })?.status?.conditions).toMatchObject([
+    { type: "Ready" },
+    { type: "Deletable", message: expect.stringMatching(/connection refused\. .*: longshore node forget\.$/) },
   ]);
   world.agentProblem = undefined;
   await world.run();
@@ -199,6 +199,8 @@ test("a VolumeSnapshot of a tenant's own in that place is not touched, and is sa
   world.agent.commit("east-vol-1");
   await world.run();
   expect(condition(world, "Published")).toBe("False NameConflict");
+  const conditions = world.server.get(MigratedVolumes, { name: "east-vol-1" })?.status?.conditions;
+  expect(conditions?.find(({ type }) => type === "Published")?.message).toContain("is not ours; delete it, or publish");
   expect(published(world)?.spec).toEqual(own);
   world.server.delete(VolumeSnapshots, snapshotKey);
   await world.run(60 * second);

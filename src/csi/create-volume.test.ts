@@ -92,7 +92,10 @@ describe("an empty volume", () => {
   test("waits for the agent of the only node that fits", async () => {
     cluster.silent.add(agents[1]);
     const accessibilityRequirements = onNodes(["node-2"]);
-    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "Unreachable" });
+    const message = expect.stringContaining(
+      "node-2, which does not answer; bring it back or, if it will not come back",
+    );
+    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "Unreachable", message });
     cluster.silent.clear();
     await create({ accessibilityRequirements });
     expect(nodesOf("pvc-1")).toEqual(["node-2"]);
@@ -100,7 +103,10 @@ describe("an empty volume", () => {
 
   test("waits while no agent answers at all", async () => {
     for (const agent of agents) cluster.silent.add(agent);
-    await expect(create()).rejects.toMatchObject({ code: "Unreachable" });
+    const message = expect.stringContaining(
+      "check the pods in longshore-node, port 7420 and the certificate of role csi",
+    );
+    await expect(create()).rejects.toMatchObject({ code: "Unreachable", message });
   });
 
   test("waits while any agent is silent, for that one may have it; what is there is found", async () => {
@@ -118,7 +124,8 @@ describe("an empty volume", () => {
 
   test("where no node that fits has an agent is refused", async () => {
     const accessibilityRequirements = onNodes(["node-9"]);
-    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "RESOURCE_EXHAUSTED" });
+    const message = expect.stringMatching(/node-9.*; label a node longshore\.dev\/storage=true/);
+    await expect(create({ accessibilityRequirements })).rejects.toMatchObject({ code: "RESOURCE_EXHAUSTED", message });
   });
 });
 
@@ -154,7 +161,10 @@ describe("a clone of a volume or snapshot of this cluster", () => {
     const made = await create({ volumeContentSource });
     await agents[1].removeVolume("pvc-0");
     expect(await create({ volumeContentSource })).toEqual(made);
-    await expect(create()).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+    await expect(create()).rejects.toMatchObject({
+      code: "ALREADY_EXISTS",
+      message: expect.stringContaining("made of something else; a claim that is made anew gets another name"),
+    });
     await expect(create({ volumeContentSource: fromVolume("pvc-0") })).rejects.toMatchObject({
       code: "ALREADY_EXISTS",
     });
@@ -174,7 +184,7 @@ describe("a clone of a volume or snapshot of this cluster", () => {
     const made = create({ volumeContentSource: fromVolume("pvc-0"), accessibilityRequirements });
     await expect(made).rejects.toMatchObject({
       code: "RESOURCE_EXHAUSTED",
-      message: expect.stringContaining("pvc-0 lies on node node-2"),
+      message: expect.stringMatching(/pvc-0 lies on node node-2, .*; let the pod go there, or take a class/),
     });
   });
 

@@ -152,7 +152,8 @@ async function makeEmpty(making: Making, floor: SizeFloor): Promise<VolumeView> 
   if (place.kind === "nowhere") throw nowhere(requirement);
   if (place.kind === "silent") {
     const nodes = place.nodes.join(", ");
-    throw new LongshoreError("Unreachable", `volume ${name} waits for the agent of ${nodes}, which does not answer`);
+    const text = `volume ${name} waits for the agent of ${nodes}, which does not answer; bring it back or, if it will not come back: longshore node forget`;
+    throw new LongshoreError("Unreachable", text);
   }
   const full: string[] = [];
   for (const agentId of place.agentIds) {
@@ -252,7 +253,7 @@ function waitingText({ name, spec, requestedAt }: CloneView, migrated: MigratedV
 
 function requirePlace({ name, requirement }: VolumeWish, node: string, source: string): void {
   if (mayLieOn(requirement, node)) return;
-  const why = `${source} lies on node ${node}, and clones are made on the node of their source`;
+  const why = `${source} lies on node ${node}, and clones are made on the node of their source; let the pod go there, or take a class with volumeBindingMode Immediate`;
   throw new CsiError("RESOURCE_EXHAUSTED", `volume ${name} cannot be made on the nodes asked for: ${why}`);
 }
 
@@ -265,11 +266,16 @@ function withFileSystemOf(source: Metadata, wished: Metadata): Metadata {
 
 function nowhere(requirement: TopologyRequirement | null): CsiError {
   const wanted = (requirement?.requisite ?? []).map(({ segments }) => JSON.stringify(segments)).join(" or ");
-  return new CsiError("RESOURCE_EXHAUSTED", `no agent keeps volumes on ${wanted || "any node"}`);
+  const advice =
+    "label a node longshore.dev/storage=true and see that its agent runs (kubectl -n longshore-node get pods), or let the pod go to one";
+  return new CsiError("RESOURCE_EXHAUSTED", `no agent keeps volumes on ${wanted || "any node"}; ${advice}`);
 }
 
 function taken(name: string, how: string): CsiError {
-  return new CsiError("ALREADY_EXISTS", `volume ${name} exists already, ${how}`);
+  return new CsiError(
+    "ALREADY_EXISTS",
+    `volume ${name} exists already, ${how}; a claim that is made anew gets another name`,
+  );
 }
 
 function noSuch(what: string): CsiError {

@@ -89,8 +89,16 @@ describe("a call", () => {
   });
 
   test.each([
-    [new LongshoreError("NotFound", "no volume größe"), status.NOT_FOUND, "no volume größe"],
-    [new LongshoreError("DiskFull", "full"), status.RESOURCE_EXHAUSTED, "full"],
+    [
+      new LongshoreError("NotFound", "no volume größe"),
+      status.NOT_FOUND,
+      "no volume größe. Check the name; list the collection to see what exists.",
+    ],
+    [
+      new LongshoreError("DiskFull", "full"),
+      status.RESOURCE_EXHAUSTED,
+      "full. Free space on the node's storage, or raise its size.",
+    ],
     [new CsiError("ABORTED", "50 % done\nand a line"), status.ABORTED, "50 % done\nand a line"],
     [new TypeError("x is undefined"), status.INTERNAL, "a defect in Longshore; the driver's log has the details"],
   ])("that fails with %s has its code and its message", async (error, code, details) => {
@@ -187,7 +195,10 @@ describe("a stream", () => {
       },
     });
     const reading = read(client.stream("GetMetadataAllocated"));
-    await expect(reading).rejects.toMatchObject({ code: status.NOT_FOUND, details: "it was deleted" });
+    await expect(reading).rejects.toMatchObject({
+      code: status.NOT_FOUND,
+      details: expect.stringMatching(/^it was deleted\. /),
+    });
     expect(lines.at(-1)).toMatchObject({ method: "GetMetadataAllocated", outcome: "NOT_FOUND" });
   });
 

@@ -36,9 +36,13 @@ const rows: readonly (readonly [string, Partial<DeviceFacts>, string])[] = [
   ["xfs", { wanted: "xfs" }, "use xfs"],
   ["xfs", { wanted: undefined }, "use xfs"],
   ["btrfs", { wanted: undefined, isReadOnly: true }, "use btrfs"],
-  ["xfs", {}, "refuse: it holds xfs, and ext4 was asked for"],
+  [
+    "xfs",
+    {},
+    "refuse: it holds xfs, and ext4 was asked for; make the claim anew in a class that names xfs, or none (csi.",
+  ],
   ["ext3", {}, "refuse: it holds ext3, and ext4 was asked for"],
-  ["ntfs", { wanted: undefined }, "refuse: it holds ntfs, which this driver does not mount"],
+  ["ntfs", { wanted: undefined }, "refuse: it holds ntfs, which this driver does not mount; use it as a block volume"],
   ["other", {}, "refuse: it holds swap, which is not touched"],
   ["other", { wanted: undefined }, "refuse: it holds swap, which is not touched"],
   // A clone is never formatted, and needs no room of its own.
@@ -46,7 +50,11 @@ const rows: readonly (readonly [string, Partial<DeviceFacts>, string])[] = [
   ["other", { isClone: true }, "refuse: it holds swap"],
   ["xfs", { isClone: true, wanted: "xfs" }, "use xfs"],
   ["xfs", { isClone: true, wanted: "xfs", sizeBytes: 4096 }, "use xfs"],
-  ["blank", { isReadOnly: true }, "refuse: it has no file system yet"],
+  [
+    "blank",
+    { isReadOnly: true },
+    "refuse: it has no file system yet, and is to be mounted for reading only; mount it for writing first",
+  ],
   // What was interrupted is done again, whatever it looks like; unless something else forbids it.
   ["other", { isHalfMade: true }, "format ext4"],
   ["ext4", { isHalfMade: true }, "format ext4"],
@@ -55,7 +63,11 @@ const rows: readonly (readonly [string, Partial<DeviceFacts>, string])[] = [
   ["ext4", { isHalfMade: true, isReadOnly: true }, "refuse: it has no file system yet"],
   ["ext4", { isHalfMade: true, isClone: true }, "refuse: it is a clone"],
   ["blank", { wanted: "xfs", sizeBytes: 300 * 2 ** 20 }, "format xfs"],
-  ["blank", { wanted: "xfs", sizeBytes: 314_568_704 }, "refuse: xfs needs at least 300 MiB (314572800 bytes)"],
+  [
+    "blank",
+    { wanted: "xfs", sizeBytes: 314_568_704 },
+    "refuse: xfs needs at least 300 MiB (314572800 bytes), and it has 314568704; expand it, or make the claim anew",
+  ],
   ["blank", { wanted: "btrfs", sizeBytes: 256 * 2 ** 20 }, "format btrfs"],
   ["blank", { wanted: "btrfs", sizeBytes: 2 ** 27 }, "refuse: btrfs needs at least 256 MiB (268435456 bytes)"],
   ["blank", { sizeBytes: 8 * 2 ** 20 }, "format ext4"],

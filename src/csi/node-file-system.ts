@@ -32,9 +32,10 @@ export function planFileSystem(facts: DeviceFacts): FileSystemPlan {
   }
   const { type } = content;
   if (wanted !== undefined && type !== wanted) {
-    return refuse(`it holds ${type}, and ${wanted} was asked for; ask for ${type} (csi.storage.k8s.io/fstype)`);
+    return refuse(`it holds ${type}, and ${wanted} was asked for; ${anew(type)}`);
   }
-  return isFileSystemType(type) ? { kind: "use", type } : refuse(`it holds ${type}, which this driver does not mount`);
+  if (isFileSystemType(type)) return { kind: "use", type };
+  return refuse(`it holds ${type}, which this driver does not mount; use it as a block volume, or make a new volume`);
 }
 
 function planNew({ wanted = usualFileSystem, sizeBytes, isReadOnly, isClone }: DeviceFacts): FileSystemPlan {
@@ -42,12 +43,18 @@ function planNew({ wanted = usualFileSystem, sizeBytes, isReadOnly, isClone }: D
   if (isClone) {
     return refuse("it is a clone, which is never formatted, and its origin had no file system then; make a new volume");
   }
-  if (isReadOnly) return refuse("it has no file system yet, and is to be mounted for reading only");
+  if (isReadOnly)
+    return refuse("it has no file system yet, and is to be mounted for reading only; mount it for writing first");
   const least = leastFileSystemBytes[wanted];
   if (sizeBytes >= least) return { kind: "format", type: wanted };
   const needed = `${renderBytes(least)} (${least} bytes)`;
-  const advice = sizeBytes >= leastFileSystemBytes.ext4 ? "expand it, or use ext4" : "expand it";
+  const advice = sizeBytes >= leastFileSystemBytes.ext4 ? `expand it, or ${anew("ext4")}` : "expand it";
   return refuse(`${wanted} needs at least ${needed}, and it has ${sizeBytes}; ${advice}`);
+}
+
+/** What a PersistentVolume asks for cannot be changed; a class that names nothing has the driver take what is there. */
+function anew(type: string): string {
+  return `make the claim anew in a class that names ${type}, or none (csi.storage.k8s.io/fstype)`;
 }
 
 function refuse(why: string): FileSystemPlan {

@@ -28,7 +28,7 @@ export async function publish(parts: NodeParts, request: PublishRequest): Promis
   if (present !== undefined) checkPresent(request, { staged, how }, present);
   const others = await otherTargets(parts, request, staged);
   if (request.wanted.isForOne && others.length > 0) {
-    const text = `volume ${volume} is published at ${others.join(", ")}, and its access mode allows one place only`;
+    const text = `volume ${volume} is published at ${others.join(", ")}, and its access mode allows one place only; end that pod, or use ReadWriteOnce`;
     throw new CsiError("FAILED_PRECONDITION", text);
   }
   await noteTargets(host, volume, { note: staged.note, targets: [...others, target] });
@@ -96,7 +96,7 @@ function checkPresent(
   if (isBlock === (wanted.kind === "block") && present.isReadOnly === how.isReadOnly) return;
   const what = isBlock ? "a block device" : "a file system";
   const purpose = present.isReadOnly ? "for reading only" : "for writing";
-  const text = `volume ${volume} is published at ${target} otherwise than is asked for: as ${what}, ${purpose}`;
+  const text = `volume ${volume} is published at ${target} otherwise than is asked for: as ${what}, ${purpose}; delete the pod, which is then made anew`;
   throw new CsiError("ALREADY_EXISTS", text);
 }
 

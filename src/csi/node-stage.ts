@@ -62,7 +62,7 @@ async function presentAt(
   const { type } = present;
   if (wanted.kind === "fileSystem" && isAsWanted(present, wanted) && isFileSystemType(type)) return type;
   const how = present.isReadOnly ? "for reading only (as an ext4 becomes when it finds errors)" : "for writing";
-  const text = `volume ${volume} is staged at ${path} in another way than is asked for: as ${type}, ${how}`;
+  const text = `volume ${volume} is staged at ${path} in another way than is asked for: as ${type}, ${how}; end the pods that use it first`;
   throw new CsiError("ALREADY_EXISTS", text);
 }
 

@@ -274,7 +274,9 @@ describe("a block volume", () => {
 
   test("is not what a file system is staged as", async () => {
     await calls.NodeStageVolume(stageRequest("pvc-1"));
-    expect(await failure(calls.NodeStageVolume(stageRequest("pvc-1", use)))).toMatch(/^ALREADY_EXISTS: .*as ext4/);
+    expect(await failure(calls.NodeStageVolume(stageRequest("pvc-1", use)))).toMatch(
+      /^ALREADY_EXISTS: .*as ext4, for writing; end the pods that use it first$/,
+    );
   });
 });
 
@@ -300,7 +302,7 @@ describe("publishing", () => {
     await calls.NodePublishVolume(publishRequest("pvc-1", { mode, pod: "a" }));
     const second = () => calls.NodePublishVolume(publishRequest("pvc-1", { mode, pod: "b" }));
     const told = await failure(second());
-    expect(told).toMatch(/^FAILED_PRECONDITION: .*one place only/);
+    expect(told).toMatch(/^FAILED_PRECONDITION: .*one place only; end that pod/);
     expect(told).toContain(targetOf("pvc-1", "a"));
     await calls.NodeUnpublishVolume(unpublishRequest("pvc-1", "a"));
     await second();
@@ -318,7 +320,7 @@ describe("publishing", () => {
     await calls.NodePublishVolume(publishRequest("pvc-1"));
     const before = world.host.summary();
     const asked = publishRequest("pvc-1", { isReadOnly: true });
-    expect(await failure(calls.NodePublishVolume(asked))).toMatch(/^ALREADY_EXISTS: .*for writing/);
+    expect(await failure(calls.NodePublishVolume(asked))).toMatch(/^ALREADY_EXISTS: .*for writing; delete the pod/);
     expect(world.host.summary()).toEqual(before);
   });
 

@@ -32,7 +32,10 @@ export function checkVolumeParameters(parameters: Texts): void {
 export function checkSnapshotParameters(parameters: Texts): void {
   const unknown = Object.keys(parameters).filter((name) => !name.startsWith(snapshottersPrefix));
   if (unknown.length === 0) return;
-  throw new CsiError("INVALID_ARGUMENT", unknown.map((name) => `parameter ${name} is not known`).join("; "));
+  throw new CsiError(
+    "INVALID_ARGUMENT",
+    unknown.map((name) => `parameter ${name} is not known; leave it out`).join("; "),
+  );
 }
 
 /** Parameters that may be changed later are for drivers that can change volumes; this one has none. */

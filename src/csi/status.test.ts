@@ -1,6 +1,6 @@
 import { expect, test } from "@jest/globals";
 import { BugError } from "../base/assert.ts";
-import { LongshoreError } from "../domain/errors.ts";
+import { errorTable, LongshoreError } from "../domain/errors.ts";
 import { CsiError, failureOf } from "./status.ts";
 
 test.each([
@@ -14,7 +14,15 @@ test.each([
   [new CsiError("ABORTED", "come back"), "ABORTED", "come back"],
   [new CsiError("NOT_FOUND", "gone", { cause: new Error("ENOENT") }), "NOT_FOUND", "gone: ENOENT"],
 ])("%s is told as %s", (error, code, details) => {
-  expect(failureOf(error)).toEqual({ code, details });
+  const advice = error instanceof LongshoreError ? `. ${errorTable[error.code].advice}` : "";
+  expect(failureOf(error)).toEqual({ code, details: details + advice });
+});
+
+test("what to do next is told, also after very much else", () => {
+  const details = (text: string) => failureOf(new LongshoreError("DiskFull", text)).details;
+  expect(details("full")).toBe("full. Free space on the node's storage, or raise its size.");
+  expect(details("x".repeat(5_000))).toMatch(/x\. Free space on the node's storage, or raise its size\.$/);
+  expect(details("x".repeat(5_000))).toHaveLength(2_000);
 });
 
 test.each([[new BugError("an assertion")], [new Error("secret /path")], ["a string"], [undefined]])(

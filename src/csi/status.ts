@@ -1,6 +1,6 @@
 // How a call of the Container Storage Interface fails: what each of our errors means to its callers, and the failures that only
 // this interface knows.
-import { describe, type ErrorCode, LongshoreError } from "../domain/errors.ts";
+import { describe, type ErrorCode, errorTable, LongshoreError } from "../domain/errors.ts";
 
 /** The names of gRPC's status codes; OK is none of them, for it is no failure. */
 export type GrpcCode =
@@ -83,7 +83,7 @@ export interface Failure {
 /** Headers are bounded at the other side, so a message is as well. */
 const detailsLengthMax = 2_000;
 
-/** What to tell a caller of any error. The causes of our own are told along; of a defect only that it is one. */
+/** What to tell a caller of any error. The causes of our own are told along, and what to do next; of a defect only that it is one. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof CsiError || error instanceof LongshoreError) {
     const code = error instanceof CsiError ? error.code : grpcCodes[error.code];
@@ -92,7 +92,12 @@ export function failureOf(error: unknown): Failure {
   return { code: "INTERNAL", details: "a defect in Longshore; the driver's log has the details" };
 }
 
-/** Half a character cannot be encoded, and would fail the whole call. */
+/** However long the rest is, what to do next is told. Half a character cannot be encoded, and would fail the whole call. */
 function told(error: Error): string {
-  return describe(error).slice(0, detailsLengthMax).toWellFormed();
+  const advice = error instanceof LongshoreError ? `. ${errorTable[error.code].advice}` : "";
+  return (
+    describe(error)
+      .slice(0, detailsLengthMax - advice.length)
+      .toWellFormed() + advice
+  );
 }

@@ -25,7 +25,10 @@ export interface Roll {
 /** Throws `Unreachable` when nobody answers: then nothing is known of the cluster. */
 export async function callRoll(cluster: ClusterApi): Promise<Roll> {
   const agents = await cluster.agents();
-  if (agents.length === 0) throw new LongshoreError("Unreachable", "no agent of the storage cluster answers");
+  if (agents.length === 0) {
+    const advice = "check the pods in longshore-node, port 7420 and the certificate of role csi";
+    throw new LongshoreError("Unreachable", `no agent of the storage cluster answers; ${advice}`);
+  }
   const known = new Map<string, Member>();
   for (const { members } of agents) for (const member of members) known.set(member.agentId, member);
   // One that answers knows best where it is.

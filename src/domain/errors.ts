@@ -10,7 +10,7 @@ interface ErrorRow {
 }
 
 export const errorTable = {
-  BadRequest: { retry: "never", http: 400, advice: "Correct the request; the message names the field." },
+  BadRequest: { retry: "never", http: 400, advice: "Correct what the message names." },
   Unauthenticated: {
     retry: "never",
     http: 401,
@@ -40,7 +40,11 @@ export const errorTable = {
     advice: "The volumes were not all frozen at one moment; nothing was kept, and the next try begins anew.",
   },
   PlanMismatch: { retry: "backoff", http: 409, advice: "The plan no longer fits the target; the job plans again." },
-  VolumeBusy: { retry: "backoff", http: 409, advice: "Detach or freeze the volume, then try again." },
+  VolumeBusy: {
+    retry: "backoff",
+    http: 409,
+    advice: "Wait until nothing uses the volume any more, or freeze it, then try again.",
+  },
   Frozen: { retry: "backoff", http: 409, advice: "A transfer is running; the request is served when it commits." },
   PreconditionFailed: { retry: "never", http: 412, advice: "The object changed since you read it; read it again." },
   ShrinkRefused: { retry: "never", http: 422, advice: "Volumes only grow; ask for at least the present size." },

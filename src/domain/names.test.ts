@@ -1,6 +1,7 @@
 import { expect, test } from "@jest/globals";
 import fc from "fast-check";
 import {
+  agentJobName,
   claimOfVolumeName,
   cloneSnapshotName,
   contentNameOf,
@@ -11,6 +12,7 @@ import {
   isCloneSnapshot,
   isDemandSnapshot,
   jobNameOf,
+  keyOfAgentJob,
   labelValueOf,
   pointOfContent,
   snapshotNameAt,
@@ -38,6 +40,13 @@ test("the snapshot that a volume is cloned by is told from all others", () => {
   for (const other of [snapshotNameAt(0), demandSnapshotName("3c8e2f0a-0000-4000-8000-000000000001"), "clone-mine"]) {
     expect([other, isCloneSnapshot(other)]).toEqual([other, false]);
   }
+});
+
+test("an agent's job tells which MigrationJob it was made for, also that of one volume of a group", () => {
+  const metadata = { name: "pv1-berlin.g7", uid: "3c8e2f0a-0000-4000-8000-000000000001" };
+  const name = agentJobName({ metadata });
+  expect([keyOfAgentJob(name), keyOfAgentJob(`${name}.12`)]).toEqual([metadata, metadata]);
+  expect([keyOfAgentJob("by-hand"), keyOfAgentJob(metadata.uid)]).toEqual([undefined, undefined]);
 });
 
 test("a job's short name is plain when nothing can be mistaken", () => {

@@ -67,6 +67,17 @@ export function groupJobNameOf(job: { group: GroupId; location: string; groupPoi
   return shortName([group.namespace, group.name, location, `p${groupPoint.slice(-pointLength)}`]);
 }
 
+/** The agent's name for a job: a job made anew under a name is another one. For each volume of a group, `.NUMBER` may follow. */
+export function agentJobName({ metadata }: { readonly metadata: { readonly name: string; readonly uid: string } }) {
+  return `${metadata.name}.${metadata.uid}`;
+}
+
+/** The MigrationJob that an agent's job was made for; `undefined` for jobs that others made. */
+export function keyOfAgentJob(name: string): { readonly name: string; readonly uid: string } | undefined {
+  const [, job, uid] = /^(.+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?$/.exec(name) ?? [];
+  return job === undefined || uid === undefined ? undefined : { name: job, uid };
+}
+
 /** The claims of one namespace that carry the same label. */
 export interface GroupId {
   readonly namespace: string;

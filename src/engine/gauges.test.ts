@@ -96,6 +96,6 @@ test("a copy whose vote waits for a decision is told apart from one that is froz
     'longshore_migrated_volumes{state="Empty"} 0',
     'longshore_migrated_volumes{state="Available"} 0',
     'longshore_migrated_volumes{state="Frozen"} 1',
-    'longshore_migrated_volumes{state="Voted"} 1',
+    'longshore_migrated_volumes{state="Undecided"} 1',
   ]);
 });

@@ -65,12 +65,12 @@ const families: readonly Family[] = [
   ),
   counted(
     "longshore_migrated_volumes",
-    "Migrated volumes, by state; Voted for longer than a moment: their group home is away",
+    "Migrated volumes, by state; Undecided for longer than a moment: their group home is away",
     "state",
-    `SELECT CASE WHEN uid IN (SELECT owner FROM votes) THEN 'Voted' WHEN frozenSince IS NOT NULL THEN 'Frozen' WHEN EXISTS (SELECT 1 FROM points WHERE owner = uid
+    `SELECT CASE WHEN uid IN (SELECT owner FROM votes) THEN 'Undecided' WHEN frozenSince IS NOT NULL THEN 'Frozen' WHEN EXISTS (SELECT 1 FROM points WHERE owner = uid
      AND points.state = 'sealed' AND released = 0) THEN 'Available' ELSE 'Empty' END AS label, count(*) AS n
      FROM migrated WHERE deleting = 0 GROUP BY label`,
-    ["Empty", "Available", "Frozen", "Voted"],
+    ["Empty", "Available", "Frozen", "Undecided"],
   ),
   counted(
     "longshore_points_lost",

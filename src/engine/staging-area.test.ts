@@ -1,6 +1,8 @@
 import { expect, test } from "@jest/globals";
+import type { Core } from "./core.ts";
+import type { MigratedRow } from "./migrated.ts";
 import type { PointRow } from "./points.ts";
-import { likelyBase } from "./staging-area.ts";
+import { likelyBase, StagingArea } from "./staging-area.ts";
 
 /** Points as "id/file state", in order. */
 function points(...texts: string[]): PointRow[] {
@@ -19,4 +21,13 @@ test.each([
   ["none when all are lost", points("a/a lost"), undefined],
 ])("the next plan is expected to start from %s", (_, known, expected) => {
   expect(likelyBase(known)?.pointId).toBe(expected);
+});
+
+test("a transport that is not served is refused, and the setting that would have it served is named", () => {
+  const area = new StagingArea(
+    { node: "node-1", lanes: {} } as Core,
+    {} as ConstructorParameters<typeof StagingArea>[1],
+  );
+  const ticket = () => area.laneTicket({} as MigratedRow, { lane: 0, transport: "kernel" });
+  expect(ticket).toThrow("node-1 serves no kernel lanes; set kernelLaneListen in its agent's configuration");
 });

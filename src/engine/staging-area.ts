@@ -100,7 +100,8 @@ export class StagingArea {
   laneTicket(row: MigratedRow, { lane, transport }: LaneRequest): LaneTicket {
     const server = this.core.lanes[transport];
     if (server === undefined) {
-      throw new LongshoreError("Unsupported", `${this.core.node} serves no ${transport} lanes; see its configuration`);
+      const advice = "set kernelLaneListen in its agent's configuration, or TLS as the location's transport";
+      throw new LongshoreError("Unsupported", `${this.core.node} serves no ${transport} lanes; ${advice}`);
     }
     const binding = { owner: row.uid, epoch: row.epoch, lane, peerClusterUid: row.clusterUid };
     const ticket = server.issue(binding, this.session(row).openLane(lane));

@@ -59,7 +59,8 @@ describe("pki init", () => {
 
 describe("pki issue", () => {
   test("without a CA says how to make one", async () => {
-    await expect(issueInto(dir, request, context)).rejects.toThrow("longshore pki init");
+    const message = `there is no CA in ${dir}; make one by: longshore pki init --dir ${dir}`;
+    await expect(issueInto(dir, request, context)).rejects.toMatchObject({ code: "BadRequest", message });
   });
 
   test("keeps a certificate that fits, and refuses to replace one that does not", async () => {
@@ -93,7 +94,8 @@ test("what was issued is read again; what was not says how it is made", async ()
   await issueInto(dir, request, context);
   const { "agent.crt": cert, "agent.key": key } = await contents();
   expect(await readIssued(dir, "agent")).toEqual({ cert, key });
-  await expect(readIssued(dir, "csi")).rejects.toThrow(`longshore pki issue --dir ${dir} --role csi`);
+  const message = `there is no certificate csi in ${dir}; make one by: longshore pki issue --dir ${dir} --role csi`;
+  await expect(readIssued(dir, "csi")).rejects.toMatchObject({ code: "BadRequest", message });
 });
 
 describe("a CA's certificate alone", () => {
@@ -119,7 +121,7 @@ describe("a CA's certificate alone", () => {
   });
 
   test.each([
-    ["is not there", async () => "", "NotFound", "there is no file"],
+    ["is not there", async () => "", "BadRequest", "bundle.pem; give the ca.crt that longshore pki init made"],
     ["holds none", async () => "nothing", "BadRequest", "holds no PEM certificate"],
     [
       "is a role's, not a CA's",

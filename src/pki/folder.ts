@@ -67,21 +67,21 @@ export async function issueInto(
   return resultOf(dir, request.name, made, clusterUid, true);
 }
 
-/** The certificate and key issued under the file name `name`; `NotFound` when there are none. */
+/** The certificate and key issued under the file name `name`; `BadRequest` when there are none. */
 export async function readIssued(dir: string, name: string): Promise<KeyPairPem> {
   const pair = await readPair(dir, name);
   if (pair !== undefined) return pair;
   const command = `longshore pki issue --dir ${dir} --role ${name}`;
-  throw new LongshoreError("NotFound", `there is no certificate ${name} in ${dir}; make one by: ${command}`);
+  throw new LongshoreError("BadRequest", `there is no certificate ${name} in ${dir}; make one by: ${command}`);
 }
 
-/** The folder's authority; `NotFound` when there is none. */
+/** The folder's authority; `BadRequest` when there is none. */
 export async function readAuthority(
   dir: string,
 ): Promise<{ pair: KeyPairPem; clusterUid: string; clusterName: string }> {
   const pair = await readPair(dir, "ca");
   if (pair === undefined)
-    throw new LongshoreError("NotFound", `there is no CA in ${dir}; make one by: longshore pki init --dir ${dir}`);
+    throw new LongshoreError("BadRequest", `there is no CA in ${dir}; make one by: longshore pki init --dir ${dir}`);
   const certificate = new X509Certificate(pair.cert);
   const clusterUid = authorityClusterUid(certificate);
   if (clusterUid === undefined)
@@ -91,14 +91,13 @@ export async function readAuthority(
 
 /**
  * A cluster's name, UID and CA certificates from a PEM file alone, no key needed. The file may hold several, as it does
- * while one CA takes over from another, but of one cluster; whatever else is in it stays out of `caBundle`. `NotFound`
- * without the file, `BadRequest` when it is not what it should be.
+ * while one CA takes over from another, but of one cluster; whatever else is in it stays out of `caBundle`. `BadRequest`
+ * without the file, and when it is not what it should be.
  */
 export async function readBundle(file: string): Promise<{ clusterName: string; clusterUid: string; caBundle: string }> {
-  const text = await textOf(file).catch((cause: unknown) => {
-    throw new LongshoreError("BadRequest", `cannot read ${file}`, { cause });
-  });
-  if (text === undefined) throw new LongshoreError("NotFound", `there is no file ${file}`);
+  const text = await textOf(file);
+  if (text === undefined)
+    throw new LongshoreError("BadRequest", `there is no file ${file}; give the ca.crt that longshore pki init made`);
   const found = parseCertificates(text, file).map((certificate) => ({
     clusterUid: authorityClusterUid(certificate),
     clusterName: clusterNameOf(certificate),
@@ -172,9 +171,9 @@ async function readPair(dir: string, name: string): Promise<KeyPairPem | undefin
 async function textOf(file: string): Promise<string | undefined> {
   try {
     return await readFile(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw new LongshoreError("BadRequest", `cannot read ${file}`, { cause });
   }
 }
 

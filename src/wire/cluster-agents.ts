@@ -86,7 +86,8 @@ export class ClusterAgents {
     if (others.found !== undefined) return others.found;
     const silent = [...likely.silent, ...others.silent];
     if (silent.length === 0) throw likely.missing ?? others.missing;
-    const text = `no agent that answers has ${what}; agent ${silent.join(", ")} does not answer`;
+    const advice = "bring it back or, if it will not come back: longshore node forget";
+    const text = `no agent that answers has ${what}; agent ${silent.join(", ")} does not answer; ${advice}`;
     throw new LongshoreError("Unreachable", text);
   }
 

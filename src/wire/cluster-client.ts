@@ -147,8 +147,7 @@ class VolumeHomes {
 
 /** Of a volume that is not made, for an agent that does not answer may have one of its name. */
 function inDoubt(name: string, cause: unknown): LongshoreError {
-  const advice = "bring it back or, if it will not come back: longshore node forget";
-  const text = `volume ${name} is not made while an agent that may have one of that name is away; ${advice}`;
+  const text = `volume ${name} is not made while an agent that may have one of that name is away`;
   return new LongshoreError("Unreachable", text, { cause });
 }
 

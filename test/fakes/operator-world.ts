@@ -3,7 +3,6 @@
 import { openMetrics } from "../../src/base/metrics.ts";
 import type { Agents, SeenAgent } from "../../src/controllers/agents.ts";
 import { openControllers, routeNews } from "../../src/controllers/controllers.ts";
-import { keyOfAgentJob } from "../../src/controllers/job-history.ts";
 import {
   MigrationLocations,
   MigrationSources,
@@ -13,6 +12,7 @@ import {
   StorageClasses,
 } from "../../src/controllers/kinds.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
+import { keyOfAgentJob } from "../../src/domain/names.ts";
 import type { Enqueue, KindRef } from "../../src/kube/cluster.ts";
 import type { AgentApi } from "../../src/wire/agent-api.ts";
 import { CrashPoint } from "./crash-point.ts";

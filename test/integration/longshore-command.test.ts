@@ -209,6 +209,22 @@ describe("asking for a job", () => {
     expect((await agent.fake.getJob("shop.g1")).state).toBe("Cancelled");
   });
 
+  test("that is there is by its own name, or by that of the MigrationJob that it was made for", async () => {
+    await aMigration();
+    const [name, again] = ["1", "2"].map((digit) => `now.3c8e2f0a-0000-4000-8000-00000000000${digit}`);
+    const spec = { volume: "data", location: "west", snapshot: "s1" };
+    await agent.fake.putJob(String(name), spec);
+    expect((await run("job show now")).out).toMatch(new RegExp(`^job +${name}$`, "m"));
+    await run("job suspend now");
+    expect((await agent.fake.getJob(String(name))).spec).toEqual({ ...spec, suspend: true });
+    await run("job cancel now");
+    expect(await run("job follow now")).toMatchObject({ status: 1, out: expect.stringMatching(/^Cancelled/) });
+    await agent.fake.putJob(String(again), spec);
+    expect(await run("job resume now")).toMatchObject({ status: 2, err: expect.stringContaining(`${name}, ${again}`) });
+    expect((await run("job show then")).err).toContain("no job then");
+    expect((await run("job cancel --help")).out).toContain("MigrationJob");
+  });
+
   test.each([
     ["neither a volume nor a group", rest],
     ["both", `${rest} --volume data --group shop --volumes data`],
@@ -246,7 +262,8 @@ describe("failures have a status that scripts can tell apart, and a next step", 
     // command line, status, part of what is said
     ["volume show nothing", 1, "no volume nothing\n  next: Check the name"],
     ["volume list --agent 127.0.0.1:1", 3, "next: Check that the agent runs"],
-    ["volume list --role operator --pki /nowhere", 2, "cannot read /nowhere/"],
+    ["volume list --pki /nowhere", 2, "make one by: longshore pki issue --dir /nowhere --role admin"],
+    ["volume list --role agent --pki /dev/null", 2, "cannot read /dev/null/agent."],
     ["volume list -o yaml", 2, "--output yaml: use table or json"],
     ["volume", 2, "Usage"],
     ["volume lst", 2, "unknown command"],
@@ -255,11 +272,11 @@ describe("failures have a status that scripts can tell apart, and a next step", 
     ["agent", 2, "--config"],
     ["agent --config /nowhere.yaml", 2, "cannot read /nowhere.yaml"],
     ["pki init --dir /tmp/x --cluster-name Not_OK", 2, "--cluster-name Not_OK"],
-    ["pki issue --dir /nowhere --role agent", 1, "longshore pki init --dir /nowhere"],
+    ["pki issue --dir /nowhere --role agent", 2, "longshore pki init --dir /nowhere"],
     ["pki issue --dir /nowhere --role king", 2, "use agent, operator, csi, admin"],
     ["pki issue --dir /nowhere --role agent --days 0", 2, "--days 0"],
     ["pki issue --dir /nowhere --role agent --name ../ca", 2, "--name ../ca"],
-    ["pki secrets --dir /nowhere", 1, "there is no file /nowhere/ca.crt"],
+    ["pki secrets --dir /nowhere", 2, "pki init made\n  next: Correct what the message names."],
     ["pair import west --as friend", 2, "whole pairing"],
   ])("%s", async (line, status, text) => {
     const result = await run(line);
@@ -288,7 +305,7 @@ test("two clusters are paired by two pastes, and the YAML holds what the other s
   expect(parse(source.out)).toMatchObject({ kind: "MigrationSource", spec: { quota: { bytes: "1Ti" } } });
   expect(parse(source.out).spec.caBundle).toBe(parse(location.out).spec.caBundle);
   expect((await run("pair import far --as source --quota much", exported.out)).status).toBe(2);
-  expect((await run("pair export --dir /nowhere")).status).toBe(1);
+  expect((await run("pair export --dir /nowhere")).status).toBe(2);
   expect((await run(`pair export --dir ${folder}/one --seeds nowhere`)).status).toBe(2);
 });
 
@@ -297,7 +314,7 @@ test("a cluster's certificates become the Secrets of manifests/ once there is on
   await run(`pki init --dir ${dir} --cluster-name east`);
   for (const role of ["operator", "csi"]) await run(`pki issue --dir ${dir} --role ${role}`);
   const lacking = await run(`pki secrets --dir ${dir}`);
-  expect(lacking).toMatchObject({ status: 1, out: "", err: expect.stringContaining("pki issue") });
+  expect(lacking).toMatchObject({ status: 2, out: "", err: expect.stringContaining("pki issue") });
   await run(`pki issue --dir ${dir} --role agent`);
   const { status, out } = await run(`pki secrets --dir ${dir}`);
   expect(status).toBe(0);
@@ -322,7 +339,7 @@ test("a cluster is exported by its CA's certificate alone, on a machine that doe
   const byFile = await run(`pair export --ca ${folder}/keyless/trusted.pem --seeds 10.0.0.1:7420`);
   expect(byFile).toEqual(byFolder);
   expect(byFile).toMatchObject({ status: 0, out: expect.stringContaining("clusterName: keyed") });
-  expect((await run("pair export --ca /nowhere/ca.crt")).status).toBe(1);
+  expect((await run("pair export --ca /nowhere/ca.crt")).status).toBe(2);
   for (const line of ["pair export", `pair export --dir ${folder}/keyed --ca ${folder}/keyless/trusted.pem`])
     expect(await run(line)).toMatchObject({ status: 2, err: expect.stringContaining("--dir") });
 });
