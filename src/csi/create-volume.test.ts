@@ -109,17 +109,27 @@ describe("an empty volume", () => {
     await expect(create()).rejects.toMatchObject({ code: "Unreachable", message });
   });
 
-  test("waits while any agent is silent, for that one may have it; what is there is found", async () => {
-    const accessibilityRequirements = onNodes(["node-2"]);
-    const made = await create({ accessibilityRequirements });
+  test("is made while one agent is silent, unless that one has it; what is there is found", async () => {
+    const made = await create({ accessibilityRequirements: onNodes(["node-2"]) });
     cluster.silent.add(agents[2]);
-    expect(await create({ accessibilityRequirements })).toEqual(made);
-    const other = () => create({ name: "pvc-2", accessibilityRequirements });
-    await expect(other()).rejects.toMatchObject({ code: "Unreachable" });
-    expect(nodesOf("pvc-2")).toEqual([]);
+    expect(await create()).toEqual(made);
+    await create({ name: "pvc-2", accessibilityRequirements: onNodes(["node-1", "node-3"], ["node-3"]) });
+    expect(nodesOf("pvc-2")).toEqual(["node-1"]);
     cluster.silent.clear();
-    await other();
-    expect(nodesOf("pvc-2")).toEqual(["node-2"]);
+    cluster.silent.add(agents[1]);
+    await expect(create()).rejects.toMatchObject({ code: "Unreachable" });
+    expect(nodesOf("pvc-1")).toEqual(["node-2"]);
+    cluster.silent.clear();
+    expect(await create()).toEqual(made);
+  });
+
+  test("waits while more than one agent is silent, for each of them may have it", async () => {
+    for (const agent of [agents[0], agents[2]]) cluster.silent.add(agent);
+    await expect(create()).rejects.toMatchObject({ code: "Unreachable" });
+    expect(nodesOf("pvc-1")).toEqual([]);
+    cluster.silent.delete(agents[0]);
+    await create();
+    expect(nodesOf("pvc-1")).toHaveLength(1);
   });
 
   test("where no node that fits has an agent is refused", async () => {

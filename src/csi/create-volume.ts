@@ -159,7 +159,7 @@ async function makeEmpty(making: Making, floor: SizeFloor): Promise<VolumeView> 
   for (const agentId of place.agentIds) {
     signal.throwIfAborted();
     try {
-      // Unless all agents have said that they have none of this name, it is refused.
+      // It is refused unless no other agent has one of this name, nor may have one.
       return await cluster.putVolumeAt(agentId, name, spec);
     } catch (error) {
       // Nothing was made there. After any other failure something may have been, and no other agent must make it again.

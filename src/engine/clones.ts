@@ -332,7 +332,7 @@ export class Clones {
   private finish(row: CloneRow, point: PointRow, made: { volume: string; sizeBytes: number }): void {
     const { journal, clock, feed } = this.core;
     journal.transaction(() => {
-      this.volumes.finishClone(made.volume, made.sizeBytes);
+      this.volumes.finish(made.volume, made.sizeBytes);
       dropHold(journal, { owner: point.owner, pointId: point.pointId, reason: "clone", holder: row.name });
       journal.run(
         "UPDATE clones SET state = 'Ready', volume = ?, servedAt = ?, revision = revision + 1 WHERE name = ?",

@@ -90,7 +90,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   const target = new Target(core, { migrated, sources, clones, groups, homes, voters: members });
   const groupParts = new GroupParts(core, { volumes });
   const groupSnapshots = new GroupSnapshots(core, groupParts);
-  const member = memberApi({ members, homes, groups, target, groupParts, jobs });
+  const member = memberApi({ volumes, members, homes, groups, target, groupParts, jobs });
   members.serve(member);
   const stored = { volumes, migrated, clones, homes, groups };
   await recover(core, stored);
@@ -113,6 +113,8 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   );
   core.tasks.spawn("tidying", (signal) => every(core, slowTickMs, signal, () => tidyAll(core, stored)));
   core.tasks.spawn("members", (signal) => every(core, core.limits.memberIntervalMs, signal, () => members.round()));
+  const { memberIntervalMs } = core.limits;
+  core.tasks.spawn("names", (signal) => every(core, memberIntervalMs, signal, () => volumes.names.round()));
   core.tasks.spawn("probes", (signal) => every(core, core.limits.probeIntervalMs, signal, () => locations.probeAll()));
   return {
     agentId: core.agentId,
@@ -184,6 +186,7 @@ async function every(core: Core, intervalMs: number, signal: AbortSignal, work: 
 }
 
 interface MemberParts {
+  readonly volumes: Volumes;
   readonly members: Members;
   readonly homes: Homes;
   readonly groups: Groups;
@@ -192,9 +195,11 @@ interface MemberParts {
   readonly jobs: Jobs;
 }
 
-function memberApi({ members, homes, groups, target, groupParts, jobs }: MemberParts): MemberApi {
+function memberApi({ volumes, members, homes, groups, target, groupParts, jobs }: MemberParts): MemberApi {
   return {
     meet: (meeting) => members.meet(meeting),
+    claimName: (claim) => volumes.names.answer(claim),
+    volumeNames: async (request) => volumes.names.list(request),
     copies: (request) => homes.copies(request),
     place: (request) => homes.place(request),
     decision: async (query) => groups.decision(query),

@@ -52,7 +52,7 @@ export class LocalClones {
    * Under the lock of its name: removes a volume that is still being made, and with a clone the hold and the snapshot that were taken
    * for it. Nobody was told of any of it. One that is ready stays, whatever failed after that.
    */
-  async undo({ name }: VolumeRow): Promise<void> {
+  async undo({ name }: Pick<VolumeRow, "name">): Promise<void> {
     const { core } = this;
     const row = this.rows.find(name);
     if (row?.state !== "creating") return;

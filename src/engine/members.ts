@@ -97,6 +97,14 @@ export class Members {
     throw new LongshoreError("Unreachable", `agent ${this.core.agentId} is new, and no seed has answered: ${seeds}`);
   }
 
+  /** As {@link checkAcquainted}, but asks the seeds first, should nobody have been met yet. */
+  async acquaint(): Promise<void> {
+    const { seeds, addresses } = this.core;
+    const others = seeds.filter((seed) => seed !== addresses.address);
+    if (!this.hasMet && this.rows().length === 0) await Promise.all(others.map((seed) => this.visit(seed)));
+    this.checkAcquainted();
+  }
+
   /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
   async forget(agentId: string): Promise<void> {
     const row = this.known().find((one) => one.agentId === agentId);

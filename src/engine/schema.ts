@@ -143,5 +143,13 @@ UPDATE placements SET placedAt = unixepoch() * 1000;
 ALTER TABLE groups ADD COLUMN touchedAt INTEGER NOT NULL DEFAULT 0;
 `;
 
+// Which agent has which name, as the others know it: each tells all its names once (then it is in `nameLists`), and claims new ones.
+const names = `
+CREATE TABLE volumeNames (
+  name TEXT NOT NULL, agentId TEXT NOT NULL, uid TEXT NOT NULL, PRIMARY KEY (name, agentId)) STRICT, WITHOUT ROWID;
+CREATE INDEX volumeNamesOf ON volumeNames (agentId);
+CREATE TABLE nameLists (agentId TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+`;
+
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups, targets, indexes, csi, remains];
+export const upgrades: readonly string[] = [first, groups, targets, indexes, csi, remains, names];

@@ -9,6 +9,7 @@ import { keepClonedPoint, releaseClonedPoint, sweepClonedPoint } from "./lineage
 import { checkSameOrigin, LocalClones, originOf } from "./local-clones.ts";
 import { type Holds, pointsOf, readHolds, sweep } from "./points.ts";
 import { Snapshots } from "./snapshots.ts";
+import { VolumeNames } from "./volume-names.ts";
 import { affinityOf, type VolumeRow, VolumeRows, volumeLockKey } from "./volume-rows.ts";
 
 const metadataBytesMax = 4096;
@@ -16,10 +17,12 @@ const metadataBytesMax = 4096;
 export class Volumes extends VolumeRows {
   readonly snapshots: Snapshots;
   readonly extents: Extents;
+  readonly names: VolumeNames;
   private readonly localClones: LocalClones;
 
   constructor(core: Core) {
     super(core);
+    this.names = new VolumeNames(core);
     this.snapshots = new Snapshots(core, this);
     const parts = { rows: this, snapshots: this.snapshots };
     this.extents = new Extents(core, parts);
@@ -40,7 +43,7 @@ export class Volumes extends VolumeRows {
   async put(name: string, spec: VolumeSpec, { ifMatch }: Precondition = {}): Promise<VolumeView> {
     checkMetadata(spec.metadata);
     return this.core.lock.run(volumeLockKey(name), async () => {
-      const row = await this.begun(name, spec);
+      const row = await this.begun(name);
       if (row === undefined) await this.make(name, spec, ifMatch);
       else {
         checkRevision(`volume ${name}`, row.revision, ifMatch);
@@ -52,11 +55,10 @@ export class Volumes extends VolumeRows {
   }
 
   /** The row of a volume that is there, or is being made. What an earlier try at something else left half made is removed. */
-  private async begun(name: string, { from }: VolumeSpec): Promise<VolumeRow | undefined> {
+  private async begun(name: string): Promise<VolumeRow | undefined> {
     const row = this.find(name);
     if (row?.state === "deleting") throw new LongshoreError("InUse", `volume ${name} is being deleted; try again`);
-    const isLeft = row?.state === "creating" && row.lineageJson === null;
-    if (!isLeft || (row.originJson === null && from === undefined)) return row;
+    if (row === undefined || !isHalfMade(row)) return row;
     await this.localClones.undo(row);
     return undefined;
   }
@@ -66,8 +68,22 @@ export class Volumes extends VolumeRows {
     this.core.members.checkWelcome();
     await this.checkReserve(0);
     if (spec.from !== undefined) return this.localClones.make(name, spec, spec.from);
-    const uid = this.core.journal.transaction(() => this.insert(name, spec));
-    await this.settle(uid, name, spec);
+    await this.makeEmpty(name, spec);
+  }
+
+  /** The name is claimed last: of what is left half made before that, other agents know nothing, and need not wait for this one. */
+  private async makeEmpty(name: string, spec: VolumeSpec): Promise<void> {
+    const { core } = this;
+    const uid = await this.names.take(name, () => this.insert(name, spec));
+    try {
+      await core.storage.create(uid, spec.sizeBytes);
+      await this.names.claim(name, uid);
+      core.journal.transaction(() => this.finish(uid, spec.sizeBytes));
+    } catch (error) {
+      await guarded(core, `volume ${name}`, () => this.localClones.undo({ name }));
+      throw error;
+    }
+    core.feed.publish("volume", name);
   }
 
   /** Within a transaction: the row of a clone that storage is about to make, or of an earlier try at it; its UID. */
@@ -87,8 +103,8 @@ export class Volumes extends VolumeRows {
     this.core.journal.transaction(() => this.core.journal.run("DELETE FROM volumes WHERE uid = ?", row.uid));
   }
 
-  /** Within a transaction: the clone's image is complete. */
-  finishClone(uid: string, sizeBytes: number): void {
+  /** Within a transaction: the image is complete. */
+  finish(uid: string, sizeBytes: number): void {
     this.core.journal.run(
       "UPDATE volumes SET state = 'ready', sizeBytes = ?, revision = revision + 1 WHERE uid = ?",
       sizeBytes,
@@ -110,7 +126,7 @@ export class Volumes extends VolumeRows {
     await core.lock.run(volumeLockKey(name), async () => {
       const row = this.find(name);
       if (row === undefined) return;
-      if (row.state === "creating" && row.originJson !== null) return this.localClones.undo(row);
+      if (isHalfMade(row)) return this.localClones.undo(row);
       if (row.state === "ready") {
         checkRevision(`volume ${name}`, row.revision, ifMatch);
         await this.checkDetached(row);
@@ -137,7 +153,7 @@ export class Volumes extends VolumeRows {
     this.extents.expire();
     const halfDone = this.core.journal.all<{ name: string }>(
       `SELECT DISTINCT volumes.name FROM volumes LEFT JOIN points ON owner = uid AND points.state IN ('creating','deleting')
-       WHERE volumes.state = 'deleting' OR owner IS NOT NULL OR (volumes.state = 'creating' AND originJson IS NOT NULL)`,
+       WHERE volumes.state = 'deleting' OR owner IS NOT NULL OR (volumes.state = 'creating' AND lineageJson IS NULL)`,
     );
     for (const { name } of halfDone) {
       await guarded(this.core, `volume ${name}`, () =>
@@ -151,8 +167,7 @@ export class Volumes extends VolumeRows {
 
   private settleLeftovers(row: VolumeRow): Promise<void> {
     if (row.state === "deleting") return this.finishRemoval(row);
-    const isHalfCloned = row.state === "creating" && row.originJson !== null;
-    return isHalfCloned ? this.localClones.undo(row) : this.snapshots.recover(row);
+    return isHalfMade(row) ? this.localClones.undo(row) : this.snapshots.recover(row);
   }
 
   /** Brings image and row to the spec. */
@@ -160,20 +175,21 @@ export class Volumes extends VolumeRows {
     const { journal, storage, feed } = this.core;
     const row = journal.get<VolumeRow>("SELECT * FROM volumes WHERE uid = ?", uid);
     if (row === undefined) throw new LongshoreError("NotFound", `volume ${name} does not exist`);
-    if (row.state === "ready" && spec.sizeBytes < row.sizeBytes) {
+    if (row.state === "creating") {
+      throw new LongshoreError("NameTaken", `volume ${name} is being made as a clone; ask for the clone`);
+    }
+    if (spec.sizeBytes < row.sizeBytes) {
       throw new LongshoreError(
         "ShrinkRefused",
         `volume ${name} has ${row.sizeBytes} bytes, ${spec.sizeBytes} asked for`,
       );
     }
-    if (row.state === "creating") await this.createImage(row, spec);
-    else if (spec.sizeBytes > row.sizeBytes) await storage.expand(uid, spec.sizeBytes);
+    if (spec.sizeBytes > row.sizeBytes) await storage.expand(uid, spec.sizeBytes);
     const metadataJson = spec.metadata === undefined ? row.metadataJson : JSON.stringify(spec.metadata);
     const enabled = spec.migrationEnabled === undefined ? row.migrationEnabled : Number(spec.migrationEnabled);
     const asked = affinityOf(spec);
     const affinity = asked === undefined ? row.affinity : asked;
     const changed =
-      row.state === "creating" ||
       row.sizeBytes !== spec.sizeBytes ||
       row.metadataJson !== metadataJson ||
       row.migrationEnabled !== enabled ||
@@ -181,7 +197,7 @@ export class Volumes extends VolumeRows {
     if (!changed) return;
     journal.transaction(() => {
       journal.run(
-        `UPDATE volumes SET state = 'ready', sizeBytes = ?, metadataJson = ?, migrationEnabled = ?, affinity = ?,
+        `UPDATE volumes SET sizeBytes = ?, metadataJson = ?, migrationEnabled = ?, affinity = ?,
          revision = revision + 1 WHERE uid = ?`,
         spec.sizeBytes,
         metadataJson,
@@ -193,15 +209,6 @@ export class Volumes extends VolumeRows {
     });
     if (enabled === 0) await sweepClonedPoint(this.core, row);
     feed.publish("volume", name);
-  }
-
-  private async createImage(row: VolumeRow, spec: VolumeSpec): Promise<void> {
-    if (row.lineageJson !== null) {
-      throw new LongshoreError("NameTaken", `volume ${row.name} is being made as a clone; ask for the clone`);
-    }
-    // An earlier try, perhaps under another size, may have left an image; nobody was told about it.
-    await this.core.storage.remove(row.uid);
-    await this.core.storage.create(row.uid, spec.sizeBytes);
   }
 
   /** What is removed must not be in use: whoever writes to it would do so into nothing. */
@@ -287,6 +294,11 @@ export class Volumes extends VolumeRows {
       movedAt: timeText(movedAt),
     }));
   }
+}
+
+/** Nobody was told of it, and nobody makes it any more once its lock is free. What is made of a point, its clone's request goes on with. */
+function isHalfMade({ state, lineageJson }: VolumeRow): boolean {
+  return state === "creating" && lineageJson === null;
 }
 
 function checkMetadata(metadata: Readonly<Record<string, string>> | undefined): void {

@@ -50,7 +50,8 @@ export interface AgentApi {
   listVolumes(): Promise<List<VolumeView>>;
   getVolume(name: string): Promise<VolumeView>;
   /**
-   * Makes or grows a volume, and sets metadata, `migrationEnabled` and `affinity` (each left as it is when absent). With `from` it
+   * Makes or grows a volume, and sets metadata, `migrationEnabled` and `affinity` (each left as it is when absent). A new one throws
+   * `Conflict` when another agent of the cluster has the name, and `Unreachable` when one that is away may have it. With `from` it
    * is made as a clone of what this very agent has, of at least that size (`ShrinkRefused`): of a snapshot, which is held meanwhile
    * (`NotFound`, `SnapshotGone`), or of what the volume holds now. The same again is the same volume, also when what it was made of
    * is gone; `NameTaken` for one that was made of something else. A clone that fails half-way leaves nothing.

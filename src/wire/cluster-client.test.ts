@@ -4,6 +4,7 @@ import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { describe as describeError, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
 import { type ClusterApi, openClusterClient } from "./cluster-client.ts";
+import { nameClaims } from "./routes.ts";
 
 const sizeBytes = 2 ** 20;
 
@@ -156,16 +157,26 @@ describe("a volume", () => {
     expect([one, two, three].map(({ volumes }) => volumes.size)).toEqual([0, 0, 1]);
   });
 
-  test("is not made under a name that stands for one elsewhere, or may do so", async () => {
+  test("whose name an agent that is away may have is made by one that finds that out with the others", async () => {
+    const [, two, three] = agents;
+    away.add(addressOf(two));
+    three.view.understands = [nameClaims];
+    await cluster.putVolumeAt(idOf(three), "data", { sizeBytes });
+    expect(three.volumes.has("data")).toBe(true);
+    await expect(cluster.putVolumeAt(idOf(two), "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
+    await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "NotFound" });
+  });
+
+  test("is not made under a name that stands for one elsewhere, or may do so where an agent cannot find that out", async () => {
     const [one, two, three] = agents;
     await two.putVolume("data", { sizeBytes });
     await expect(cluster.putVolumeAt(idOf(three), "data", { sizeBytes })).rejects.toMatchObject({ code: "NameTaken" });
     away.add(addressOf(two));
+    three.view.understands = ["affinity"];
     const refused: unknown = await cluster.putVolumeAt(idOf(three), "new", { sizeBytes }).catch((error) => error);
     expect(refused).toMatchObject({ code: "Unreachable" });
     // Which agent it is about, and what to do, stands in the cause, which is told along with it.
     expect(describeError(refused)).toMatch(new RegExp(`${idOf(two)} does not answer; .*longshore node forget$`));
-    await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
     away.clear();
     await expect(cluster.putVolumeAt("nobody", "new", { sizeBytes })).rejects.toMatchObject({ code: "NotFound" });
     expect([one, three].map(({ volumes }) => volumes.size)).toEqual([0, 0]);

@@ -5,6 +5,7 @@ import { type Clock, systemClock } from "../base/clock.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
 import { ClusterAgents, type ClusterAgentsOptions, type Read } from "./cluster-agents.ts";
+import { nameClaims } from "./routes.ts";
 import type { AgentView, List, VolumeSpec, VolumeView } from "./schemas.ts";
 
 /** The agents of a cluster as one; `NotFound` is thrown only when every agent has said so, `Unreachable` when one may have it. */
@@ -12,9 +13,8 @@ export interface ClusterApi extends AgentApi {
   /** All agents that answer. */
   agents(): Promise<readonly AgentView[]>;
   /**
-   * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable` for a
-   * new name while any agent that was not forgotten does not answer, for that one may have it: one name must never stand for two
-   * volumes.
+   * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable` when one
+   * that does not answer may have it: one name must never stand for two volumes.
    */
   putVolumeAt(agentId: string, name: string, spec: VolumeSpec): Promise<VolumeView>;
   close(): Promise<void>;
@@ -104,8 +104,12 @@ function volumeCalls({ agents, volumes, first }: Parts) {
       return api.putVolume(name, spec, precondition);
     },
     async putVolumeAt(agentId, name, spec) {
-      const found = await unlessNotFound(volumes.find(name), undefined).catch((error: unknown) => {
-        throw codeOf(error) === "Unreachable" ? inDoubt(name, error) : error;
+      const found = await unlessNotFound(volumes.find(name), undefined).catch(async (error: unknown) => {
+        if (codeOf(error) !== "Unreachable") throw error;
+        // It finds out with the others whether one that is away may have the name; one of an earlier version does not.
+        const { understands = [] } = await (await agents.at(agentId)).describe();
+        if (!understands.includes(nameClaims)) throw inDoubt(name, error);
+        return undefined;
       });
       if (found !== undefined && found.agentId !== agentId) {
         throw new LongshoreError("NameTaken", `agent ${found.agentId} has a volume ${name} already`);

@@ -37,6 +37,8 @@ export function openMemberClient(options: MemberClientOptions): MemberApi & { cl
   };
   return {
     meet: (body) => ask(http.call(routes.memberMeet, { body })),
+    claimName: (body) => ask(http.call(routes.memberClaimName, { body })),
+    volumeNames: (body) => ask(http.call(routes.memberVolumeNames, { body })),
     copies: (body) => ask(http.call(routes.memberCopies, { body })),
     place: (body) => ask(http.call(routes.memberPlace, { body })),
     decision: (body) => ask(http.call(routes.memberDecision, { body })),

@@ -50,6 +50,29 @@ export type KnownMember = Static<typeof KnownMember>;
 export const Meeting = Type.Object({ self: KnownMember, members: Type.Array(KnownMember, { maxItems: 1024 }) }, strict);
 export type Meeting = Static<typeof Meeting>;
 
+// ---- names of volumes ------------------------------------------------------------------------------------------------
+
+/** A name that an agent is about to give to a new volume. The volume's UID tells claims of one name apart. */
+export const NameClaim = Type.Object({ agentId: Uid, name: Name, uid: Uid }, strict);
+export type NameClaim = Static<typeof NameClaim>;
+
+export const NameClaimed = Type.Object({
+  takenBy: nullable(
+    Type.Object(
+      { agentId: Uid, isAway: Type.Boolean({ description: "It could not be asked whether it still has the name" }) },
+      { description: "The agent that has the name, or has claimed it before; null when the claim is kept" },
+    ),
+  ),
+  knows: Type.Array(Uid, { description: "Agents that have told this one which names they have" }),
+});
+export type NameClaimed = Static<typeof NameClaimed>;
+
+export const VolumeNamesRequest = Type.Object({ agentId: Uid }, { ...strict, description: "Who asks" });
+export type VolumeNamesRequest = Static<typeof VolumeNamesRequest>;
+
+export const VolumeNames = Type.Object({ volumes: Type.Array(Type.Object({ name: Name, uid: Uid })) });
+export type VolumeNames = Static<typeof VolumeNames>;
+
 // ---- target side ---------------------------------------------------------------------------------------------------
 
 export const CopiesRequest = Type.Object(
@@ -266,6 +289,11 @@ export type ShareReport = Static<typeof ShareReport>;
 export interface MemberApi {
   /** Introduces the caller, and exchanges who is known. `Forbidden` for an agent that was forgotten. */
   meet(meeting: Meeting): Promise<Meeting>;
+
+  /** Keeps the claim, durably, unless the name is another agent's: then nothing changes. Asks that one whether it still is. */
+  claimName(claim: NameClaim): Promise<NameClaimed>;
+  /** The names of all volumes here, those being made included. `Unreachable` while whoever asks is not known here. */
+  volumeNames(request: VolumeNamesRequest): Promise<VolumeNames>;
 
   copies(request: CopiesRequest): Promise<Copies>;
   /** At the member that places (the first of all that count): chooses homes for new copies, durably; once for each. */

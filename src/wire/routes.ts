@@ -411,6 +411,9 @@ const orderMs = 30_000;
 /** Who does not answer so soon is not asked any longer; a foreign cluster's coordinator may be waiting for us. */
 const memberMs = 5_000;
 
+/** Understood by agents that never make a volume of a name that another agent has, even one that is away. */
+export const nameClaims = "nameClaims";
+
 /** Between the agents of one cluster. All safe to repeat. */
 export const memberRoutes = {
   memberMeet: {
@@ -420,6 +423,27 @@ export const memberRoutes = {
     summary: "Who there is",
     body: member.Meeting,
     response: member.Meeting,
+    timeoutMs: memberMs,
+  },
+  memberClaimName: {
+    method: "POST",
+    path: "/v1/member/claim-name",
+    group: "member",
+    summary: "Have a name kept for a volume that is being made",
+    body: member.NameClaim,
+    // No field, but by it others know that an agent claims the names of the volumes that it makes.
+    newer: { [nameClaims]: [] },
+    response: member.NameClaimed,
+    // It may have to ask another one.
+    timeoutMs: 2 * memberMs,
+  },
+  memberVolumeNames: {
+    method: "POST",
+    path: "/v1/member/volume-names",
+    group: "member",
+    summary: "The names of the volumes here",
+    body: member.VolumeNamesRequest,
+    response: member.VolumeNames,
     timeoutMs: memberMs,
   },
   memberCopies: {

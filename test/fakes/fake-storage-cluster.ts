@@ -1,6 +1,7 @@
 // A storage cluster of fake agents, as the client for a whole cluster has it: each request goes to the agent that has what it is about,
 // and an agent that does not answer may have anything.
 import { LongshoreError } from "../../src/domain/errors.ts";
+import { silentMax } from "../../src/domain/name-claim.ts";
 import type { ClusterApi } from "../../src/wire/cluster-client.ts";
 import type { List } from "../../src/wire/schemas.ts";
 import { FakeAgent } from "./fake-agent.ts";
@@ -73,7 +74,9 @@ function apiOf(agents: readonly FakeAgent[], silent: ReadonlySet<FakeAgent>): Cl
     },
     async putVolumeAt(agentId, name, spec) {
       const found = answering().find((agent) => agent.volumes.has(name));
-      if (found === undefined && silent.size > 0) throw new LongshoreError("Unreachable", `${name} may be elsewhere`);
+      // What one that is away has, the others know; of two, they do not.
+      const isAway = silent.size > silentMax || [...silent].some((agent) => agent.volumes.has(name));
+      if (found === undefined && isAway) throw new LongshoreError("Unreachable", `${name} may be elsewhere`);
       if (found !== undefined && found.view.agentId !== agentId)
         throw new LongshoreError("NameTaken", `${found.view.node} has a volume ${name}`);
       const home = answering().find(({ view }) => view.agentId === agentId);

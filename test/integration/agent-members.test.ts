@@ -84,6 +84,13 @@ const report = {
 describe("within a cluster", () => {
   test.each<[keyof MemberApi, readonly unknown[], unknown]>([
     ["meet", [meeting], meeting],
+    [
+      "claimName",
+      [{ agentId: "a1", name: "data", uid: "v1" }],
+      { takenBy: { agentId: "a2", isAway: true }, knows: ["a2"] },
+    ],
+    ["claimName", [{ agentId: "a1", name: "data", uid: "v1" }], { takenBy: null, knows: [] }],
+    ["volumeNames", [{ agentId: "a1" }], { volumes: [{ name: "data", uid: "v1" }] }],
     ["copies", [{ clusterUid: "uid", volumes: ["v1"] }], copies],
     ["place", [{ clusterUid: "uid", volumes: [{ volume: "v1", sizeBytes: 4096 }], group: "shop.db" }], copies],
     [
@@ -111,7 +118,7 @@ describe("within a cluster", () => {
   });
 
   test("there is a call here for every route", () => {
-    expect(Object.keys(memberRoutes)).toHaveLength(15);
+    expect(Object.keys(memberRoutes)).toHaveLength(17);
   });
 
   test("what fails comes back with its code", async () => {

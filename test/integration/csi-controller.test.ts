@@ -1,6 +1,6 @@
 // The CSI driver's controller over a real socket with whole engines behind it: what a sidecar asks for happens to real images.
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile, rm } from "node:fs/promises";
 import { status } from "@grpc/grpc-js";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import type {
@@ -12,6 +12,7 @@ import type {
   ListVolumesResponse,
   SnapshotMetadataResponse,
 } from "../../src/csi/csi-messages.ts";
+import { LongshoreError } from "../../src/domain/errors.ts";
 import { type CsiDriver, openCsiDriver } from "../fakes/csi-driver.ts";
 import { block, createVolumeRequest, fromSnapshot, fromVolume, onNodes, range } from "../fakes/csi-requests.ts";
 import { type Cluster, type Clusters, openClusters } from "../fakes/engines.ts";
@@ -220,6 +221,208 @@ describe("a storage cluster of three agents", () => {
     await createVolume("pvc-2", { accessibilityRequirements });
     expect((await agentOf("pvc-2")).name).toBe("west-1");
   });
+});
+
+describe("an empty volume, while one of three agents is away", () => {
+  let clusters: Clusters;
+  let agents: [Cluster, Cluster, Cluster];
+  /** The driver's process after a change of the leader. */
+  let other: CsiDriver;
+
+  beforeEach(async () => {
+    clusters = await openClusters({ west: 3 }, { inMemory: true });
+    agents = clusters.of("west") as unknown as typeof agents;
+    driver = await openCsiDriver(agents);
+    other = await openCsiDriver(agents);
+    await agreed();
+  });
+
+  afterEach(async () => {
+    await driver.close();
+    await other.close();
+    await clusters.close();
+  });
+
+  const onFirst = { accessibilityRequirements: onNodes(["node-west-1"]) };
+
+  /** Until any two of the agents can speak for the third. */
+  async function agreed(): Promise<void> {
+    const deadlineMs = performance.now() + 10_000;
+    for (const agent of agents) {
+      const { agentId } = agent.engine;
+      const knowOf = async (one: Cluster) => {
+        const claim = { agentId: "00000000-0000-4000-8000-00000000000f", name: "probe", uid: "probe" };
+        return one === agent || (await one.engine.member.claimName(claim)).knows.includes(agentId);
+      };
+      while (!(await Promise.all(agents.map(knowOf))).every(Boolean)) {
+        if (performance.now() > deadlineMs) throw new Error(`not all know the names of ${agent.name}`);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+    }
+  }
+
+  /** As csi-provisioner asks: until it is there, whatever fails for the moment. */
+  async function provisioned(by: CsiDriver, name: string, fields: object = {}): Promise<string> {
+    const deadlineMs = performance.now() + 10_000;
+    for (;;) {
+      try {
+        await createAt(by, name, fields);
+        return await holdersOf(name);
+      } catch (error) {
+        if (performance.now() > deadlineMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    }
+  }
+
+  function createAt(by: CsiDriver, name: string, fields: object = {}) {
+    const request = createVolumeRequest({
+      name,
+      capacityRange: range(mebibyte),
+      volumeCapabilities: [block],
+      ...fields,
+    });
+    return by.controller.call<CreateVolumeResponse>("CreateVolume", request);
+  }
+
+  /** The agents that have a volume of this name, of those that run. */
+  async function holdersOf(name: string): Promise<string> {
+    const running = agents.filter(({ stopping }) => !stopping.aborted);
+    const lists = await Promise.all(running.map(async (agent) => (await agent.engine.api.listVolumes()).items));
+    return running
+      .filter((_, index) => lists[index]?.some((volume) => volume.name === name))
+      .map(({ name: at }) => at)
+      .join(" ");
+  }
+
+  /** Images of volumes, of all agents together. */
+  async function imagesLeft(): Promise<number> {
+    const images = await Promise.all(agents.map(({ storage }) => storage.list()));
+    return images.flat().length;
+  }
+
+  test("is made on the others, and the one that was away makes them as well when it is back", async () => {
+    await agents[2].stop();
+    expect(await provisioned(driver, "pvc-1")).toMatch(/^west-[12]$/);
+    await agents[2].start();
+    await agents[0].stop();
+    expect(await provisioned(driver, "pvc-2", { accessibilityRequirements: onNodes(["node-west-3"]) })).toBe("west-3");
+  });
+
+  test("is made elsewhere when its agent died in the middle of making it, and what that one has left is gone", async () => {
+    const [first] = agents;
+    const isMade = Promise.withResolvers<void>();
+    const death = Promise.withResolvers<void>();
+    first.onStorage = (step, when) => {
+      if (step !== "create" || when !== "after") return undefined;
+      isMade.resolve();
+      return death.promise;
+    };
+    const lost = createAt(driver, "pvc-1", onFirst).catch((error: unknown) => error);
+    await isMade.promise;
+    await first.stop();
+    const holder = await provisioned(other, "pvc-1");
+    expect(holder).toMatch(/^west-[23]$/);
+    death.reject(new Error("killed"));
+    expect(await lost).toBeInstanceOf(Error);
+    first.onStorage = () => undefined;
+    await first.start();
+    expect(await provisioned(driver, "pvc-1")).toBe(holder);
+    expect(await imagesLeft()).toBe(1);
+    await other.controller.call("DeleteVolume", { volumeId: "pvc-1" });
+    expect([await holdersOf("pvc-1"), await imagesLeft()]).toEqual(["", 0]);
+  });
+
+  test("waits for its agent when that died after it had made it, and before anybody was told", async () => {
+    await agents[0].engine.api.putVolume("pvc-1", { sizeBytes: mebibyte });
+    await agents[0].stop();
+    for (const fields of [{}, { accessibilityRequirements: onNodes(["node-west-2"]) }]) {
+      await expect(createAt(other, "pvc-1", fields)).rejects.toMatchObject({
+        code: status.UNAVAILABLE,
+        details: expect.stringContaining(`agent ${agents[0].engine.agentId} has a volume pvc-1`),
+      });
+    }
+    expect(await holdersOf("pvc-1")).toBe("");
+    await agents[0].start();
+    expect(await provisioned(other, "pvc-1")).toBe("west-1");
+    await other.controller.call("DeleteVolume", { volumeId: "pvc-1" });
+    expect(await imagesLeft()).toBe(0);
+  });
+
+  test("is not made a second time where the driver does not reach the agent that has it, and the others do", async () => {
+    await createAt(driver, "pvc-1", onFirst);
+    other.away.add(agents[0]);
+    await expect(createAt(other, "pvc-1")).rejects.toMatchObject({ code: status.ABORTED });
+    expect(await provisioned(other, "pvc-2")).toMatch(/^west-[23]$/);
+    expect(await holdersOf("pvc-1")).toBe("west-1");
+  });
+
+  test("is made once by two drivers that reach one agent each that the other does not, on agents that are cut off from each other", async () => {
+    const [one, two] = agents;
+    clusters.cut(one, two);
+    clusters.cut(two, one);
+    driver.away.add(two);
+    other.away.add(one);
+    for (let round = 0; round < 10; round++) {
+      const name = `pvc-${round}`;
+      await Promise.allSettled([
+        createAt(driver, name, onFirst),
+        createAt(other, name, { accessibilityRequirements: onNodes(["node-west-2"]) }),
+      ]);
+      expect(await holdersOf(name)).toMatch(/^(?:west-[12])?$/);
+    }
+    clusters.heal();
+    for (const by of [driver, other]) by.away.clear();
+    for (let round = 0; round < 10; round++) expect(await provisioned(driver, `pvc-${round}`)).toMatch(/^west-[123]$/);
+    expect(await imagesLeft()).toBe(10);
+  });
+
+  test("is made without waiting for one whose node came back without its data, and again once that one is forgotten", async () => {
+    const [first] = agents;
+    const { agentId } = first.engine;
+    await createAt(driver, "pvc-1", onFirst);
+    await first.stop();
+    await rm(first.folder, { recursive: true });
+    await mkdir(first.folder);
+    await first.start();
+    expect(await provisioned(other, "pvc-2", onFirst)).toBe("west-1");
+    await expect(createAt(other, "pvc-1", onFirst)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    await agents[1].engine.api.forgetMember(agentId);
+    expect(await provisioned(other, "pvc-1", onFirst)).toBe("west-1");
+  });
+
+  test("waits while two are away, and a name that was asked for meanwhile is bound to nobody", async () => {
+    await agents[1].stop();
+    await agents[2].stop();
+    await expect(createAt(driver, "pvc-1")).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    expect(await imagesLeft()).toBe(0);
+    await agents[1].start();
+    await agents[2].start();
+    await agents[0].stop();
+    expect(await provisioned(driver, "pvc-1")).toMatch(/^west-[23]$/);
+  });
+
+  test("waits when the others are of an earlier version, which cannot speak for the one that is away", async () => {
+    const [first, second, third] = agents;
+    third.onMemberCall = (method) => {
+      if (method === "claimName" || method === "volumeNames")
+        throw new LongshoreError("NotFound", "there is no such route");
+    };
+    await createAt(driver, "pvc-1", onFirst);
+    await second.stop();
+    await expect(createAt(driver, "pvc-2", onFirst)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    await second.start();
+    // What an agent of an earlier version has, nobody else makes.
+    await third.engine.api.putVolume("pvc-3", { sizeBytes: mebibyte, from: { volume: await sourceAt(third) } });
+    await expect(first.engine.api.putVolume("pvc-3", { sizeBytes: mebibyte })).rejects.toMatchObject({
+      code: "Conflict",
+    });
+  });
+
+  async function sourceAt(agent: Cluster): Promise<string> {
+    await agent.engine.api.putVolume("pvc-0", { sizeBytes: mebibyte });
+    return "pvc-0";
+  }
 });
 
 describe("one agent", () => {

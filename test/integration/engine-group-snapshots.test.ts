@@ -108,7 +108,8 @@ describe("a group snapshot", () => {
     expect(await refusal(take(agent(1), "plain", ["v1", "v3"]))).toMatch(/^NameTaken: volume v3/);
     expect(await snapshotsOf("v1")).toHaveLength(1);
     expect(await refusal(take(agent(1), "t", ["v1", "nobody"]))).toMatch(/^NotFound: .*nobody/);
-    await agent(3).engine.api.putVolume("v1", { sizeBytes });
+    // Names of clones are not claimed: they can only be where what they are made of is.
+    await agent(3).engine.api.putVolume("v1", { sizeBytes, from: { volume: "v3" } });
     expect(await refusal(take(agent(1), "t", ["v1", "v2"]))).toMatch(/^BadRequest: .*v1 is on agents/);
   });
 
