@@ -5,6 +5,7 @@
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
+import type { Mount } from "../base/mount-table.ts";
 import { errnoOf } from "../base/system-error.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
 import { hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "../native/file-calls.ts";
@@ -17,7 +18,6 @@ import {
   type Attachment,
   attachmentsOf,
   deviceHolding,
-  type Mount,
   mountsHere,
   openMount,
   writtenByThisProcess,
