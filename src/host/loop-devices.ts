@@ -4,10 +4,11 @@ import * as fs from "node:fs/promises";
 import { renderDevice } from "../base/device-number.ts";
 import { keyedLock } from "../base/keyed-lock.ts";
 import type { Log } from "../base/log.ts";
+import { unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Commands, failed, quickMsMax } from "./command.ts";
 import { readText } from "./durable-file.ts";
-import { attempt, HostError, unlessErrno } from "./host-error.ts";
+import { attempt, HostError } from "./host-error.ts";
 
 /** Which file an image is. It holds until the machine is started again: device numbers are given out anew then. */
 export interface ImageIdentity {

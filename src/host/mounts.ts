@@ -5,11 +5,11 @@ import * as fs from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { renderDevice } from "../base/device-number.ts";
 import { type Mount, parseMountTable, topmostAt } from "../base/mount-table.ts";
-import { errnoOf } from "../base/system-error.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Commands, failed, type Outcome, quickMsMax, workMsMax } from "./command.ts";
 import { type MountHow, mountOptions } from "./file-systems.ts";
-import { attempt, HostError, unlessErrno } from "./host-error.ts";
+import { attempt, HostError } from "./host-error.ts";
 import { backingFile, type Device } from "./loop-devices.ts";
 
 export interface Mounted {

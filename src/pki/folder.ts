@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
+import { unlessErrno } from "../base/system-error.ts";
 import { parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { authorityClusterUid, isClusterUid, type Role } from "../domain/identity.ts";
@@ -169,13 +170,8 @@ async function readPair(dir: string, name: string): Promise<KeyPairPem | undefin
   throw new LongshoreError("BadRequest", `${dir} holds ${name}.${there} without ${name}.${missing}: ${advice}`);
 }
 
-async function textOf(file: string): Promise<string | undefined> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
+function textOf(file: string): Promise<string | undefined> {
+  return unlessErrno(["ENOENT"], () => readFile(file, "utf8"));
 }
 
 /** Whole files only, under names that were free: two who make the same at once do not mix their halves. */

@@ -6,9 +6,8 @@ import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import { renderDevice } from "../base/device-number.ts";
 import { type Mount, parseMountTable } from "../base/mount-table.ts";
-import { errnoOf } from "../base/system-error.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { loopBacking, releaseLease, takeReadLease } from "../native/file-calls.ts";
-import { unlessErrno } from "./failures.ts";
 
 /** A loop device that is attached to the image. */
 export interface Attachment {
