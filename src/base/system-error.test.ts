@@ -1,6 +1,6 @@
 import { open } from "node:fs/promises";
 import { expect, test } from "@jest/globals";
-import { errnoOf, systemError } from "./system-error.ts";
+import { errnoOf, systemError, unlessErrno } from "./system-error.ts";
 
 test("an error's errno is known by name, and other errors have none", async () => {
   const missing = await open("/nothing/is/here", "r").catch((error) => error);
@@ -21,4 +21,13 @@ test.each([
   expect(errnoOf(error)).toBe(name);
   expect(error).toMatchObject({ code: name, errno: -errno, syscall: "splice" });
   expect(error.message).toMatch(new RegExp(`^${name}: .*, splice$`));
+});
+
+test("only a refusal that was expected is an answer", async () => {
+  const refused = () => Promise.reject(systemError("open", 2));
+  expect(await unlessErrno(["EACCES", "ENOENT"], refused)).toBeUndefined();
+  await expect(unlessErrno(["EACCES"], refused)).rejects.toThrow("ENOENT");
+  const bug = new TypeError("no errno");
+  await expect(unlessErrno(["ENOENT"], () => Promise.reject(bug))).rejects.toBe(bug);
+  expect(await unlessErrno(["ENOENT"], () => "done")).toBe("done");
 });

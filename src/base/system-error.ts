@@ -20,6 +20,16 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof name === "string" && /^E[A-Z0-9]+$/.test(name) ? name : undefined;
 }
 
+/** Runs `work`; when the system refuses it with one of `errnos`, answers `undefined`. */
+export async function unlessErrno<T>(errnos: readonly string[], work: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (errnos.includes(errnoOf(error) ?? "")) return undefined;
+    throw error;
+  }
+}
+
 /** The error of a system call that failed with this (positive) errno, in the form Node.js gives its own. */
 export function systemError(syscall: string, errno: number): SystemError {
   const [name, text] = getSystemErrorMap().get(-errno) ?? [`E${errno}`, "see errno(3)"];

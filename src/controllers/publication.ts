@@ -4,7 +4,7 @@
 import type { VolumeSnapshot, VolumeSnapshotContent } from "../api/core.ts";
 import type { MigratedVolume } from "../api/migrated-volume.ts";
 import { driverName, label, managedByLongshore, reason } from "../api/names.ts";
-import { renderSnapshotHandle } from "../domain/handles.ts";
+import { type PointHandle, renderSnapshotHandle } from "../domain/handles.ts";
 import { contentNameOf, labelValueOf } from "../domain/names.ts";
 import type { Place, PublicationPlan } from "../domain/publication.ts";
 import { type Cluster, controlledBy, type Draft } from "../kube/cluster.ts";
@@ -133,7 +133,7 @@ function isSound(owner: MigratedVolume, { place, snapshot }: Spot, { metadata, s
   return (
     metadata.deletionTimestamp === undefined &&
     spec.driver === driverName &&
-    spec.source.snapshotHandle === handleOf(owner, place) &&
+    spec.source.snapshotHandle === renderSnapshotHandle(handleOf(owner, place)) &&
     spec.deletionPolicy === "Retain" &&
     namespace === place.namespace &&
     name === place.name &&
@@ -166,12 +166,12 @@ function contentNameIn({ spec }: VolumeSnapshot): string | undefined {
   return spec.source.volumeSnapshotContentName;
 }
 
-function contentNameOfPlace({ metadata }: MigratedVolume, { point }: Place): string {
-  return contentNameOf({ migratedVolume: metadata.name, point });
+function contentNameOfPlace(owner: MigratedVolume, place: Place): string {
+  return contentNameOf(handleOf(owner, place));
 }
 
-function handleOf({ metadata }: MigratedVolume, { point }: Place): string {
-  return renderSnapshotHandle({ kind: "point", migratedVolume: metadata.name, point });
+function handleOf({ metadata }: MigratedVolume, { point }: Place): PointHandle {
+  return { kind: "point", migratedVolume: metadata.name, point };
 }
 
 /** What there is to say of a publication as it is now. Pure. */
@@ -281,7 +281,7 @@ function contentDraft(
       // Whatever becomes of the VolumeSnapshot: our copy is deleted by deleting the MigratedVolume, and by nothing else.
       deletionPolicy: "Retain",
       driver: driverName,
-      source: { snapshotHandle: handleOf(owner, place) },
+      source: { snapshotHandle: renderSnapshotHandle(handleOf(owner, place)) },
       volumeSnapshotRef: { apiVersion: "snapshot.storage.k8s.io/v1", kind: "VolumeSnapshot", namespace, name },
       ...present({ volumeSnapshotClassName: snapshotClassName, sourceVolumeMode }),
     },

@@ -1,10 +1,5 @@
 // Snapshots of this cluster's volumes, and points of migrated ones, as Kubernetes sees them.
-import {
-  latestHandle,
-  renderGroupSnapshotHandle,
-  renderSnapshotHandle,
-  type SnapshotHandle,
-} from "../domain/handles.ts";
+import { type PointHandle, renderGroupSnapshotHandle, renderSnapshotHandle } from "../domain/handles.ts";
 import { isCloneSnapshot } from "../domain/names.ts";
 import type { MigratedPoint, MigratedVolumeView, SnapshotView, VolumeView } from "../wire/schemas.ts";
 import type { Snapshot, Timestamp } from "./csi-messages.ts";
@@ -40,24 +35,17 @@ export function pointMessages(migrated: MigratedVolumeView): Snapshot[] {
   const points = sealedPoints(migrated);
   const newest = points.at(-1);
   if (newest === undefined) return [];
-  return [
-    pointMessage(migrated, newest, latestHandle(migrated.name)),
-    ...points.map((point) => {
-      const handle = { kind: "point", migratedVolume: migrated.name, point: point.pointId } as const;
-      return pointMessage(migrated, point, renderSnapshotHandle(handle));
-    }),
-  ];
+  const message = (meant: MigratedPoint, point: PointHandle["point"]) =>
+    pointMessage(migrated, meant, { kind: "point", migratedVolume: migrated.name, point });
+  return [message(newest, "latest"), ...points.map((point) => message(point, point.pointId))];
 }
 
 /** What a handle of a migrated volume's point stands for now; nothing when there is no such point. */
-export function pointMessageOf(
-  handle: Extract<SnapshotHandle, { kind: "point" }>,
-  migrated: MigratedVolumeView,
-): Snapshot | undefined {
+export function pointMessageOf(handle: PointHandle, migrated: MigratedVolumeView): Snapshot | undefined {
   const points = sealedPoints(migrated);
   const isMeant = ({ pointId, groupPoint }: MigratedPoint) => pointId === handle.point || groupPoint === handle.point;
   const point = handle.point === "latest" ? points.at(-1) : points.find(isMeant);
-  return point && pointMessage(migrated, point, renderSnapshotHandle(handle));
+  return point && pointMessage(migrated, point, handle);
 }
 
 export function timestampOf(time: string): Timestamp {
@@ -70,10 +58,10 @@ function sealedPoints({ points }: MigratedVolumeView): MigratedPoint[] {
   return points.filter(({ state }) => state === "sealed");
 }
 
-function pointMessage(migrated: MigratedVolumeView, point: MigratedPoint, snapshotId: string): Snapshot {
+function pointMessage(migrated: MigratedVolumeView, point: MigratedPoint, handle: PointHandle): Snapshot {
   return {
     sizeBytes: point.sizeBytes,
-    snapshotId,
+    snapshotId: renderSnapshotHandle(handle),
     // The volume itself is in another cluster; here its copy stands for it.
     sourceVolumeId: migrated.name,
     creationTime: timestampOf(point.sourceTime),

@@ -1,7 +1,7 @@
 // The path that a driver's socket lies at: read from an endpoint, and made free of what a process that is gone left there.
 import { lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { errnoOf } from "../base/system-error.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 
 /** What the kernel takes, without the closing nought. */
@@ -27,11 +27,7 @@ export async function clearStaleSocket(path: string): Promise<void> {
   if (found === undefined) return;
   if (!found.isSocket()) throw new LongshoreError("BadRequest", `${path} is there, and is no socket; remove it first`);
   if (await isServed(path)) throw new LongshoreError("InUse", `another process serves ${path}; stop it first`);
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
-  }
+  await unlessErrno(["ENOENT"], () => unlink(path));
 }
 
 async function statsOf(path: string) {

@@ -4,9 +4,17 @@
 /** What a snapshot handle stands for. */
 export type SnapshotHandle =
   /** A snapshot of a volume of this cluster: `VOLUME/SNAPSHOT`. */
-  | { readonly kind: "snapshot"; readonly volume: string; readonly snapshot: string }
-  /** A point of a migrated volume, the newest (`MIGRATED@latest`) or a pinned one (`MIGRATED@POINT`, a point's or group point's id). */
-  | { readonly kind: "point"; readonly migratedVolume: string; readonly point: "latest" | (string & {}) };
+  { readonly kind: "snapshot"; readonly volume: string; readonly snapshot: string } | PointHandle;
+
+/**
+ * A point of a migrated volume: the newest one of the moment (`MIGRATED@latest`), or a pinned one by its id or its group point's
+ * (`MIGRATED@POINT`).
+ */
+export interface PointHandle {
+  readonly kind: "point";
+  readonly migratedVolume: string;
+  readonly point: "latest" | (string & {});
+}
 
 const name = "[a-z0-9](?:[a-z0-9.-]{0,118}[a-z0-9])?";
 const snapshotForm = new RegExp(`^(${name})/(${name})$`);
@@ -26,11 +34,6 @@ export function renderSnapshotHandle(handle: SnapshotHandle): string {
   return handle.kind === "snapshot"
     ? `${handle.volume}/${handle.snapshot}`
     : `${handle.migratedVolume}@${handle.point}`;
-}
-
-/** The handle by which the driver knows "the newest point of this migrated volume". It never changes. */
-export function latestHandle(migratedVolume: string): string {
-  return renderSnapshotHandle({ kind: "point", migratedVolume, point: "latest" });
 }
 
 /** A group snapshot of volumes of this cluster: `GROUP//NAME`. */

@@ -1,6 +1,7 @@
 // The names of what the operator makes. Each follows from what it is for, so that asking twice makes one, and "already
 // exists" means "mine".
 import { hash } from "node:crypto";
+import type { PointHandle } from "./handles.ts";
 
 /** Kubernetes takes longer names, but labels, and people, do not. */
 const nameLengthMax = 63;
@@ -112,26 +113,20 @@ export function claimOfVolumeName(name: string): string | undefined {
   return name.startsWith(claimPrefix) ? name.slice(claimPrefix.length) : undefined;
 }
 
-/** The point of a migrated volume that a VolumeSnapshotContent stands for: the newest, or one by its id or its group point's. */
-export interface PublishedPoint {
-  readonly migratedVolume: string;
-  readonly point: "latest" | (string & {});
-}
-
 const latestContent = /^longshore-(.+)$/;
 const pinnedContent = /^longshore\.([0-9a-f]{32})\.(.+)$/;
 
-/** The name of the VolumeSnapshotContent of a point: no two points have the same. */
-export function contentNameOf({ migratedVolume, point }: PublishedPoint): string {
+/** The name of the VolumeSnapshotContent of a point, which has its handle: no two have the same. */
+export function contentNameOf({ migratedVolume, point }: PointHandle): string {
   return point === "latest" ? `longshore-${migratedVolume}` : `longshore.${point}.${migratedVolume}`;
 }
 
 /** What a content of {@link contentNameOf} stands for; `undefined` for contents of others. */
-export function pointOfContent(contentName: string): PublishedPoint | undefined {
+export function pointOfContent(contentName: string): PointHandle | undefined {
   const [, newest] = latestContent.exec(contentName) ?? [];
-  if (newest !== undefined) return { migratedVolume: newest, point: "latest" };
+  if (newest !== undefined) return { kind: "point", migratedVolume: newest, point: "latest" };
   const [, point, pinned] = pinnedContent.exec(contentName) ?? [];
-  return point === undefined || pinned === undefined ? undefined : { migratedVolume: pinned, point };
+  return point === undefined || pinned === undefined ? undefined : { kind: "point", migratedVolume: pinned, point };
 }
 
 /** A name as the value of a label: itself where it fits, otherwise its beginning and a digest of all of it. */

@@ -1,6 +1,8 @@
 // Which migrated volumes become VolumeSnapshots, where, and under which names: the first rule of a MigrationSource that
 // matches a volume counts. Its newest point has one constant name; a rule may ask for names of single points besides.
 
+import type { PointHandle } from "./handles.ts";
+
 export interface PublicationRule {
   readonly sourceNamespaces?: readonly string[];
   readonly claimNames?: readonly string[];
@@ -40,7 +42,7 @@ export interface CommittedPoint {
 /** Where one VolumeSnapshot shall be, and what it stands for. */
 export interface Place {
   /** A point's id, or the id of a group point, which is one and the same for all volumes of the group. */
-  readonly point: "latest" | (string & {});
+  readonly point: PointHandle["point"];
   readonly namespace: string;
   readonly name: string;
   readonly snapshotClassName?: string;

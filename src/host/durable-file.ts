@@ -1,7 +1,7 @@
 // Small files that must be there, or gone, after a loss of power: whole or not at all, and on disk before anybody is told.
 import * as fs from "node:fs/promises";
 import { dirname } from "node:path";
-import { unlessErrno } from "./host-error.ts";
+import { unlessErrno } from "../base/system-error.ts";
 
 /** Puts the text in the place of what was there. */
 export async function writeDurably(path: string, text: string): Promise<void> {

@@ -15,13 +15,3 @@ export async function attempt<T>(step: string, work: () => Promise<T>): Promise<
     throw new HostError(`cannot ${step}`, { cause: error });
   }
 }
-
-/** Runs `work`; when the system refuses it with one of `errnos`, answers `undefined`. */
-export async function unlessErrno<T>(errnos: readonly string[], work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (errnos.includes(errnoOf(error) ?? "")) return undefined;
-    throw error;
-  }
-}

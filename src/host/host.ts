@@ -3,9 +3,9 @@
 import { isAbsolute, join, relative } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
+import { mountHolding } from "../base/mount-table.ts";
 import { openCommands } from "./command.ts";
 import { type Content, contentOf } from "./content.ts";
-import { deviceBytes } from "./device-number.ts";
 import { makeFolderDurably } from "./durable-file.ts";
 import {
   checkFileSystem,
@@ -17,8 +17,7 @@ import {
   makeFileSystem,
 } from "./file-systems.ts";
 import { attempt } from "./host-error.ts";
-import { type Device, type ImageIdentity, openLoopDevices } from "./loop-devices.ts";
-import { mountHolding } from "./mount-table.ts";
+import { type Device, deviceBytes, type ImageIdentity, openLoopDevices } from "./loop-devices.ts";
 import { type BindHow, type Mounted, mountTable, openMounts } from "./mounts.ts";
 import { syncDevice, type Usage, usageOfFileSystem } from "./usage.ts";
 import { openVolumeNotes, type VolumeNote } from "./volume-notes.ts";

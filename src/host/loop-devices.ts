@@ -1,13 +1,14 @@
 // Loop devices over images. An image is known by its inode, for the name by which a device was attached may be one of another mount
 // namespace, which is gone since. No image ever gets a second device: two would not see each other's writes.
 import * as fs from "node:fs/promises";
+import { renderDevice } from "../base/device-number.ts";
 import { keyedLock } from "../base/keyed-lock.ts";
 import type { Log } from "../base/log.ts";
+import { unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Commands, failed, quickMsMax } from "./command.ts";
-import { deviceBytes, renderDevice } from "./device-number.ts";
 import { readText } from "./durable-file.ts";
-import { attempt, HostError, unlessErrno } from "./host-error.ts";
+import { attempt, HostError } from "./host-error.ts";
 
 /** Which file an image is. It holds until the machine is started again: device numbers are given out anew then. */
 export interface ImageIdentity {
@@ -153,6 +154,15 @@ export function openLoopDevices({ commands, log }: { commands: Commands; log: Lo
 
 async function deviceOf({ path, number, isReadOnly }: Omit<Device, "sizeBytes">): Promise<Device> {
   return { path, number, isReadOnly, sizeBytes: await deviceBytes(number) };
+}
+
+const sectorBytes = 512;
+
+/** How large a block device is at this moment. */
+export async function deviceBytes(number: string): Promise<number> {
+  const sectors = await readText(`/sys/dev/block/${number}/size`);
+  if (sectors === undefined) throw new HostError(`there is no block device ${number}`);
+  return Number(sectors) * sectorBytes;
 }
 
 /** What a loop device is over, as the kernel names it; `undefined` when it is over nothing, or is no loop device. */

@@ -3,14 +3,14 @@
 import { hash } from "node:crypto";
 import * as fs from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { errnoOf } from "../base/system-error.ts";
+import { renderDevice } from "../base/device-number.ts";
+import { type Mount, parseMountTable, topmostAt } from "../base/mount-table.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { type Commands, failed, type Outcome, quickMsMax, workMsMax } from "./command.ts";
-import { renderDevice } from "./device-number.ts";
 import { type MountHow, mountOptions } from "./file-systems.ts";
-import { attempt, HostError, unlessErrno } from "./host-error.ts";
+import { attempt, HostError } from "./host-error.ts";
 import { backingFile, type Device } from "./loop-devices.ts";
-import { type MountEntry, parseMountTable, topmostAt } from "./mount-table.ts";
 
 export interface Mounted {
   readonly path: string;
@@ -102,7 +102,7 @@ export function openMounts(commands: Commands, privateFolder: string): Mounts {
 }
 
 /** The table of mounts, as it is now. */
-export async function mountTable(): Promise<MountEntry[]> {
+export async function mountTable(): Promise<Mount[]> {
   return parseMountTable(await attempt("read the mounts", () => fs.readFile("/proc/self/mountinfo", "utf8")));
 }
 
@@ -112,7 +112,7 @@ async function resolved(path: string): Promise<string> {
   return folder === undefined ? path : join(folder, basename(path));
 }
 
-async function seen(entry: MountEntry): Promise<Mounted> {
+async function seen(entry: Mount): Promise<Mounted> {
   const { path, source, isReadOnly } = entry;
   const node = await nodeBoundAt(entry);
   if (node !== undefined) return { path, device: node, type: "block", source, isReadOnly, broken: undefined };
@@ -124,14 +124,14 @@ async function seen(entry: MountEntry): Promise<Mounted> {
 /** Where device nodes lie. Other file systems are not asked for what is bound of them: they may be somebody's, and not answer. */
 const nodeFolders = ["devtmpfs", "tmpfs", "ramfs"];
 
-async function nodeBoundAt({ path, root, type }: MountEntry): Promise<string | undefined> {
+async function nodeBoundAt({ path, root, type }: Mount): Promise<string | undefined> {
   if (root === "/" || !nodeFolders.includes(type)) return undefined;
   const found = await unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(path, { bigint: true }));
   return found?.isBlockDevice() ? renderDevice(found.rdev) : undefined;
 }
 
 /** A btrfs has a number of its own, and only its source tells where it lies. */
-async function deviceBelow({ device, source, type }: MountEntry): Promise<string | undefined> {
+async function deviceBelow({ device, source, type }: Mount): Promise<string | undefined> {
   if (!device.startsWith("0:")) return device;
   if (type !== "btrfs") return undefined;
   const found = await unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(source, { bigint: true }));
@@ -154,7 +154,7 @@ async function flawOf(path: string, device: string): Promise<string | undefined>
 }
 
 async function mountsOf({ path: device, number }: Device): Promise<string[]> {
-  const isOn = (entry: MountEntry) =>
+  const isOn = (entry: Mount) =>
     entry.device === number ||
     (entry.type === "btrfs" && entry.source === device) ||
     (nodeFolders.includes(entry.type) && entry.root === `/${basename(device)}`);

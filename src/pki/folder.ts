@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { assert } from "../base/assert.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
+import { unlessErrno } from "../base/system-error.ts";
 import { parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { authorityClusterUid, isClusterUid, type Role } from "../domain/identity.ts";
@@ -170,9 +171,8 @@ async function readPair(dir: string, name: string): Promise<KeyPairPem | undefin
 
 async function textOf(file: string): Promise<string | undefined> {
   try {
-    return await readFile(file, "utf8");
+    return await unlessErrno(["ENOENT"], () => readFile(file, "utf8"));
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw new LongshoreError("BadRequest", `cannot read ${file}`, { cause });
   }
 }

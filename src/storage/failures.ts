@@ -1,5 +1,4 @@
 // Runs what may fail on the disk, in the terms of those who call the storage.
-import { errnoOf } from "../base/system-error.ts";
 import type { ErrorCode } from "../domain/errors.ts";
 import { systemFailure } from "../domain/system-failure.ts";
 
@@ -9,15 +8,5 @@ export async function attempt<T>(step: string, work: () => T | Promise<T>, missi
     return await work();
   } catch (error) {
     throw systemFailure(step, error, missing);
-  }
-}
-
-/** Runs `work`; when the system refuses it with one of `errnos`, answers `undefined`. */
-export async function unlessErrno<T>(errnos: readonly string[], work: () => T | Promise<T>): Promise<T | undefined> {
-  try {
-    return await work();
-  } catch (error) {
-    if (errnos.includes(errnoOf(error) ?? "")) return undefined;
-    throw error;
   }
 }

@@ -4,9 +4,10 @@
 import type { FileHandle } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { type Clock, systemClock } from "../base/clock.ts";
+import type { Mount } from "../base/mount-table.ts";
 import { errnoOf } from "../base/system-error.ts";
 import { freezeFileSystem, syncFileSystem, thawFileSystem } from "../native/file-calls.ts";
-import { type Mount, openMount } from "./mounts.ts";
+import { openMount } from "./mounts.ts";
 
 export type GuardRequest =
   /** For each file system the mounts it can be reached by. All of them are frozen, or none. */

@@ -5,11 +5,12 @@
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
-import { errnoOf } from "../base/system-error.ts";
+import type { Mount } from "../base/mount-table.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
 import { hasReadLease, releaseLease, takeReadLease, thawFileSystem } from "../native/file-calls.ts";
 import type { FrozenVolume, Thaw } from "./backend.ts";
-import { attempt, unlessErrno } from "./failures.ts";
+import { attempt } from "./failures.ts";
 import { GuardError, GuardProcess, graceMs, type HeldByGuard } from "./guard-process.ts";
 import { imageState, openImage } from "./image-file.ts";
 import type { Layout } from "./layout.ts";
@@ -17,7 +18,6 @@ import {
   type Attachment,
   attachmentsOf,
   deviceHolding,
-  type Mount,
   mountsHere,
   openMount,
   writtenByThisProcess,

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import type { Clock } from "../base/clock.ts";
+import type { Mount } from "../base/mount-table.ts";
 import type { Thaw } from "./backend.ts";
 import type { GuardReply, GuardRequest } from "./freeze-guard.ts";
-import type { Mount } from "./mounts.ts";
 
 /** The guard refused, died, or did not answer in time. */
 export class GuardError extends Error {

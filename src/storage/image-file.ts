@@ -10,11 +10,10 @@
 import { type BigIntStats, constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { dirname } from "node:path";
-import { errnoOf } from "../base/system-error.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { giveName, isImmutable, setImmutable } from "../native/file-calls.ts";
 import type { SealedIdentity } from "./backend.ts";
-import { unlessErrno } from "./failures.ts";
 import { ensureFolder, syncFolder } from "./layout.ts";
 
 export type ImageState = "missing" | "unfinished" | "writable" | "sealed";

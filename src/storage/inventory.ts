@@ -2,9 +2,9 @@
 
 import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { FoundImage } from "./backend.ts";
-import { unlessErrno } from "./failures.ts";
 import { clearImmutable } from "./image-file.ts";
 import { isName, type Layout, syncFolder } from "./layout.ts";
 

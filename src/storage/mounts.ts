@@ -4,18 +4,10 @@
 import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
-import { errnoOf } from "../base/system-error.ts";
+import { renderDevice } from "../base/device-number.ts";
+import { type Mount, parseMountTable } from "../base/mount-table.ts";
+import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { loopBacking, releaseLease, takeReadLease } from "../native/file-calls.ts";
-import { unlessErrno } from "./failures.ts";
-
-export interface Mount {
-  readonly id: number;
-  /** Major and minor number of the file system, as `7:0`; the same for all mounts of one file system. */
-  readonly device: string;
-  readonly path: string;
-  /** What was mounted, such as `/dev/loop0`. */
-  readonly source: string;
-}
 
 /** A loop device that is attached to the image. */
 export interface Attachment {
@@ -68,24 +60,7 @@ async function isOpenForWriting(path: string): Promise<boolean> {
 
 /** All mounts that this process can see. */
 export async function mountsHere(): Promise<Mount[]> {
-  return parseMountInfo(await fs.readFile("/proc/self/mountinfo", "utf8"));
-}
-
-/** See proc_pid_mountinfo(5). */
-export function parseMountInfo(mountInfo: string): Mount[] {
-  return mountInfo
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => {
-      const [before = "", after = ""] = line.split(" - ");
-      const [id, , device = "", , path = ""] = before.split(" ");
-      return { id: Number(id), device, path: unescaped(path), source: unescaped(after.split(" ")[1] ?? "") };
-    });
-}
-
-/** Space, tab, line break and backslash are written as three octal digits. */
-function unescaped(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+  return parseMountTable(await fs.readFile("/proc/self/mountinfo", "utf8"));
 }
 
 /**
@@ -184,13 +159,6 @@ async function isOn(mount: Mount, devices: ReadonlySet<string>): Promise<boolean
   if (!mount.device.startsWith("0:") || !mount.source.startsWith("/dev/")) return false;
   const stat = await unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(mount.source));
   return stat !== undefined && devices.has(renderDevice(stat.rdev));
-}
-
-function renderDevice(number: number): string {
-  const device = BigInt(number);
-  const major = (device >> 8n) & 0xfffn;
-  const minor = (device & 0xffn) | ((device >> 12n) & 0xfff00n);
-  return `${major}:${minor}`;
 }
 
 async function namesIn(folder: string): Promise<string[]> {

@@ -4,11 +4,12 @@
 import { constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { assert } from "../base/assert.ts";
+import { unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { dropCache, openDirectFlags, punchHole, startWriteOut } from "../native/file-calls.ts";
 import { blockBytes, type Digest, type Extent, type Staging } from "./backend.ts";
 import type { BulkReader } from "./bulk-reader.ts";
-import { attempt, unlessErrno } from "./failures.ts";
+import { attempt } from "./failures.ts";
 import { openImage } from "./image-file.ts";
 import { chunkBytesMax, chunksOf, requireWithin, writeWhole } from "./positioned-io.ts";
 

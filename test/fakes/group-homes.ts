@@ -17,7 +17,7 @@ import type {
   Term,
 } from "../../src/wire/peer.ts";
 import type { MigratedVolumeView } from "../../src/wire/schemas.ts";
-import { type Cluster, type Clusters, openClusters } from "./engines.ts";
+import { type Cluster, type Clusters, openClusters, restart } from "./engines.ts";
 import { FakeClock } from "./fake-clock.ts";
 import { cloneBytes } from "./migration-world.ts";
 
@@ -72,10 +72,7 @@ export async function openGroupHomes({ decider = 0 }: { decider?: 0 | 2 } = {}):
     truth: new Map(),
     idOf: (agent) => ids.get(agent) as string,
     peer: (agent) => agent.engine.peer(sourceUid, ["source"]),
-    async crash(agent) {
-      await agent.stop();
-      await agent.start();
-    },
+    crash: restart,
     close: () => clusters.close(),
   };
   await until(world, async () => {

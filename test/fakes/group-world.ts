@@ -198,12 +198,6 @@ async function contentFlaws(world: GroupWorld): Promise<string[]> {
   return found;
 }
 
-/** The process ends where it is; a new one is up before anybody goes on. */
-export async function restart(agent: Cluster): Promise<void> {
-  await agent.stop();
-  await agent.start();
-}
-
 /** Calls back once, when the first order to that step reaches one of the agents. */
 export function onOrder(agents: readonly Cluster[], step: Order["step"], act: (agent: Cluster) => void): void {
   let isDone = false;

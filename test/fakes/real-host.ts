@@ -7,8 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import { type Log, silentLog } from "../../src/base/log.ts";
+import { parseMountTable } from "../../src/base/mount-table.ts";
 import { type Host, openHost } from "../../src/host/host.ts";
-import { parseMountTable } from "../../src/host/mount-table.ts";
 import { onInterrupt } from "../interrupt.ts";
 
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };

@@ -5,6 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { CloneSpec, CloneView } from "../../src/wire/schemas.ts";
+import { restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import {
   changeVolume,
@@ -303,8 +304,7 @@ test("a clone that is in use is not deleted, and stays what it was", async () =>
   await api().putHold("c", "s1", "ann");
   await expect(api().removeClone("c")).rejects.toMatchObject({ code: "InUse" });
   expect(await api().getClone("c")).toMatchObject({ state: "Ready" });
-  await world.target.stop();
-  await world.target.start();
+  await restart(world.target);
   await api().removeHold("c", "s1", { reason: "user", owner: "ann" });
   await api().removeClone("c");
   await expect(api().getClone("c")).rejects.toMatchObject({ code: "NotFound" });
@@ -393,8 +393,7 @@ describe("a clone that expires", () => {
   test("goes with its volume a quarter of an hour after it was served, also over a restart", async () => {
     await servedAlone("c");
     await clock.advance(10 * 60_000);
-    await world.target.stop();
-    await world.target.start();
+    await restart(world.target);
     await clock.advance(4 * 60_000);
     expect(await api().getClone("c")).toMatchObject({ state: "Ready" });
     await clock.advance(2 * 60_000);

@@ -1,36 +1,20 @@
 // Every call of the first job back, and every effect on the disk of the original's cluster, fails, loses its answer, or is
 // the last thing a process does. Each time the clone arrives as a difference, beside an original that stays as it was.
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
-import { type Cluster, pair } from "../fakes/engines.ts";
-import {
-  changeVolume,
-  flaws,
-  leftovers,
-  makeVolume,
-  migrate,
-  openWorld,
-  requireCopy,
-  unitBytes,
-  type World,
-  write,
-} from "../fakes/migration-world.ts";
+import { type Cluster, restart } from "../fakes/engines.ts";
+import { bothWays, contentOf, failOver, reversed } from "../fakes/failback-world.ts";
+import { flaws, leftovers, migrate, requireCopy, unitBytes, type World, write } from "../fakes/migration-world.ts";
 
 let world: World;
 let back: World;
 let original: Buffer;
 beforeAll(async () => {
   // How often a job is tried while a process is starting depends on the machine.
-  world = await openWorld({ limits: { attemptsMax: 1000 } });
-  back = { ...world, source: world.target, target: world.source };
-  await pair(world.target, world.source);
-  await makeVolume(world, "data");
-  await migrate(world, "data", "s1");
-  await changeVolume(world, "data");
-  await migrate(world, "data", "s2");
-  original = await content();
+  world = await bothWays({ limits: { attemptsMax: 1000 } });
+  back = reversed(world);
+  original = await contentOf(world.source, "data");
 });
 afterAll(async () => {
   expect(await flaws(world, "data")).toEqual([]);
@@ -38,21 +22,10 @@ afterAll(async () => {
   await world.clusters.close();
 });
 
-async function content(): Promise<Buffer> {
-  return readFile((await world.source.engine.api.getVolume("data")).path);
-}
-
-async function restart(cluster: Cluster): Promise<void> {
-  await cluster.stop();
-  await cluster.start();
-}
-
 /** A failover under a name of its own, in whose first job back the n-th thing that `watch` tells of is hit. */
 async function failBack(name: string, n: number, { watch, fault }: { watch: Watch; fault: Fault }): Promise<boolean> {
   const { target: home, source: away } = world;
-  const copy = await requireCopy(world, "data");
-  const clone = await home.engine.api.putClone(name, { migratedVolume: copy.name, point: "latest" });
-  await home.engine.api.putVolume(name, { sizeBytes: clone.sizeBytes ?? 0, migrationEnabled: true });
+  await failOver(world, name);
   await write(home, name, 0, randomBytes(2 * unitBytes));
   let count = 0;
   watch(away, async () => {
@@ -72,7 +45,7 @@ async function failBack(name: string, n: number, { watch, fault }: { watch: Watc
   ]);
   expect([name, await flaws(back, name)]).toEqual([name, []]);
   expect([name, await flaws(world, "data")]).toEqual([name, []]);
-  expect([name, (await content()).equals(original)]).toEqual([name, true]);
+  expect([name, (await contentOf(away, "data")).equals(original)]).toEqual([name, true]);
   await away.engine.api.removeMigratedVolume((await requireCopy(back, name)).name);
   await home.engine.api.removeVolume(name);
   return count >= n;

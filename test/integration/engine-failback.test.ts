@@ -1,10 +1,9 @@
 // Failover, test and failback: an application goes on with a clone where its copy is, and what it writes there comes back as
 // the difference to what its original cluster still has, into a new copy beside the original.
 import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import type { Cluster } from "../fakes/engines.ts";
-import { pair } from "../fakes/engines.ts";
+import { bothWays, contentOf, failOver, reversed } from "../fakes/failback-world.ts";
 import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
 import {
   changeVolume,
@@ -12,9 +11,7 @@ import {
   ended,
   flaws,
   leftovers,
-  makeVolume,
   migrate,
-  openWorld,
   reaches,
   requireCopy,
   settled,
@@ -30,39 +27,10 @@ import { needs } from "../needs.ts";
 const blockBytes = 4096;
 const backTo = { location: "source" };
 
-/** The same clusters with the other one as the source. */
-function reversed(world: World): World {
-  return { ...world, source: world.target, target: world.source };
-}
-
-/** Two clusters that are each other's location, with a volume that has arrived twice. */
-async function bothWays(options: Parameters<typeof openWorld>[0] = {}): Promise<World> {
-  const world = await openWorld(options);
-  await pair(world.target, world.source);
-  await makeVolume(world, "data");
-  await migrate(world, "data", "s1");
-  await changeVolume(world, "data");
-  await migrate(world, "data", "s2");
-  return world;
-}
-
-/** Makes a clone of the newest point where the copy is, as a volume that is to be migrated back. */
-async function failOver(world: World, name = "data-2"): Promise<void> {
-  const { target } = world;
-  const copy = await requireCopy(world, "data");
-  const clone = await target.engine.api.putClone(name, { migratedVolume: copy.name, point: "latest" });
-  expect(clone.state).toBe("Ready");
-  await target.engine.api.putVolume(name, { sizeBytes: clone.sizeBytes ?? 0, migrationEnabled: true });
-}
-
 /** What holds the points of a copy. */
 async function holdsOf(world: World): Promise<string[]> {
   const { points } = await requireCopy(world, "data");
   return points.flatMap(({ holds }) => holds.map(({ reason, owner }) => `${reason} ${owner}`));
-}
-
-async function contentOf({ engine }: Cluster, volume: string): Promise<Buffer> {
-  return readFile((await engine.api.getVolume(volume)).path);
 }
 
 /** All of a volume and its snapshots that must not change. */
@@ -101,7 +69,7 @@ function story(open: () => Promise<World>): void {
   test("the first job back sends what was written since, beside the original, which stays as it was", async () => {
     const back = reversed(world);
     const original = await imageOf(world.source, "data");
-    await failOver(world);
+    await failOver(world, "data-2");
     expect(await holdsOf(world)).toEqual(["base lineage/data-2"]);
     await write(world.target, "data-2", 3 * unitBytes, randomBytes(2 * blockBytes));
     await write(world.target, "data-2", 0, new Uint8Array(blockBytes));
@@ -122,7 +90,7 @@ function story(open: () => Promise<World>): void {
 
   test("the original goes on being migrated, and both arrive", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     for (const name of ["s3", "s4", "s5", "s6", "s7"]) {
       await changeVolume(world, "data");
       expect((await migrate(world, "data", name)).state).toBe("Succeeded");
@@ -135,7 +103,7 @@ function story(open: () => Promise<World>): void {
 
   test("a clone nothing was written to comes back without a byte, as an image of its own", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     const job = await migrate(back, "data-2", "b1", backTo);
     expect(job).toMatchObject({ state: "Succeeded", mode: { reason: "Lineage" }, bytesTotal: 0, bytesSent: 0 });
     await world.source.engine.api.removeVolume("data");
@@ -144,7 +112,7 @@ function story(open: () => Promise<World>): void {
 
   test("a clone that was grown comes back grown", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await world.target.engine.api.putVolume("data-2", { sizeBytes: 2 * volumeBytes, migrationEnabled: true });
     await write(world.target, "data-2", volumeBytes + unitBytes, randomBytes(blockBytes));
     const job = await migrate(back, "data-2", "b1", backTo);
@@ -154,7 +122,7 @@ function story(open: () => Promise<World>): void {
 
   test("a dry run tells what the first job back would send, and leaves nothing", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await write(world.target, "data-2", 0, randomBytes(blockBytes));
     await snapshot(back, "data-2", "b1");
     const dry = await ended(world.target, await start(back, "data-2", "b1", { ...backTo, name: "dry", dryRun: true }));
@@ -170,7 +138,7 @@ function story(open: () => Promise<World>): void {
 
   test("when the original's point is gone, everything is sent, with the reason", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await changeVolume(world, "data");
     await migrate(world, "data", "s3");
     await world.source.engine.api.removeSnapshot("data", "s2");
@@ -182,7 +150,7 @@ function story(open: () => Promise<World>): void {
 
   test("when the copy that the clone was made of is gone, everything is sent, with the reason", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await world.target.engine.api.removeMigratedVolume((await requireCopy(world, "data")).name);
     const job = await migrate(back, "data-2", "b1", backTo);
     expect(job).toMatchObject({ state: "Succeeded", mode: { kind: "Allocated", reason: "LineageGone" } });
@@ -191,7 +159,7 @@ function story(open: () => Promise<World>): void {
 
   test("when the original itself is gone, everything is sent, with the reason", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await world.source.engine.api.removeVolume("data");
     const job = await migrate(back, "data-2", "b1", backTo);
     expect(job).toMatchObject({ state: "Succeeded", mode: { kind: "Allocated", reason: "LineageGone" } });
@@ -199,7 +167,7 @@ function story(open: () => Promise<World>): void {
   });
 
   test("the hold goes with the clone, and with its wish to be migrated", async () => {
-    await failOver(world);
+    await failOver(world, "data-2");
     await failOver(world, "data-3");
     expect(await holdsOf(world)).toEqual(["base lineage/data-2", "base lineage/data-3"]);
     await world.target.engine.api.putVolume("data-3", { sizeBytes: volumeBytes, migrationEnabled: false });
@@ -211,7 +179,7 @@ function story(open: () => Promise<World>): void {
 
   test("the original's point is kept while the way back lasts, though it was released meanwhile", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await write(world.target, "data-2", 0, randomBytes(unitBytes));
     let released: string[] | undefined;
     world.source.onCall = async (method) => {
@@ -234,7 +202,7 @@ function story(open: () => Promise<World>): void {
 
   test("the original's point is let go when what has half arrived from it is deleted", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await write(world.target, "data-2", 0, randomBytes(unitBytes));
     const { promise: held, resolve: open } = Promise.withResolvers<void>();
     world.source.onCall = async (method) => {
@@ -258,7 +226,7 @@ function story(open: () => Promise<World>): void {
 
   test("there and back again: a clone of what came back has its lineage in the other cluster", async () => {
     const back = reversed(world);
-    await failOver(world);
+    await failOver(world, "data-2");
     await write(world.target, "data-2", 0, randomBytes(blockBytes));
     await migrate(back, "data-2", "b1", backTo);
     const copy = await requireCopy(back, "data-2");
@@ -282,7 +250,7 @@ needs("root", "xfs")(
       disk = await mountLoop({ fs: "xfs", sizeBytes: 320 << 20 });
       world = await bothWays({ parent: disk.path, backend: "reflink" });
       const back = reversed(world);
-      await failOver(world);
+      await failOver(world, "data-2");
       await write(world.target, "data-2", 3 * unitBytes, randomBytes(2 * blockBytes));
       const job = await migrate(back, "data-2", "b1", backTo);
       expect(job).toMatchObject({ mode: { kind: "Delta", reason: "Lineage" }, bytesTotal: 2 * blockBytes });

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { PlanHeader, StoreResult } from "../../src/wire/peer.ts";
-import type { Cluster } from "../fakes/engines.ts";
+import { type Cluster, restart } from "../fakes/engines.ts";
 import {
   changeVolume,
   ended,
@@ -30,12 +30,6 @@ afterAll(async () => {
 type Fault = (world: World) => Promise<void>;
 
 const failure = new LongshoreError("Unreachable", "the network is down");
-
-/** The process ends where it is; what it has done so far stays. A new one is up before anybody goes on. */
-async function restart(cluster: Cluster): Promise<void> {
-  await cluster.stop();
-  await cluster.start();
-}
 
 /** Only begins to: the process waits for the very work that this is called from. */
 function beginRestart(cluster: Cluster): Promise<void> {

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { PeerApi } from "../../src/wire/peer.ts";
-import type { Cluster } from "../fakes/engines.ts";
+import { type Cluster, restart } from "../fakes/engines.ts";
 import {
   changeAll,
   endedEverywhere,
@@ -12,7 +12,6 @@ import {
   groupPointsOf,
   homeOf,
   openGroupWorld,
-  restart,
   snapshotGroup,
   startGroup,
 } from "../fakes/group-world.ts";

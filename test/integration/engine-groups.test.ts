@@ -6,7 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import type { PeerApi } from "../../src/wire/peer.ts";
 import type { JobView } from "../../src/wire/schemas.ts";
-import type { Cluster } from "../fakes/engines.ts";
+import { type Cluster, restart } from "../fakes/engines.ts";
 import {
   changeAll,
   copyAt,
@@ -19,7 +19,6 @@ import {
   homeOf,
   idOf,
   openGroupWorld,
-  restart,
   snapshotGroup,
   startGroup,
 } from "../fakes/group-world.ts";

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { SnapshotView } from "../../src/wire/schemas.ts";
+import { restart } from "../fakes/engines.ts";
 import {
   changeVolume,
   ended,
@@ -66,8 +67,7 @@ async function run(model: Model, what: Command): Promise<void> {
       return;
     case "restart": {
       const cluster = what.side === "source" ? world.source : world.target;
-      await cluster.stop();
-      await cluster.start();
+      await restart(cluster);
       return;
     }
   }

@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { SourceSpec } from "../../src/wire/schemas.ts";
+import { restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import {
   changeVolume,
@@ -88,8 +89,7 @@ describe("a job", () => {
     await reaches(world.source, job, ({ state }) => state === "Suspended");
     expect((await requireCopy(world, "data")).state).toBe("Empty");
     for (const cluster of world.clusters.all) {
-      await cluster.stop();
-      await cluster.start();
+      await restart(cluster);
     }
     expect((await api().getJob(job)).state).toBe("Suspended");
     heal();

@@ -4,7 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
-import { type Cluster, type Clusters, openClusters, pair } from "../fakes/engines.ts";
+import { type Cluster, type Clusters, openClusters, pair, restart } from "../fakes/engines.ts";
 
 let clusters: Clusters;
 
@@ -46,8 +46,7 @@ describe("agents of one cluster", () => {
     await sees(first, "1+ 2+ 3+");
     await third.stop();
     await sees(first, "1+ 2+ 3-");
-    await first.stop();
-    await first.start();
+    await restart(first);
     await sees(first, "1+ 2+ 3-");
     await third.start();
     for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");

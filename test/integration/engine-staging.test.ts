@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { punchHole } from "../../src/native/file-calls.ts";
 import type { PeerApi, StoreResult } from "../../src/wire/peer.ts";
+import { restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import {
   ended,
@@ -57,7 +58,7 @@ test("a target that is killed between sealing an image and recording that goes o
     if (step !== "seal" || when !== "after" || isSealed) return;
     isSealed = true;
     // Only begins to: the process waits for the very work that this is called from.
-    void target.stop().then(() => target.start());
+    void restart(target);
     throw new LongshoreError("Unreachable", "it is ending");
   };
   const job = await migrate(world, "data", "s2");
@@ -101,12 +102,9 @@ describe("a target that starts again with a copy that is half stored", () => {
         return gate.promise;
       };
       // Only begins to: the process waits for the very work that this is called from.
-      void restart();
-    };
-    const restart = async () => {
-      await target.stop();
-      await target.start();
-      isBack = true;
+      void restart(target).then(() => {
+        isBack = true;
+      });
     };
     job = await start(world, "data", "s1");
     await settled(

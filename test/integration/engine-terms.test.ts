@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { Claim, Grant, PeerApi, PeerTarget, PlanHeader } from "../../src/wire/peer.ts";
 import type { MigratedVolumeView } from "../../src/wire/schemas.ts";
+import { restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
 import {
   changeVolume,
@@ -162,8 +163,7 @@ describe("a coordinator that falls silent", () => {
   test("keeps its lease for one period over a restart of the target", async () => {
     const { copy } = await frozen();
     await pass(leaseMs - 1_000);
-    await world.target.stop();
-    await world.target.start();
+    await restart(world.target);
     const foreign = claimOf(copy.sourceVolumeUid, { claimant: "agent-b" });
     await pass(leaseMs - 1_000);
     expect(await codeFrom(peer().claim(foreign))).toBe("LeaseHeld");
@@ -301,8 +301,7 @@ describe("a target that cannot be reached after it was asked to commit", () => {
 
   test("keeps a job undecided over a restart of the source, and when it is to be cancelled or suspended", async () => {
     const job = await undecided(true);
-    await world.source.stop();
-    await world.source.start();
+    await restart(world.source);
     await reaches(world.source, job, ({ state }) => state === "Undecided");
     await world.source.engine.api.putJob(job, { volume: "data", location: "target", snapshot: "s2", cancel: true });
     await reaches(world.source, job, ({ state, spec }) => state === "Undecided" && spec.cancel === true);

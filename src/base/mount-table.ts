@@ -1,7 +1,12 @@
 // The kernel's table of mounts, as this process sees them; see proc_pid_mountinfo(5). Pure.
 
-export interface MountEntry {
-  /** Major and minor number of the file system, as `7:0`; `0:…` for one that is not of a single block device. */
+export interface Mount {
+  /** Which no other mount has at the same time. */
+  readonly id: number;
+  /**
+   * Major and minor number of the file system, as `7:0`; the same for all mounts of it. `0:…` for one that is not of a single block
+   * device.
+   */
   readonly device: string;
   /** What of the file system is mounted: `/` for all of it, else the folder or file that was bound. */
   readonly root: string;
@@ -16,15 +21,16 @@ export interface MountEntry {
 }
 
 /** Oldest first. */
-export function parseMountTable(text: string): MountEntry[] {
+export function parseMountTable(text: string): Mount[] {
   return text
     .split("\n")
     .filter((line) => line !== "")
     .map((line) => {
       const [before = "", after = ""] = line.split(" - ");
-      const [, , device = "", root = "", path = "", options = "", ...optional] = before.split(" ");
+      const [id, , device = "", root = "", path = "", options = "", ...optional] = before.split(" ");
       const [type = "", source = "", superOptions = ""] = after.split(" ");
       return {
+        id: Number(id),
         device,
         root: unescaped(root),
         path: unescaped(path),
@@ -38,12 +44,12 @@ export function parseMountTable(text: string): MountEntry[] {
 }
 
 /** What is seen at a path where something is mounted: of several mounts the last one, which hides the others. */
-export function topmostAt(entries: readonly MountEntry[], path: string): MountEntry | undefined {
+export function topmostAt(entries: readonly Mount[], path: string): Mount | undefined {
   return entries.findLast((entry) => entry.path === path);
 }
 
 /** The mount in which a path lies. */
-export function mountHolding(entries: readonly MountEntry[], path: string): MountEntry | undefined {
+export function mountHolding(entries: readonly Mount[], path: string): Mount | undefined {
   const holding = entries.filter((entry) => isAtOrBelow(path, entry.path));
   const length = Math.max(...holding.map((entry) => entry.path.length));
   return holding.findLast((entry) => entry.path.length === length);

@@ -6,32 +6,32 @@ test.each([
   // a line of /proc/self/mountinfo, and what it says
   [
     "42 27 7:0 / /mnt/data rw,relatime - xfs /dev/loop0 rw,inode64",
-    ["7:0", "/", "/mnt/data", "xfs", "/dev/loop0", "writable", "private"],
+    [42, "7:0", "/", "/mnt/data", "xfs", "/dev/loop0", "writable", "private"],
   ],
   [
     "43 27 0:51 /sub /mnt/b rw shared:7 master:2 - btrfs /dev/loop1 rw,subvol=/sub",
-    ["0:51", "/sub", "/mnt/b", "btrfs", "/dev/loop1", "writable", "shared"],
+    [43, "0:51", "/sub", "/mnt/b", "btrfs", "/dev/loop1", "writable", "shared"],
   ],
   [
     "44 27 7:2 / /mnt/with\\040space\\011and\\134more ro master:3 - ext4 /dev/disk/by-label/a\\040b rw",
-    ["7:2", "/", "/mnt/with space\tand\\more", "ext4", "/dev/disk/by-label/a b", "read-only", "private"],
+    [44, "7:2", "/", "/mnt/with space\tand\\more", "ext4", "/dev/disk/by-label/a b", "read-only", "private"],
   ],
   [
     "45 27 7:3 / /mnt/c rw,relatime - xfs /dev/loop3 ro,norecovery",
-    ["7:3", "/", "/mnt/c", "xfs", "/dev/loop3", "read-only", "private"],
+    [45, "7:3", "/", "/mnt/c", "xfs", "/dev/loop3", "read-only", "private"],
   ],
   [
     "46 27 0:6 /loop4 /mnt/device rw - devtmpfs udev rw",
-    ["0:6", "/loop4", "/mnt/device", "devtmpfs", "udev", "writable", "private"],
+    [46, "0:6", "/loop4", "/mnt/device", "devtmpfs", "udev", "writable", "private"],
   ],
   [
     "47 27 7:5 / /mnt/d rw,errors=remount-ro - ext4 /dev/loop5 rw,errors=remount-ro",
-    ["7:5", "/", "/mnt/d", "ext4", "/dev/loop5", "writable", "private"],
+    [47, "7:5", "/", "/mnt/d", "ext4", "/dev/loop5", "writable", "private"],
   ],
 ])("%s", (line, expected) => {
-  const found = parseMountTable(`${line}\n`).map(({ device, root, path, type, source, isReadOnly, isShared }) => {
+  const found = parseMountTable(`${line}\n`).map(({ id, device, root, path, type, source, isReadOnly, isShared }) => {
     const words = [isReadOnly ? "read-only" : "writable", isShared ? "shared" : "private"];
-    return [device, root, path, type, source, ...words];
+    return [id, device, root, path, type, source, ...words];
   });
   expect(found).toEqual([expected]);
 });
