@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 JEST := node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test e2e-csi e2e-kind torture bench sim sim-canaries model demo image install uninstall format generate verify clean
+.PHONY: help setup check test e2e-csi clusters e2e-kind torture bench sim sim-canaries model demo image install uninstall format generate verify clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,6 +23,9 @@ test: setup ## Run all checks and all tests; ends in "N passed, N failed, N skip
 
 e2e-csi: setup ## Run the scenarios of the CSI driver in two clusters of kubelets with real pods: about ten minutes
 	@LONGSHORE_CSI_CLUSTERS=yes exec $(JEST) test/e2e/csi-clusters
+
+clusters: setup ## Start two clusters of kubelets with Longshore in them, to try things by hand, until Ctrl-C (OPTIONS=--bare without Longshore)
+	@exec node --disable-warning=ExperimentalWarning test/e2e/csi/stay.ts $(OPTIONS)
 
 e2e-kind: setup ## Run the scenarios of the CSI driver in two clusters of kind, or in those of SOURCE_KUBECONFIG and TARGET_KUBECONFIG
 	@exec test/e2e/kind/run.sh

@@ -7,7 +7,9 @@ export interface PersistentVolume extends KubernetesObject {
     readonly volumeMode?: string;
     readonly claimRef?: { readonly namespace?: string; readonly name?: string; readonly uid?: string };
     readonly csi?: { readonly driver: string; readonly volumeHandle: string; readonly fsType?: string };
+    readonly persistentVolumeReclaimPolicy?: string;
   };
+  readonly status?: { readonly phase?: string };
 }
 
 export interface PersistentVolumeClaim extends KubernetesObject {

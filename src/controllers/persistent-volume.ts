@@ -56,7 +56,10 @@ interface Facts {
 type Action =
   | { readonly kind: "nothing" }
   | { readonly kind: "apply"; readonly draft: Draft<VolumeMigration> }
-  /** What there is belongs to an earlier volume of the same name, or is not asked for any more and never did anything. */
+  /**
+   * What there is belongs to an earlier volume of the same name, or to one that is about to be deleted, or is not asked for any
+   * more and never did anything. Its jobs go with it, cancelled.
+   */
   | { readonly kind: "removeStale"; readonly stale: VolumeMigration };
 
 interface Decision {
@@ -78,19 +81,33 @@ async function reconcile(key: Key, deps: ControllerDeps, signal: AbortSignal): P
 
 function observe(key: Key, { cluster }: ControllerDeps): Facts | undefined {
   const volume = cluster.get(PersistentVolumes, key);
-  // A volume on its way out keeps what it has; its VolumeMigration goes with it.
-  if (volume === undefined || volume.metadata.deletionTimestamp !== undefined) return undefined;
+  if (volume === undefined) return undefined;
+  // While its claim is used it keeps what it has.
+  if (volume.metadata.deletionTimestamp !== undefined && !isLeaving(volume)) return undefined;
   const existing = cluster.get(VolumeMigrations, key);
   return { volume, existing, policy: observePolicy(cluster, volume, existing) };
 }
 
 const nothing: Action = { kind: "nothing" };
 
+/**
+ * Its claim is gone and its data are about to be deleted: csi-provisioner asks the driver first and deletes the PersistentVolume
+ * afterwards. Jobs stand in the way of that at the agent, so they have to go before.
+ */
+function isLeaving({ spec, status }: PersistentVolume): boolean {
+  return (
+    spec.persistentVolumeReclaimPolicy === "Delete" && (status?.phase === "Released" || status?.phase === "Failed")
+  );
+}
+
 function decide({ volume, existing, policy }: Facts): Decision {
   const { resolved } = policy;
   const notes = notesOf(policy);
   if (existing !== undefined && existing.spec.volume.uid !== volume.metadata.uid) {
     return { action: { kind: "removeStale", stale: existing }, notes: [] };
+  }
+  if (isLeaving(volume)) {
+    return { action: existing ? { kind: "removeStale", stale: existing } : nothing, notes: [] };
   }
   if (volume.spec.csi?.driver !== driverName) {
     if (resolved.kind !== "policy" || !resolved.policy.isEnabled) {

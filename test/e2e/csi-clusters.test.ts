@@ -10,7 +10,12 @@ import { clonesOfSeveralVolumesInOnePod, growsWhileMountedAndMigrates, snapshots
 import { everyRightIsUsed, isTakenOutAndLeavesTheData } from "./csi/leaving.ts";
 import { aPodWritesOnWhateverEnds } from "./csi/steady.ts";
 import { whatATenantDeletesIsPublishedAnew, whatIsForgedShowsNothing, whoMayNotOptOutStaysIn } from "./csi/tenants.ts";
-import { jobsBackToBackStarveNobody, manyWaitForTheThaw, tideMsMax } from "./csi/tide.ts";
+import {
+  aClaimIsDeletedInTheMiddleOfAMigration,
+  jobsBackToBackStarveNobody,
+  manyWaitForTheThaw,
+  tideMsMax,
+} from "./csi/tide.ts";
 import { givenKubeconfigs, openWorld, type World } from "./csi/world.ts";
 
 const isGiven = givenKubeconfigs() !== undefined;
@@ -57,6 +62,11 @@ describe("two clusters that Longshore is installed in", () => {
   );
 
   test("jobs back to back starve no claim that waits", jobsBackToBackStarveNobody);
+
+  test(
+    "a claim is deleted while its volume is migrated, and the volume goes with it",
+    aClaimIsDeletedInTheMiddleOfAMigration,
+  );
 
   test("a database that is written to is migrated, and comes up whole from a clone", databaseComesUpFromAClone);
 

@@ -136,21 +136,23 @@ async function leavesNoClone({ target }: World, handle: string): Promise<void> {
   await eventually("nothing being left of a claim that was given up", isGone, often);
 }
 
-const boats = ["boat-1", "boat-2", "boat-3", "boat-4", "boat-5"];
+const boats = Array.from({ length: 20 }, (_, index) => `boat-${index + 1}`);
+
+/** Has a volume follow another schedule than its class says. */
+function putOn(source: World["source"], volume: string, schedule: string): Promise<void> {
+  const annotations = { "longshore.dev/schedulePolicy": schedule };
+  return patch(source, { kind: "pv", name: volume }, { metadata: { annotations } });
+}
 
 export async function jobsBackToBackStarveNobody(world: World): Promise<void> {
   const { source, target, figures } = world;
   await tideHasArrived(world);
   const volume = await volumeOf(source, tide);
-  const putOn = (schedule: string) => {
-    const annotations = { "longshore.dev/schedulePolicy": schedule };
-    return patch(source, { kind: "pv", name: volume }, { metadata: { annotations } });
-  };
   const busy = `while [ -e /tmp/busy ]; do ${change(2)}; sleep 0.5; done`;
   await inPod(source, pump, `touch /tmp/busy; { ${busy}; } >/dev/null 2>&1 &`);
   // As much is changed in a second as can be sent in two.
   await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
-  await putOn("back-to-back");
+  await putOn(source, volume, "back-to-back");
   const before = await copyOf(target, tide, "being frozen", isFrozen);
   const askedMs = Date.now();
   const whenBound = boundTimes(target, namespace, boats);
@@ -164,8 +166,31 @@ export async function jobsBackToBackStarveNobody(world: World): Promise<void> {
   // It was one job after the other indeed, and they go on.
   const wanted = before.status.newestPoint.generation + 5;
   await copyOf(target, tide, "going on", ({ status }) => status?.newestPoint?.generation >= wanted);
-  await putOn("on-demand");
+  await putOn(source, volume, "on-demand");
   await inPod(source, pump, "rm -f /tmp/busy");
   await limitBandwidth(world, undefined);
   await remove(target, "pvc", namespace, boats);
+}
+
+/** The data of its volume are deleted at once, not when the migration is over, and no further job is made. */
+export async function aClaimIsDeletedInTheMiddleOfAMigration(world: World): Promise<void> {
+  const { source, target } = world;
+  const ebb = { namespace, name: "ebb" } as const;
+  const drain = { kind: "pod", namespace, name: "drain" } as const;
+  const wish = { ...ebb, storageClass: "on-demand-slow", size: "320Mi", volumeMode: "Block" } as const;
+  await apply(source, claim(wish), pod({ ...drain, script: "sleep 86400", devices: [ebb.name] }));
+  await podIsReady(source, namespace, drain.name);
+  const volume = await volumeOf(source, ebb);
+  await inPod(source, drain, `dd if=/dev/urandom of=/dev/${ebb.name} bs=1M count=300 conv=fsync status=none`);
+  await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
+  await putOn(source, volume, "back-to-back");
+  await copyOf(target, ebb, "being frozen", isFrozen);
+
+  const handle = handleOf(await get(source, { kind: "pvc", ...ebb }));
+  await remove(source, "pod", namespace, [drain.name]);
+  await remove(source, "pvc", namespace, [ebb.name]);
+  await source.kubectl(["wait", "--for=delete", `pv/${volume}`, "--timeout=120s"]);
+  const left = await longshore<{ name: string }[]>(source, "volume", "list");
+  expect(left.map(({ name }) => name)).not.toContain(handle);
+  await limitBandwidth(world, undefined);
 }

@@ -40,10 +40,8 @@ const diskBytes = 3 * 2 ** 30;
 
 /** Starts the clusters where none are given, installs and pairs them, and makes the classes and schedules of the scenarios. */
 export async function openWorld(): Promise<World> {
-  const closers: (() => Promise<void>)[] = [];
-  const close = async () => {
-    for (const closer of closers.splice(0).reverse()) await closer();
-  };
+  const closers: Closers = [];
+  const close = () => closeAll(closers);
   try {
     const folder = await temporaryFolder("csi-clusters");
     closers.push(() => folder.remove());
@@ -58,16 +56,27 @@ export async function openWorld(): Promise<World> {
   }
 }
 
-type Clusters = Pick<World, "source" | "target">;
+export type Clusters = Pick<World, "source" | "target">;
 
-async function clustersIn(folder: string, closers: (() => Promise<void>)[]): Promise<Clusters> {
+/** What undoes each thing that was made, in the order of their making. */
+export type Closers = (() => Promise<void>)[];
+
+/** The newest first. */
+export async function closeAll(closers: Closers): Promise<void> {
+  for (const closer of closers.splice(0).reverse()) await closer();
+}
+
+async function clustersIn(folder: string, closers: Closers): Promise<Clusters> {
   const given = givenKubeconfigs();
-  if (given !== undefined) {
-    const homes = [join(folder, "home-source"), join(folder, "home-target")] as const;
-    for (const home of homes) await mkdir(home);
-    const source = await givenCluster("mainland", given.source, homes[0]);
-    return { source, target: await givenCluster("harbor", given.target, homes[1]) };
-  }
+  if (given === undefined) return openClusters(folder, closers);
+  const homes = [join(folder, "home-source"), join(folder, "home-target")] as const;
+  for (const home of homes) await mkdir(home);
+  const source = await givenCluster("mainland", given.source, homes[0]);
+  return { source, target: await givenCluster("harbor", given.target, homes[1]) };
+}
+
+/** Two clusters of kubelets in which nothing is installed yet, on one network. What ends them is added to `closers`. */
+export async function openClusters(folder: string, closers: Closers): Promise<Clusters> {
   await makeImages();
   const network = await openKubeletNetwork(["mainland-1", "harbor-1", "harbor-2"]);
   closers.push(() => network.network.close());
