@@ -21,8 +21,8 @@ check: ## Format, lint, types, layers and unit tests: about one minute
 test: setup ## Run all checks and all tests; ends in "N passed, N failed, N skipped"
 	@exec node tools/run-tests.ts
 
-e2e-csi: setup ## Run the scenarios of the CSI driver in two clusters of kubelets with real pods: about ten minutes
-	@LONGSHORE_CSI_CLUSTERS=yes exec $(JEST) test/e2e/csi-clusters
+e2e-csi: setup ## Run nothing but the scenarios of the CSI driver, in two clusters of kubelets with real pods: about ten minutes
+	@exec $(JEST) test/e2e/csi-clusters
 
 clusters: setup ## Start two clusters of kubelets with Longshore in them, to try things by hand, until Ctrl-C (OPTIONS=--bare without Longshore)
 	@exec node --disable-warning=ExperimentalWarning test/e2e/csi/stay.ts $(OPTIONS)

@@ -1,8 +1,5 @@
 // One configuration for every kind of test; the Makefile selects folders.
 
-// Ten minutes in two clusters of kubelets: `make e2e-csi` runs them.
-const withClusters = process.env.LONGSHORE_CSI_CLUSTERS === "yes";
-
 export default {
   testEnvironment: "<rootDir>/test/environment.js",
   testSequencer: "<rootDir>/test/longest-first.mjs",
@@ -11,6 +8,6 @@ export default {
   cacheDirectory: "<rootDir>/.cache/jest",
   testMatch: ["**/*.test.ts"],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],
-  testPathIgnorePatterns: ["/node_modules/", "/.cache/", ...(withClusters ? [] : ["/test/e2e/csi-clusters"])],
+  testPathIgnorePatterns: ["/node_modules/", "/.cache/"],
   testTimeout: 20_000,
 };

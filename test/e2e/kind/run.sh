@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 PATH=$PATH:/usr/sbin:/sbin
 
 run_scenarios() {
-  LONGSHORE_CSI_CLUSTERS=yes node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js test/e2e/csi-clusters
+  node --disable-warning=ExperimentalWarning --experimental-vm-modules node_modules/jest/bin/jest.js test/e2e/csi-clusters
 }
 
 if [ -n "${SOURCE_KUBECONFIG:-}" ] || [ -n "${TARGET_KUBECONFIG:-}" ]; then
