@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
+import { CrashPoint } from "../../test/fakes/crash-point.ts";
 import {
   capabilityOf,
   expandRequest,
@@ -13,6 +14,7 @@ import {
   unstageRequest,
 } from "../../test/fakes/node-world.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { isIn } from "./topology.ts";
 
 const gibibyte = 2 ** 30;
 
@@ -54,6 +56,14 @@ test("a node tells who it is, where its volumes are, and what it can", async () 
     "EXPAND_VOLUME",
     "SINGLE_NODE_MULTI_WRITER",
   ]);
+});
+
+test("a node whose name is too long for a label is known by one that fits, to the node and to the controller alike", async () => {
+  const node = `worker-1.${"rack-17.".repeat(10)}example.com`;
+  const { accessibleTopology } = await world.start(new CrashPoint(), node).calls.NodeGetInfo();
+  expect(accessibleTopology.segments["longshore.dev/node"]).toMatch(/^worker-1[a-z0-9.-]{0,54}[a-z0-9]$/);
+  expect(isIn(accessibleTopology, node)).toBe(true);
+  expect(isIn(accessibleTopology, `${node}.org`)).toBe(false);
 });
 
 describe("a volume with a file system", () => {
