@@ -86,6 +86,19 @@ describe("a volume with a file system", () => {
     expect(world.host.places.has(targetOf("pvc-1"))).toBe(false);
   });
 
+  test.each<[string, string, Use]>([
+    ["Block", "Filesystem", {}],
+    ["Filesystem", "Block", { isBlock: true }],
+  ])("made with volumeMode %s is not staged as %s, and nothing is touched", async (mode, asked, use) => {
+    await world.agent.putVolume("pvc-1", { sizeBytes: gibibyte, metadata: { volumeMode: mode } });
+    const staged = failure(calls.NodeStageVolume(stageRequest("pvc-1", use)));
+    expect(await staged).toMatch(
+      new RegExp(`^FAILED_PRECONDITION: .* volumeMode ${mode}, and is not used as ${asked}`),
+    );
+    expect(traces()).toEqual(clean);
+    await calls.NodeStageVolume(stageRequest("pvc-1", { isBlock: mode === "Block" }));
+  });
+
   test("keeps it: it is formatted once, the first time", async () => {
     for (const _ of [1, 2, 3]) {
       await calls.NodeStageVolume(stageRequest("pvc-1", { fsType: "xfs" }));
