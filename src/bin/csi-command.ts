@@ -4,9 +4,8 @@ import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { type Log, openLog } from "../base/log.ts";
 import { type Metrics, openMetrics } from "../base/metrics.ts";
-import { socketPathOf } from "../csi/unix-socket.ts";
+import { isServed, socketPathOf } from "../csi/unix-socket.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import type { AgentApi } from "../wire/agent-api.ts";
 import type { Credentials } from "../wire/credentials.ts";
 import { hostPortOf, logLevelOf } from "./operator-command.ts";
 import { openProbes } from "./probes.ts";
@@ -15,6 +14,8 @@ import { version } from "./version.ts";
 
 interface ProcessOptions {
   readonly endpoint: string;
+  /** Of a node's process. */
+  readonly registration?: string;
   readonly cert: string;
   readonly key: string;
   readonly ca: string;
@@ -31,7 +32,6 @@ interface NodeOptions extends ProcessOptions {
   readonly agent: string;
   readonly kubeletDir: string;
   readonly stateDir: string;
-  readonly registration?: string;
   readonly registrationEndpoint?: string;
 }
 
@@ -88,7 +88,11 @@ async function runProcess(name: string, options: ProcessOptions, streams: Stream
   try {
     let isServing = false;
     if (listen !== undefined) {
-      const probes = await openProbes(listen, { metrics, phase: () => (isServing ? "serving" : "syncing") });
+      const phase = async () => {
+        if (!isServing) return "syncing";
+        return (await areServed(options)) ? "serving" : "ended";
+      };
+      const probes = await openProbes(listen, { metrics, phase });
       opened.push(probes);
       log.info({ address: probes.address }, "probes and metrics are served");
     }
@@ -102,6 +106,13 @@ async function runProcess(name: string, options: ProcessOptions, streams: Stream
     for (const one of opened.toReversed()) await one.close();
   }
   log.info({}, "csi driver stopped");
+}
+
+/** A socket that was removed below the process is served for nobody any more; only a start makes it anew. */
+async function areServed({ endpoint, registration }: ProcessOptions): Promise<boolean> {
+  const endpoints = registration === undefined ? [endpoint] : [endpoint, registration];
+  const served = await Promise.all(endpoints.map((each) => isServed(socketPathOf(each))));
+  return served.every(Boolean);
 }
 
 function serveController({ endpoint, agents }: ControllerOptions): Serve {
@@ -125,9 +136,8 @@ function serveController({ endpoint, agents }: ControllerOptions): Serve {
       onSilent: ({ node, agentId }, problem) => log.warn({ node, agentId, problem }, "agent does not answer"),
     });
     opened.push(cluster);
-    const isReady = async () => (await cluster.agents()).length > 0;
     const services = [
-      identityService({ version, capabilities: pluginCapabilities, isReady }),
+      identityService({ version, capabilities: pluginCapabilities }),
       controllerService({ cluster }),
       groupControllerService({ cluster }),
       snapshotMetadataService({ cluster }),
@@ -148,20 +158,11 @@ function serveNode(options: NodeOptions): Serve {
     opened.push(agent);
     const clock = systemClock;
     const host = await openHost({ stateDir, kubeletDir, log, clock });
-    const isReady = () => answersAsNode(agent, node, log);
-    const identity = identityService({ version, capabilities: pluginCapabilities, isReady });
+    const identity = identityService({ version, capabilities: pluginCapabilities });
     const services = [identity, nodeService({ agent, host, node, log, clock })];
     opened.push(await openGrpcServer({ endpoint, services, log, clock, metrics }));
     if (registration !== undefined) opened.push(await register(options, registration, log));
   };
-}
-
-/** Whether the node's own agent answers: what lies on another node cannot be mounted here. */
-async function answersAsNode(agent: AgentApi, node: string, log: Log): Promise<boolean> {
-  const found = (await agent.describe()).node;
-  if (found === node) return true;
-  log.error({ node, found }, "--agent is the agent of another node");
-  return false;
 }
 
 /** Last, for the kubelet calls as soon as it has found the driver; and closed first, so that it does not call any more. */

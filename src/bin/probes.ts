@@ -10,10 +10,12 @@ export interface Probes {
   close(): Promise<void>;
 }
 
+/** Of an operator, or `serving` of a process that answers calls. */
+type Phase = OperatorPhase | "serving";
+
 export interface ProbeDeps {
   readonly metrics: Metrics;
-  /** Of an operator, or `serving` of a process that answers calls. */
-  readonly phase: () => OperatorPhase | "serving";
+  readonly phase: () => Phase | Promise<Phase>;
 }
 
 const readyPhases: readonly string[] = ["standby", "leading", "serving"];
@@ -38,12 +40,17 @@ export async function openProbes(listen: { host: string; port: number }, deps: P
   };
 }
 
-async function answer(url: string, response: ServerResponse, { metrics, phase }: ProbeDeps): Promise<void> {
+async function answer(url: string, response: ServerResponse, deps: ProbeDeps): Promise<void> {
+  const { metrics } = deps;
   switch (url.split("?")[0]) {
-    case "/healthz":
-      return text(response, phase() === "ended" ? 503 : 200, phase());
-    case "/readyz":
-      return text(response, readyPhases.includes(phase()) ? 200 : 503, phase());
+    case "/healthz": {
+      const phase = await deps.phase();
+      return text(response, phase === "ended" ? 503 : 200, phase);
+    }
+    case "/readyz": {
+      const phase = await deps.phase();
+      return text(response, readyPhases.includes(phase) ? 200 : 503, phase);
+    }
     case "/metrics":
       response.setHeader("content-type", metrics.contentType);
       response.end(await metrics.render());

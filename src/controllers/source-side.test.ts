@@ -91,6 +91,14 @@ test("the agent is told what travels with the volume", async () => {
   });
 });
 
+test("how a volume is used stays as its maker said, whatever a PersistentVolume says that was made for it by hand", async () => {
+  const world = sourceWorld();
+  const said = { volumeMode: "Block", fsType: "xfs" };
+  await world.agent.putVolume("vol-1", { sizeBytes: world.agent.volumes.get("vol-1")?.sizeBytes ?? 0, metadata: said });
+  await world.run();
+  expect(world.agent.volumes.get("vol-1")?.metadata).toMatchObject({ ...said, "pvc.name": "db-pv1" });
+});
+
 test("nothing happens merely because objects were applied, nor when they are applied again", async () => {
   const world = sourceWorld();
   await world.run(59 * minute);

@@ -154,7 +154,7 @@ function markOf(seen: SeenVolume, view: VolumeView): VolumeSpec | undefined {
   const { enabled, dryRun } = seen.migration.spec.policy;
   // What is only looked at is left as it is.
   if (dryRun === true && !view.migrationEnabled) return undefined;
-  const metadata = { ...view.metadata, ...volumeMetadata(seen) };
+  const metadata = { ...usageOf(seen), ...view.metadata, ...volumeMetadata(seen) };
   if (view.migrationEnabled === enabled && isSame(view.metadata, metadata)) return undefined;
   return { sizeBytes: view.sizeBytes, migrationEnabled: enabled, metadata };
 }
@@ -162,15 +162,22 @@ function markOf(seen: SeenVolume, view: VolumeView): VolumeSpec | undefined {
 /** The agents' limit for all of a volume's metadata; labels are left out when they would not fit. */
 const labelsLengthMax = 2_048;
 
+/** For a volume that was made without a word of it: what its maker has said is true of its data, whatever is written of it later. */
+function usageOf({ volume }: SeenVolume): Record<string, string> {
+  if (volume === undefined) return {};
+  const { volumeMode = "Filesystem", csi } = volume.spec;
+  const fileSystem = csi?.fsType;
+  return {
+    [metadataKey.volumeMode]: volumeMode,
+    ...(fileSystem !== undefined && { [metadataKey.fileSystem]: fileSystem }),
+  };
+}
+
 /** What travels with the volume to the target, where it decides under which name it is published. */
 function volumeMetadata({ volume, policy }: SeenVolume): Record<string, string> {
   if (volume === undefined) return {};
-  const { claimRef, volumeMode = "Filesystem", csi } = volume.spec;
-  const metadata: Record<string, string> = {
-    [metadataKey.persistentVolume]: volume.metadata.name,
-    [metadataKey.volumeMode]: volumeMode,
-  };
-  if (csi?.fsType !== undefined) metadata[metadataKey.fileSystem] = csi.fsType;
+  const { claimRef } = volume.spec;
+  const metadata: Record<string, string> = { [metadataKey.persistentVolume]: volume.metadata.name };
   if (claimRef?.namespace !== undefined && claimRef.name !== undefined) {
     metadata[metadataKey.claimNamespace] = claimRef.namespace;
     metadata[metadataKey.claimName] = claimRef.name;

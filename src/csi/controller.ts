@@ -27,7 +27,7 @@ export const controllerCapabilities: readonly ControllerCapability[] = [
 ];
 
 export function controllerService({ cluster }: { readonly cluster: ClusterApi }): GrpcService {
-  const listVolumes = sharedReading(async () => (await cluster.listVolumes()).items);
+  const listVolumes = sharedReading(() => cluster.listVolumes());
   const parts = { cluster, listVolumes, oneOperation: oneOperationAtATime() };
   return {
     protoFile: "csi.proto",

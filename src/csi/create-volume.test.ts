@@ -5,6 +5,7 @@ import {
   fromSnapshot,
   fromVolume,
   mounted,
+  mountedAs,
   onNodes,
   range,
 } from "../../test/fakes/csi-requests.ts";
@@ -63,6 +64,7 @@ describe("an empty volume", () => {
     ["larger", { capacityRange: range(2 * gibibyte) }],
     ["smaller", { capacityRange: range(1, 64 * mebibyte) }],
     ["a block device", { volumeCapabilities: [block] }],
+    ["an XFS", { volumeCapabilities: [mountedAs("xfs")] }],
     ["on another node", { accessibilityRequirements: onNodes(["node-2"]) }],
     ["made of another one", { volumeContentSource: fromVolume("pvc-0") }],
   ])("of the same name that is to be %s is another volume", async (_, fields) => {
@@ -157,6 +159,27 @@ describe("a clone of a volume or snapshot of this cluster", () => {
     expect([nodesOf("pvc-1"), nodesOf("pvc-2")]).toEqual([["node-2"], ["node-2"]]);
   });
 
+  test("is refused when the class names another file system than its source has, and is made when it names that", async () => {
+    const of = { volumeContentSource: fromSnapshot("pvc-0/snapshot-1") };
+    await expect(create({ ...of, volumeCapabilities: [mountedAs("ext4")] })).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      message: expect.stringMatching(
+        /volume pvc-0, .* is xfs; use a StorageClass whose csi\.storage\.k8s\.io\/fstype is xfs/,
+      ),
+    });
+    expect(nodesOf("pvc-1")).toEqual([]);
+    const made = await create({ ...of, volumeCapabilities: [mountedAs("xfs")] });
+    expect(made.metadata.fsType).toBe("xfs");
+  });
+
+  test("has the file system that the class names when that of its source is not known", async () => {
+    await agents[1].putVolume("pvc-raw", { sizeBytes: mebibyte, metadata: { volumeMode: "Block" } });
+    const of = { volumeContentSource: fromVolume("pvc-raw") };
+    expect((await create({ ...of, volumeCapabilities: [mountedAs("btrfs")] })).metadata.fsType).toBe("btrfs");
+    const raw = await create({ name: "pvc-2", volumeContentSource: fromVolume("pvc-0"), volumeCapabilities: [block] });
+    expect(raw.metadata).toEqual({ volumeMode: "Block" });
+  });
+
   test("may be larger, and not smaller", async () => {
     const volumeContentSource = fromSnapshot("pvc-0/snapshot-1");
     const made = await create({ volumeContentSource, capacityRange: range(16 * mebibyte) });
@@ -233,6 +256,19 @@ describe("a clone of a migrated volume", () => {
     expect(nodesOf("pvc-1")).toEqual(["node-3"]);
     await agents[2].outwaitClones();
     expect(nodesOf("pvc-1")).toEqual(["node-3"]);
+  });
+
+  test("is refused when the class names another file system, at once and without a request that waits", async () => {
+    const wrong = create({ volumeContentSource, volumeCapabilities: [mountedAs("ext4")] });
+    await expect(wrong).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+      message: expect.stringContaining("fstype is btrfs"),
+    });
+    expect(agents[2].clones.size).toBe(0);
+    agents[2].commit("east.pvc-9");
+    expect((await create({ volumeContentSource, volumeCapabilities: [mountedAs("btrfs")] })).metadata.fsType).toBe(
+      "btrfs",
+    );
   });
 
   test("waits while the volume is frozen, is told how far it is, and is served by the commit", async () => {

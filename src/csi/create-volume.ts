@@ -9,13 +9,13 @@ import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { CloneSpec, CloneView, Metadata, MigratedVolumeView, VolumeSpec, VolumeView } from "../wire/schemas.ts";
 import { agentNameOf } from "./agent-names.ts";
 import type { CapacityRange, CreateVolumeRequest, TopologyRequirement, VolumeContentSource } from "./csi-messages.ts";
-import { checkVolumeParameters, metadataOf, refuseMutableParameters } from "./parameters.ts";
+import { checkVolumeParameters, fileSystemParameter, metadataOf, refuseMutableParameters } from "./parameters.ts";
 import { placeVolume } from "./placement.ts";
 import { chooseSize, emptyFloor, isWithin, type SizeFloor, sourceFloor } from "./sizes.ts";
 import { CsiError } from "./status.ts";
 import { callRoll, nodeOf, orNothing } from "./storage-cluster.ts";
 import { mayLieOn } from "./topology.ts";
-import { useOf } from "./volume-capabilities.ts";
+import { useOf, type VolumeUse } from "./volume-capabilities.ts";
 
 type LocalSource = NonNullable<VolumeSpec["from"]>;
 
@@ -32,6 +32,7 @@ export interface VolumeWish {
   /** At the agents. */
   readonly name: string;
   readonly range: CapacityRange | null;
+  readonly use: VolumeUse;
   readonly metadata: Metadata;
   readonly source: VolumeSource;
   readonly requirement: TopologyRequirement | null;
@@ -49,6 +50,7 @@ export function readWish(request: CreateVolumeRequest): VolumeWish {
   return {
     name: agentNameOf(request.name),
     range: request.capacityRange,
+    use,
     metadata: metadataOf(request.parameters, use),
     source,
     requirement: request.accessibilityRequirements,
@@ -111,9 +113,10 @@ async function lookUp(cluster: ClusterApi, name: string): Promise<VolumeView | u
 }
 
 /** Throws ALREADY_EXISTS when the name stands for something else. */
-function checkSame({ name, range, metadata, source }: VolumeWish, present: VolumeView): void {
-  const mode = present.metadata[metadataKey.volumeMode];
-  if (mode !== undefined && mode !== metadata[metadataKey.volumeMode]) throw taken(name, `in mode ${mode}`);
+function checkSame({ name, range, use, source }: VolumeWish, present: VolumeView): void {
+  const { [metadataKey.volumeMode]: mode = use.mode, [metadataKey.fileSystem]: found } = present.metadata;
+  if (mode !== use.mode) throw taken(name, `in mode ${mode}`);
+  if (found !== undefined && isOther(use, found)) throw taken(name, `with ${found}`);
   if (!isMadeOf(present, source)) throw taken(name, "made of something else");
   // A clone of a point may have to grow yet.
   const most = source.kind === "point" && range !== null ? { ...range, requiredBytes: 0 } : range;
@@ -175,10 +178,10 @@ async function cloneLocal(making: Making, from: LocalSource): Promise<VolumeView
   const { cluster, wish, signal, present } = making;
   if (present !== undefined) return inPlace(making, present);
   const source = await cluster.getVolume(from.volume);
+  const metadata = withFileSystemOf(source.metadata, wish, `volume ${from.volume}`);
   const sizeBytes = chooseSize(wish.range, sourceFloor(sizeOf(source, from)));
   requirePlace(wish, nodeOf(await callRoll(cluster), source.home), `volume ${from.volume}`);
   signal.throwIfAborted();
-  const metadata = withFileSystemOf(source.metadata, wish.metadata);
   return cluster.putVolume(wish.name, { sizeBytes, metadata, from });
 }
 
@@ -196,11 +199,12 @@ type PointSource = Extract<VolumeSource, { kind: "point" }>;
 async function clonePoint(making: Making, source: PointSource): Promise<VolumeView> {
   const { cluster, wish, signal, present } = making;
   const migrated = await orNothing(cluster.getMigratedVolume(source.migratedVolume));
+  const { migratedVolume, point } = source;
+  const origin = migrated?.metadata ?? present?.metadata ?? {};
+  const metadata = withFileSystemOf(origin, wish, `migrated volume ${migratedVolume}`);
   if (present === undefined) await checkClonable(making, source, migrated);
   else await inPlace(making, present);
   signal.throwIfAborted();
-  const metadata = withFileSystemOf(migrated?.metadata ?? present?.metadata ?? {}, wish.metadata);
-  const { migratedVolume, point } = source;
   // Whoever is told that it is ready keeps it. One that nobody comes back for, as when the claim is deleted, goes by itself.
   const clone = await cluster.putClone(wish.name, { migratedVolume, point, metadata, expires: true });
   if (clone.state === "Waiting") throw new CsiError("ABORTED", waitingText(clone, migrated));
@@ -257,11 +261,24 @@ function requirePlace({ name, requirement }: VolumeWish, node: string, source: s
   throw new CsiError("RESOURCE_EXHAUSTED", `volume ${name} cannot be made on the nodes asked for: ${why}`);
 }
 
-/** A clone has the file system that its source has, whatever the class would make in an empty volume. */
-function withFileSystemOf(source: Metadata, wished: Metadata): Metadata {
+/**
+ * A clone has the file system that its source has. Throws INVALID_ARGUMENT when another one was named: Kubernetes would write that
+ * into the PersistentVolume, and no node would mount it.
+ */
+function withFileSystemOf(source: Metadata, { name, use, metadata }: VolumeWish, what: string): Metadata {
   const found = source[metadataKey.fileSystem];
-  const isMounted = wished[metadataKey.fileSystem] !== undefined;
-  return isMounted && found !== undefined ? { ...wished, [metadataKey.fileSystem]: found } : wished;
+  if (use.mode === "Block" || found === undefined) return metadata;
+  if (isOther(use, found)) {
+    const advice = `use a StorageClass whose ${fileSystemParameter} is ${found}, or one without`;
+    const text = `volume ${name} cannot be ${use.fileSystem}: ${what}, which it is made of, is ${found}; ${advice}`;
+    throw new CsiError("INVALID_ARGUMENT", text);
+  }
+  return { ...metadata, [metadataKey.fileSystem]: found };
+}
+
+/** Whether another file system than the one that is there was named. */
+function isOther(use: VolumeUse, found: string): boolean {
+  return use.mode === "Filesystem" && use.isNamed && use.fileSystem !== found;
 }
 
 function nowhere(requirement: TopologyRequirement | null): CsiError {

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
 import type { FakeAgent } from "../../test/fakes/fake-agent.ts";
-import { type FakeStorageCluster, fakeStorageCluster } from "../../test/fakes/fake-storage-cluster.ts";
+import { type FakeStorageCluster, fakeStorageCluster, listWithout } from "../../test/fakes/fake-storage-cluster.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import type { ClusterApi } from "../wire/cluster-client.ts";
 import { groupCalls } from "./group-controller.ts";
 import { oneOperationAtATime } from "./one-operation.ts";
 
@@ -12,12 +13,13 @@ let cluster: FakeStorageCluster;
 let first: FakeAgent;
 let second: FakeAgent;
 let calls: ReturnType<typeof groupCalls>;
+let listVolumes: ClusterApi["listVolumes"];
 
 beforeEach(async () => {
   cluster = fakeStorageCluster(2);
+  listVolumes = cluster.api.listVolumes;
   [first, second] = cluster.agents as [FakeAgent, FakeAgent];
-  const listVolumes = async () => (await cluster.api.listVolumes()).items;
-  calls = groupCalls({ cluster: cluster.api, listVolumes, oneOperation: oneOperationAtATime() });
+  calls = groupCalls({ cluster: cluster.api, listVolumes: () => listVolumes(), oneOperation: oneOperationAtATime() });
   for (const name of ["pvc-1", "pvc-2"]) await first.putVolume(name, { sizeBytes: mebibyte });
   await second.putVolume("pvc-3", { sizeBytes: mebibyte });
 });
@@ -124,6 +126,16 @@ describe("DeleteVolumeGroupSnapshot", () => {
     cluster.silent.add(second);
     await expect(remove("csi//g1")).rejects.toMatchObject({ code: "UNAVAILABLE" });
     expect(first.volumes.get("pvc-1")?.snapshots).toHaveLength(1);
+  });
+
+  test("leaves no part behind that an agent has which was silent only while the parts were read", async () => {
+    await create("g1", ["pvc-1", "pvc-3"]);
+    listVolumes = () => listWithout(cluster, second);
+    await expect(remove("csi//g1")).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    expect(await present()).toEqual(["pvc-1/g1", "pvc-3/g1"]);
+    listVolumes = cluster.api.listVolumes;
+    await remove("csi//g1");
+    expect(await present()).toEqual([]);
   });
 
   test("without an id is refused", async () => {

@@ -7,6 +7,7 @@ import {
   renderGroupSnapshotHandle,
   type SnapshotHandle,
 } from "../domain/handles.ts";
+import type { MergedList } from "../wire/cluster-agents.ts";
 import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { agentNameOf } from "./agent-names.ts";
@@ -32,11 +33,11 @@ import { callRoll, requireAll } from "./storage-cluster.ts";
 export interface GroupParts {
   readonly cluster: ClusterApi;
   readonly oneOperation: OneOperation;
-  readonly listVolumes: () => Promise<readonly VolumeView[]>;
+  readonly listVolumes: () => Promise<MergedList<VolumeView>>;
 }
 
 export function groupControllerService({ cluster }: { readonly cluster: ClusterApi }): GrpcService {
-  const listVolumes = sharedReading(async () => (await cluster.listVolumes()).items);
+  const listVolumes = sharedReading(() => cluster.listVolumes());
   return {
     protoFile: "csi.proto",
     service: "csi.v1.GroupController",
@@ -124,7 +125,8 @@ function nameIn(groupSnapshotId: string): string | undefined {
 /** Throws ALREADY_EXISTS when the name stands for a group snapshot of other volumes. Of a part of them it is found out by the agents. */
 async function requireSameVolumes(parts: GroupParts, name: string, volumes: readonly string[]): Promise<void> {
   const hasIt = ({ snapshots }: VolumeView) => snapshots.some((one) => one.name === name && !one.released);
-  const others = (await parts.listVolumes()).filter((volume) => !volumes.includes(volume.name) && hasIt(volume));
+  const { items } = await parts.listVolumes();
+  const others = items.filter((volume) => !volumes.includes(volume.name) && hasIt(volume));
   if (others.length === 0) return;
   const names = others.map((volume) => volume.name).join(", ");
   throw new CsiError("ALREADY_EXISTS", `snapshot ${name} exists already, of ${names} as well`);
@@ -133,8 +135,8 @@ async function requireSameVolumes(parts: GroupParts, name: string, volumes: read
 /** The parts of a group snapshot that are there. An agent that does not answer may have more of them, so all have to. */
 async function membersOf({ cluster, listVolumes }: GroupParts, name: string): Promise<SnapshotView[]> {
   const volumes = await listVolumes();
-  requireAll(await callRoll(cluster));
-  return volumes.flatMap(snapshotsOf).filter((snapshot) => snapshot.name === name && isOfCsiGroup(snapshot));
+  requireAll(await callRoll(cluster), volumes);
+  return volumes.items.flatMap(snapshotsOf).filter((snapshot) => snapshot.name === name && isOfCsiGroup(snapshot));
 }
 
 /**

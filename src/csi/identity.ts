@@ -24,11 +24,9 @@ export interface IdentityParts {
   /** Of all of Longshore. */
   readonly version: string;
   readonly capabilities: readonly PluginCapability[];
-  /** Whether calls have a chance of being carried out; a rejection is a no. */
-  readonly isReady: () => Promise<boolean>;
 }
 
-export function identityService({ version, capabilities, isReady }: IdentityParts): GrpcService {
+export function identityService({ version, capabilities }: IdentityParts): GrpcService {
   return {
     protoFile: "csi.proto",
     service: "csi.v1.Identity",
@@ -39,9 +37,10 @@ export function identityService({ version, capabilities, isReady }: IdentityPart
       async GetPluginCapabilities(_request: GetPluginCapabilitiesRequest): Promise<GetPluginCapabilitiesResponse> {
         return { capabilities };
       },
-      // Never an error: that would ask for the process to be restarted, which brings no agent back.
+      // Of the driver's own start, which is over when it serves. For agents that are away sidecars must not wait: they tell nobody
+      // that they are well before the driver is ready, and are restarted for that. Calls say what they cannot reach.
       async Probe(_request: ProbeRequest): Promise<ProbeResponse> {
-        return { ready: { value: await isReady().catch(() => false) } };
+        return { ready: { value: true } };
       },
     },
   };

@@ -1,5 +1,6 @@
 // A volume comes to its node, and leaves it: attached, with a file system, mounted at the kubelet's staging path. Each step is noted
 // before it is taken and looks at what is there, so that a call goes on wherever another one was interrupted; see docs/csi-node.md.
+import { metadataKey } from "../api/names.ts";
 import { codeOf } from "../domain/errors.ts";
 import { isVolumeHandle } from "../domain/handles.ts";
 import { type FileSystemType, isFileSystemType, type MountHow } from "../host/file-systems.ts";
@@ -24,6 +25,7 @@ export async function stage(parts: NodeParts, request: StageRequest): Promise<vo
   const { host, agent } = parts;
   const { volume, path, wanted } = request;
   const view = await agent.getVolume(volume);
+  requireMode(view, wanted);
   const image = await host.identify(view.path);
   const present = await presentAt(host, request, image);
   const note = await ensureNote(host, volume, { uid: view.uid, image });
@@ -37,6 +39,18 @@ export async function stage(parts: NodeParts, request: StageRequest): Promise<vo
   const how: MountHow = { type, flags: wanted.flags, isReadOnly: wanted.isReadOnly };
   if (present === undefined) await host.mount(device, path, how);
   if (!wanted.isReadOnly) await grow(parts, { volume, device, path, how });
+}
+
+/**
+ * What a pod has written raw may look blank, and would be formatted; what it writes raw below a mounted file system ruins that. So a
+ * PersistentVolume that was made by hand for a volume of the other mode is refused.
+ */
+function requireMode({ name, metadata }: VolumeView, { kind }: Wanted): void {
+  const asked = kind === "block" ? "Block" : "Filesystem";
+  const { [metadataKey.volumeMode]: mode = asked } = metadata;
+  if (mode === asked) return;
+  const text = `volume ${name} was made with volumeMode ${mode}, and is not used as ${asked}; its PersistentVolume has to say ${mode} as well`;
+  throw new CsiError("FAILED_PRECONDITION", text);
 }
 
 /** Unstaged already is success. What is still published goes on until it is unpublished. */

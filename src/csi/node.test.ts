@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
+import { CrashPoint } from "../../test/fakes/crash-point.ts";
 import {
   capabilityOf,
   expandRequest,
@@ -13,6 +14,7 @@ import {
   unstageRequest,
 } from "../../test/fakes/node-world.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { isIn } from "./topology.ts";
 
 const gibibyte = 2 ** 30;
 
@@ -56,6 +58,14 @@ test("a node tells who it is, where its volumes are, and what it can", async () 
   ]);
 });
 
+test("a node whose name is too long for a label is known by one that fits, to the node and to the controller alike", async () => {
+  const node = `worker-1.${"rack-17.".repeat(10)}example.com`;
+  const { accessibleTopology } = await world.start(new CrashPoint(), node).calls.NodeGetInfo();
+  expect(accessibleTopology.segments["longshore.dev/node"]).toMatch(/^worker-1[a-z0-9.-]{0,54}[a-z0-9]$/);
+  expect(isIn(accessibleTopology, node)).toBe(true);
+  expect(isIn(accessibleTopology, `${node}.org`)).toBe(false);
+});
+
 describe("a volume with a file system", () => {
   test.each(["", "ext4", "xfs", "btrfs"])("of type [%s] comes to its pod, and goes without a trace", async (fsType) => {
     const type = fsType === "" ? "ext4" : fsType;
@@ -74,6 +84,19 @@ describe("a volume with a file system", () => {
     }
     expect(traces()).toEqual(clean);
     expect(world.host.places.has(targetOf("pvc-1"))).toBe(false);
+  });
+
+  test.each<[string, string, Use]>([
+    ["Block", "Filesystem", {}],
+    ["Filesystem", "Block", { isBlock: true }],
+  ])("made with volumeMode %s is not staged as %s, and nothing is touched", async (mode, asked, use) => {
+    await world.agent.putVolume("pvc-1", { sizeBytes: gibibyte, metadata: { volumeMode: mode } });
+    const staged = failure(calls.NodeStageVolume(stageRequest("pvc-1", use)));
+    expect(await staged).toMatch(
+      new RegExp(`^FAILED_PRECONDITION: .* volumeMode ${mode}, and is not used as ${asked}`),
+    );
+    expect(traces()).toEqual(clean);
+    await calls.NodeStageVolume(stageRequest("pvc-1", { isBlock: mode === "Block" }));
   });
 
   test("keeps it: it is formatted once, the first time", async () => {

@@ -44,7 +44,7 @@ test("mutable parameters are refused by name", () => {
 });
 
 test("the metadata of a volume says whose it is and how it is used", () => {
-  const mounted = { mode: "Filesystem", fileSystem: "xfs" } as const;
+  const mounted = { mode: "Filesystem", fileSystem: "xfs", isNamed: true } as const;
   expect(metadataOf(ofProvisioner, mounted)).toEqual({
     "pvc.namespace": "shop",
     "pvc.name": "db",

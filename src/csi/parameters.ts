@@ -14,7 +14,7 @@ const provisionersKeys: Readonly<Record<string, string>> = {
 };
 
 /** The provisioner takes it for itself, and passes it on in the capability. */
-const fileSystemParameter = "csi.storage.k8s.io/fstype";
+export const fileSystemParameter = "csi.storage.k8s.io/fstype";
 
 const snapshottersPrefix = "csi.storage.k8s.io/";
 

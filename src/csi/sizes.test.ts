@@ -15,8 +15,8 @@ import type { CsiError } from "./status.ts";
 
 const mebibyte = 2 ** 20;
 const gibibyte = 2 ** 30;
-const ext4 = { mode: "Filesystem", fileSystem: "ext4" } as const;
-const xfs = { mode: "Filesystem", fileSystem: "xfs" } as const;
+const ext4 = { mode: "Filesystem", fileSystem: "ext4", isNamed: false } as const;
+const xfs = { mode: "Filesystem", fileSystem: "xfs", isNamed: true } as const;
 const raw = { mode: "Block" } as const;
 
 function range(required: number, limit = 0): CapacityRange {

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
 import type { FakeAgent } from "../../test/fakes/fake-agent.ts";
-import { type FakeStorageCluster, fakeStorageCluster } from "../../test/fakes/fake-storage-cluster.ts";
+import { type FakeStorageCluster, fakeStorageCluster, listWithout } from "../../test/fakes/fake-storage-cluster.ts";
+import type { ClusterApi } from "../wire/cluster-client.ts";
 import { oneOperationAtATime } from "./one-operation.ts";
 import { csiGroup } from "./snapshot-messages.ts";
 import { snapshotCalls } from "./snapshots.ts";
@@ -13,12 +14,17 @@ let cluster: FakeStorageCluster;
 let first: FakeAgent;
 let second: FakeAgent;
 let calls: ReturnType<typeof snapshotCalls>;
+let listVolumes: ClusterApi["listVolumes"];
 
 beforeEach(async () => {
   cluster = fakeStorageCluster(2);
+  listVolumes = cluster.api.listVolumes;
   [first, second] = cluster.agents as [FakeAgent, FakeAgent];
-  const listVolumes = async () => (await cluster.api.listVolumes()).items;
-  calls = snapshotCalls({ cluster: cluster.api, listVolumes, oneOperation: oneOperationAtATime() });
+  calls = snapshotCalls({
+    cluster: cluster.api,
+    listVolumes: () => listVolumes(),
+    oneOperation: oneOperationAtATime(),
+  });
   await first.putVolume("pvc-1", { sizeBytes: mebibyte });
   await second.putVolume("pvc-2", { sizeBytes: 2 * mebibyte });
 });
@@ -227,5 +233,19 @@ describe("ListSnapshots", () => {
     await expect(list()).rejects.toMatchObject({ code: "UNAVAILABLE" });
     expect(await list({ snapshotId: "pvc-1/snapshot-1" })).toEqual(["pvc-1/snapshot-1"]);
     await expect(list({ snapshotId: "pvc-2/snapshot-2" })).rejects.toMatchObject({ code: "Unreachable" });
+  });
+
+  test("gives no list that lacks what an agent has which was silent only while either list was read", async () => {
+    const { listMigratedVolumes } = cluster.api;
+    listVolumes = () => listWithout(cluster, second);
+    await expect(list()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    listVolumes = cluster.api.listVolumes;
+    cluster.api.listMigratedVolumes = async () => {
+      const all = await listMigratedVolumes();
+      return { ...all, answered: all.answered.slice(0, 1) };
+    };
+    await expect(list()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    cluster.api.listMigratedVolumes = listMigratedVolumes;
+    await list();
   });
 });

@@ -1,6 +1,7 @@
 // The controller's calls about snapshots. Those that schedules take, and the points of migrated volumes, are listed like any other, so
 // that a volume can be made of them; deleted they are by the operator only, whatever a user does with the objects that show them.
 import { isVolumeHandle, parseSnapshotHandle, type SnapshotHandle } from "../domain/handles.ts";
+import type { MergedList } from "../wire/cluster-agents.ts";
 import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { agentNameOf, isOperators } from "./agent-names.ts";
@@ -23,8 +24,7 @@ import { callRoll, orNothing, requireAll } from "./storage-cluster.ts";
 export interface SnapshotParts {
   readonly cluster: ClusterApi;
   readonly oneOperation: OneOperation;
-  /** All volumes of the agents that answer. */
-  readonly listVolumes: () => Promise<readonly VolumeView[]>;
+  readonly listVolumes: () => Promise<MergedList<VolumeView>>;
 }
 
 export function snapshotCalls({ cluster, oneOperation, listVolumes }: SnapshotParts) {
@@ -69,9 +69,10 @@ export function snapshotCalls({ cluster, oneOperation, listVolumes }: SnapshotPa
     }
     if (sourceVolumeId !== "") return ofOneSource(cluster, sourceVolumeId);
     const [volumes, migrated] = await Promise.all([listVolumes(), cluster.listMigratedVolumes()]);
-    requireAll(await callRoll(cluster));
+    const roll = await callRoll(cluster);
+    for (const list of [volumes, migrated]) requireAll(roll, list);
     return [
-      ...volumes.flatMap((volume) => snapshotsOf(volume).map(snapshotMessage)),
+      ...volumes.items.flatMap((volume) => snapshotsOf(volume).map(snapshotMessage)),
       ...migrated.items.flatMap(pointMessages),
     ];
   }
@@ -81,13 +82,13 @@ export function snapshotCalls({ cluster, oneOperation, listVolumes }: SnapshotPa
 async function requireOwnName(
   volume: VolumeView,
   snapshot: string,
-  listVolumes: () => Promise<readonly VolumeView[]>,
+  listVolumes: SnapshotParts["listVolumes"],
 ): Promise<void> {
   const isNamed = ({ name, released }: SnapshotView) => name === snapshot && !released;
   const own = volume.snapshots.find(isNamed);
   if (own !== undefined && !isOfCsiGroup(own)) return;
   if (own !== undefined) throw taken(`${snapshot} of volume ${volume.name}, taken together with others,`);
-  const other = (await listVolumes()).find((one) => one.name !== volume.name && one.snapshots.some(isNamed));
+  const other = (await listVolumes()).items.find((one) => one.name !== volume.name && one.snapshots.some(isNamed));
   if (other !== undefined) throw taken(`${snapshot} of another volume, ${other.name},`);
 }
 

@@ -1,5 +1,6 @@
 // What the services ask of the storage cluster beyond single calls: what is not there as nothing, who is there, and where things lie.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
+import type { MergedList } from "../wire/cluster-agents.ts";
 import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { AgentView, Member } from "../wire/schemas.ts";
 import { silentOf } from "./placement.ts";
@@ -46,13 +47,16 @@ export function nodeOf({ members, agents }: Roll, home: string): string {
   throw new LongshoreError("Unreachable", `no agent that answers knows agent ${home}`);
 }
 
-/** A list that lacks what an agent has would make its readers believe that it is gone. */
-export function requireAll(roll: Roll): void {
-  const silent = silentOf(roll);
+/**
+ * A list that lacks what an agent has would make its readers believe that it is gone. Whoever answers by now may have been silent
+ * when it was asked for its part of the list.
+ */
+export function requireAll({ members }: Roll, { answered }: MergedList<unknown>): void {
+  const silent = silentOf({ members, agents: answered.map((agentId) => ({ agentId })) });
   if (silent.length === 0) return;
   const names = silent.map(({ agentId, node }) => `${agentId} on node ${node}`).join(", ");
   throw new CsiError(
     "UNAVAILABLE",
-    `agent ${names} does not answer, and the list would lack what it has; one that will not come back is given up by: longshore node forget`,
+    `agent ${names} did not answer, and the list would lack what it has; one that will not come back is given up by: longshore node forget`,
   );
 }

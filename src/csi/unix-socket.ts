@@ -39,7 +39,8 @@ async function statsOf(path: string) {
   }
 }
 
-function isServed(path: string): Promise<boolean> {
+/** Whether somebody takes connections there. */
+export function isServed(path: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once("connect", () => {

@@ -10,13 +10,21 @@ const withFileSystem = (fsType: string): VolumeCapability => ({
 });
 
 test.each<[string, VolumeCapability[], object]>([
-  ["a mount without a file system", [mounted], { mode: "Filesystem", fileSystem: "ext4" }],
-  ["a mount of xfs", [withFileSystem("xfs")], { mode: "Filesystem", fileSystem: "xfs" }],
-  ["a mount of btrfs", [withFileSystem("btrfs")], { mode: "Filesystem", fileSystem: "btrfs" }],
+  ["a mount without a file system", [mounted], { mode: "Filesystem", fileSystem: "ext4", isNamed: false }],
+  ["a mount of xfs", [withFileSystem("xfs")], { mode: "Filesystem", fileSystem: "xfs", isNamed: true }],
+  ["a mount of btrfs", [withFileSystem("btrfs")], { mode: "Filesystem", fileSystem: "btrfs", isNamed: true }],
   ["a block device", [block], { mode: "Block" }],
-  ["one writer", [inMode("SINGLE_NODE_SINGLE_WRITER")], { mode: "Filesystem", fileSystem: "ext4" }],
-  ["one node, several pods", [inMode("SINGLE_NODE_MULTI_WRITER")], { mode: "Filesystem", fileSystem: "ext4" }],
-  ["a reader", [inMode("SINGLE_NODE_READER_ONLY"), mounted], { mode: "Filesystem", fileSystem: "ext4" }],
+  ["one writer", [inMode("SINGLE_NODE_SINGLE_WRITER")], { mode: "Filesystem", fileSystem: "ext4", isNamed: false }],
+  [
+    "one node, several pods",
+    [inMode("SINGLE_NODE_MULTI_WRITER")],
+    { mode: "Filesystem", fileSystem: "ext4", isNamed: false },
+  ],
+  [
+    "a reader",
+    [inMode("SINGLE_NODE_READER_ONLY"), mounted],
+    { mode: "Filesystem", fileSystem: "ext4", isNamed: false },
+  ],
 ])("%s is supported", (_, capabilities, use) => {
   expect(useOf(capabilities)).toEqual(use);
 });

@@ -5,7 +5,12 @@ import { CsiError } from "./status.ts";
 
 /** The mode is one of Kubernetes' volume modes. */
 export type VolumeUse =
-  | { readonly mode: "Filesystem"; readonly fileSystem: FileSystemType }
+  | {
+      readonly mode: "Filesystem";
+      readonly fileSystem: FileSystemType;
+      /** It was named, as by the class. Otherwise it is the usual one, which gives way to what the volume is made of. */
+      readonly isNamed: boolean;
+    }
   | { readonly mode: "Block" };
 
 /** The access modes that a volume can be used in. */
@@ -32,8 +37,9 @@ function useOfOne(capability: VolumeCapability): VolumeUse {
     throw invalid(`access mode ${mode} is not supported: a volume is used from one node at a time (ReadWriteOnce)`);
   }
   if (capability.mount === undefined) return { mode: "Block" };
-  const fileSystem = capability.mount.fsType || usualFileSystem;
-  if (isFileSystemType(fileSystem)) return { mode: "Filesystem", fileSystem };
+  const { fsType } = capability.mount;
+  const fileSystem = fsType || usualFileSystem;
+  if (isFileSystemType(fileSystem)) return { mode: "Filesystem", fileSystem, isNamed: fsType !== "" };
   throw invalid(`csi.storage.k8s.io/fstype: "${fileSystem}" is not supported; use ${fileSystemTypes.join(", ")}`);
 }
 

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, test } from "@jest/globals";
 import { block, createVolumeRequest, fromSnapshot, mounted, onNodes, range } from "../../test/fakes/csi-requests.ts";
 import type { FakeAgent } from "../../test/fakes/fake-agent.ts";
-import { type FakeStorageCluster, fakeStorageCluster } from "../../test/fakes/fake-storage-cluster.ts";
+import { type FakeStorageCluster, fakeStorageCluster, listWithout } from "../../test/fakes/fake-storage-cluster.ts";
+import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { VolumeCapability } from "./csi-messages.ts";
 import { oneOperationAtATime } from "./one-operation.ts";
 import { volumeCalls } from "./volumes.ts";
@@ -13,12 +14,13 @@ let cluster: FakeStorageCluster;
 let first: FakeAgent;
 let second: FakeAgent;
 let calls: ReturnType<typeof volumeCalls>;
+let listVolumes: ClusterApi["listVolumes"];
 
 beforeEach(() => {
   cluster = fakeStorageCluster(2);
+  listVolumes = cluster.api.listVolumes;
   [first, second] = cluster.agents as [FakeAgent, FakeAgent];
-  const listVolumes = async () => (await cluster.api.listVolumes()).items;
-  calls = volumeCalls({ cluster: cluster.api, listVolumes, oneOperation: oneOperationAtATime() });
+  calls = volumeCalls({ cluster: cluster.api, listVolumes: () => listVolumes(), oneOperation: oneOperationAtATime() });
 });
 
 describe("CreateVolume", () => {
@@ -184,6 +186,13 @@ describe("ListVolumes", () => {
     );
     expect((await calls.ListVolumes(all)).entries).toHaveLength(1);
   });
+});
+
+test("ListVolumes gives no list that lacks what an agent has which was silent only while it was read", async () => {
+  await second.putVolume("pvc-2", { sizeBytes: mebibyte });
+  listVolumes = () => listWithout(cluster, second);
+  const listed = calls.ListVolumes({ maxEntries: 0, startingToken: "" });
+  await expect(listed).rejects.toMatchObject({ code: "UNAVAILABLE", message: expect.stringContaining("node-2") });
 });
 
 describe("ValidateVolumeCapabilities", () => {

@@ -2,6 +2,7 @@
 import { metadataKey } from "../api/names.ts";
 import { isVolumeHandle, renderSnapshotHandle } from "../domain/handles.ts";
 import { isCloneSnapshot } from "../domain/names.ts";
+import type { MergedList } from "../wire/cluster-agents.ts";
 import type { ClusterApi } from "../wire/cluster-client.ts";
 import type { SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { isOperators } from "./agent-names.ts";
@@ -33,8 +34,7 @@ export interface VolumeParts {
   readonly cluster: ClusterApi;
   /** Shared by all calls that change a volume. */
   readonly oneOperation: OneOperation;
-  /** All volumes of the agents that answer. */
-  readonly listVolumes: () => Promise<readonly VolumeView[]>;
+  readonly listVolumes: () => Promise<MergedList<VolumeView>>;
 }
 
 export function volumeCalls({ cluster, oneOperation, listVolumes }: VolumeParts) {
@@ -75,8 +75,8 @@ export function volumeCalls({ cluster, oneOperation, listVolumes }: VolumeParts)
       pageOf([], request, String);
       const volumes = await listVolumes();
       const roll = await callRoll(cluster);
-      requireAll(roll);
-      const { entries, nextToken } = pageOf(volumes, request, ({ name }) => name);
+      requireAll(roll, volumes);
+      const { entries, nextToken } = pageOf(volumes.items, request, ({ name }) => name);
       return { entries: entries.map((volume) => ({ volume: messageOf(volume, roll) })), nextToken };
     },
 

@@ -5,6 +5,12 @@ import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
 import type { AgentView, List, Member } from "./schemas.ts";
 
+/** What the agents that answered have, together. */
+export interface MergedList<T> extends List<T> {
+  /** The ids of those agents: what any other one has is missing. */
+  readonly answered: readonly string[];
+}
+
 type Connection = AgentApi & { close(): Promise<void> };
 export type Read<T> = (api: AgentApi) => Promise<T>;
 
@@ -63,9 +69,14 @@ export class ClusterAgents {
   }
 
   /** What all agents have, together; the sequence is that of the agent that names the others. */
-  async list<T>(list: Read<List<T>>): Promise<List<T>> {
-    const { answers } = await this.ask(list);
-    return { items: answers.flatMap(({ items }) => items), sequence: answers[0]?.sequence ?? 0 };
+  async list<T>(list: Read<List<T>>): Promise<MergedList<T>> {
+    const members = await this.members();
+    const { answers, silent } = await this.askThem(members, list);
+    return {
+      items: answers.flatMap(({ items }) => items),
+      sequence: answers[0]?.sequence ?? 0,
+      answered: members.map(({ agentId }) => agentId).filter((agentId) => !silent.includes(agentId)),
+    };
   }
 
   /** The agent that has it. Throws `NotFound`, or `Unreachable` when an agent that does not answer may have it. */

@@ -121,6 +121,20 @@ test("one that falls silent is told once, asked again, and told again when it ha
   expect(silent).toEqual(["node-2", "node-2"]);
 });
 
+test("a list tells who answered for it, which those that are silent or lost did not", async () => {
+  const [one, two, three] = agents;
+  away.add(addressOf(two));
+  await three.putVolume("data", { sizeBytes });
+  const list = await cluster.listVolumes();
+  expect([list.items.map(({ name }) => name), list.answered]).toEqual([["data"], [idOf(one), idOf(three)]]);
+  one.view.members = one.view.members.map((member) =>
+    member.agentId === idOf(three) ? { ...member, state: "lost" as const } : member,
+  );
+  away.clear();
+  await clock.advance(10_000);
+  expect((await cluster.listMigratedVolumes()).answered).toEqual([idOf(one), idOf(two)]);
+});
+
 describe("a volume", () => {
   test("is looked for everywhere once, and then where it was; only when it is not there any more everywhere again", async () => {
     const [, two, three] = agents;

@@ -4,14 +4,16 @@
 import { type Clock, systemClock } from "../base/clock.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
-import { ClusterAgents, type ClusterAgentsOptions, type Read } from "./cluster-agents.ts";
+import { ClusterAgents, type ClusterAgentsOptions, type MergedList, type Read } from "./cluster-agents.ts";
 import { nameClaims } from "./routes.ts";
-import type { AgentView, List, VolumeSpec, VolumeView } from "./schemas.ts";
+import type { AgentView, List, MigratedVolumeView, VolumeSpec, VolumeView } from "./schemas.ts";
 
 /** The agents of a cluster as one; `NotFound` is thrown only when every agent has said so, `Unreachable` when one may have it. */
 export interface ClusterApi extends AgentApi {
   /** All agents that answer. */
   agents(): Promise<readonly AgentView[]>;
+  listVolumes(): Promise<MergedList<VolumeView>>;
+  listMigratedVolumes(): Promise<MergedList<MigratedVolumeView>>;
   /**
    * Makes, or changes, a volume at this agent. Throws `NameTaken` when another one has a volume of that name, and `Unreachable` when one
    * that does not answer may have it: one name must never stand for two volumes.

@@ -79,7 +79,10 @@ describe("two clusters that Longshore is installed in", () => {
 
   test("two clones of one XFS and one of another volume are mounted in one pod", clonesOfSeveralVolumesInOnePod);
 
-  test("a user's snapshot is restored and a claim is copied, where they are", snapshotsAndCopiesAtHome);
+  test(
+    "a user's snapshot and a schedule's are restored, and a claim is copied, where they are",
+    snapshotsAndCopiesAtHome,
+  );
 
   test("what a tenant deletes is published anew, and no point is lost", whatATenantDeletesIsPublishedAnew);
 

@@ -22,7 +22,7 @@ export interface CsiProcessOptions {
   readonly more?: readonly string[];
 }
 
-/** Resolves when it is ready: when it reaches an agent. */
+/** Resolves when it serves. */
 export async function startCsiController({ storage, folder, more = [] }: CsiProcessOptions): Promise<CsiProcess> {
   return start({ storage, folder, more: ["--agents", storage.address, ...more] }, "controller");
 }

@@ -48,11 +48,10 @@ export async function openCsiDriver(agents: readonly [Cluster, ...Cluster[]]): P
     },
     onSilent: () => undefined,
   });
-  const isReady = async () => (await cluster.agents()).length > 0;
   const server = await openGrpcServer({
     endpoint,
     services: [
-      identityService({ version: "test", capabilities: pluginCapabilities, isReady }),
+      identityService({ version: "test", capabilities: pluginCapabilities }),
       controllerService({ cluster }),
       groupControllerService({ cluster }),
       snapshotMetadataService({ cluster }),

@@ -14,6 +14,12 @@ export const mounted: VolumeCapability = {
   mount: { fsType: "", mountFlags: [], volumeMountGroup: "" },
 };
 
+/** As for a class that names a file system. */
+export const mountedAs = (fsType: string): VolumeCapability => ({
+  ...mounted,
+  mount: { fsType, mountFlags: [], volumeMountGroup: "" },
+});
+
 export const block: VolumeCapability = { accessMode: { mode: "SINGLE_NODE_WRITER" }, accessType: "block", block: {} };
 
 export function createVolumeRequest(fields: Partial<CreateVolumeRequest> = {}): CreateVolumeRequest {

@@ -2,8 +2,9 @@
 // and an agent that does not answer may have anything.
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { silentMax } from "../../src/domain/name-claim.ts";
+import type { MergedList } from "../../src/wire/cluster-agents.ts";
 import type { ClusterApi } from "../../src/wire/cluster-client.ts";
-import type { List } from "../../src/wire/schemas.ts";
+import type { List, VolumeView } from "../../src/wire/schemas.ts";
 import { FakeAgent } from "./fake-agent.ts";
 
 export interface FakeStorageCluster {
@@ -25,6 +26,17 @@ const effects: ReadonlySet<unknown> = new Set<keyof ClusterApi>([
   "putClone",
   "removeClone",
 ]);
+
+/** The volumes, but for those of an agent that does not answer while they are read, and does again a moment later. */
+export async function listWithout(
+  { api, silent }: FakeStorageCluster,
+  agent: FakeAgent,
+): Promise<MergedList<VolumeView>> {
+  silent.add(agent);
+  const list = await api.listVolumes();
+  silent.delete(agent);
+  return list;
+}
 
 /** Agents on node-1, node-2, … */
 export function fakeStorageCluster(count = 3): FakeStorageCluster {
@@ -58,9 +70,14 @@ function apiOf(agents: readonly FakeAgent[], silent: ReadonlySet<FakeAgent>): Cl
   const orFirst = (has: Has) => answering().find(has) ?? (silent.size > 0 ? having("it", has) : answering()[0]);
   const ofVolume = (name: string) => having(`volume ${name}`, (agent) => agent.volumes.has(name));
   const ofMigrated = (name: string) => having(`migrated volume ${name}`, (agent) => agent.migratedVolumes.has(name));
-  async function merged<T>(list: (agent: FakeAgent) => Promise<List<T>>): Promise<List<T>> {
-    const lists = await Promise.all(answering().map(list));
-    return { items: lists.flatMap(({ items }) => items), sequence: lists[0]?.sequence ?? 0 };
+  async function merged<T>(list: (agent: FakeAgent) => Promise<List<T>>): Promise<MergedList<T>> {
+    const asked = answering();
+    const lists = await Promise.all(asked.map(list));
+    return {
+      items: lists.flatMap(({ items }) => items),
+      sequence: lists[0]?.sequence ?? 0,
+      answered: asked.map(({ view }) => view.agentId),
+    };
   }
   const own: Partial<ClusterApi> = {
     agents: () => Promise.all(agents.filter((agent) => !silent.has(agent)).map((agent) => agent.describe())),

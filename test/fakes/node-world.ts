@@ -49,9 +49,9 @@ export class NodeWorld {
   }
 
   /** A process on this node, which may die at one of its effects. */
-  start(crash: CrashPoint = new CrashPoint()): NodeService {
+  start(crash: CrashPoint = new CrashPoint(), node = "node-1"): NodeService {
     const { agent, clock } = this;
-    return nodeService({ agent, host: crashingHost(this.host, crash), node: "node-1", log: this.#log, clock });
+    return nodeService({ agent, host: crashingHost(this.host, crash), node, log: this.#log, clock });
   }
 
   /** A volume of the agent's, with its image. Returns the image's path. */

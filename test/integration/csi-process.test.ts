@@ -1,6 +1,7 @@
 // `longshore csi controller` and `longshore csi node` as processes in front of a real agent: they start, serve, tell of themselves, and
 // leave nothing behind. What the node's does to its node is in csi-node.test.ts and csi-sanity.test.ts.
 import { existsSync, readFileSync } from "node:fs";
+import { unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
@@ -9,7 +10,7 @@ import { type CsiProcess, startCsiController, startCsiNode } from "../e2e/csi-pr
 import { freePort } from "../e2e/free-port.ts";
 import { eventually, startLongshore } from "../e2e/process.ts";
 import { type StorageCluster, startStorageCluster } from "../e2e/storage-cluster.ts";
-import { type CsiClient, controller, node, openCsiClient, registration } from "../fakes/csi-client.ts";
+import { type CsiClient, controller, identity, node, openCsiClient, registration } from "../fakes/csi-client.ts";
 import { block, createVolumeRequest, range } from "../fakes/csi-requests.ts";
 import { type TemporaryFolder, temporaryFolder } from "../fakes/temporary-folder.ts";
 
@@ -60,6 +61,13 @@ test("health, readiness and metrics are served", async () => {
 test("calls wait for the agent while it is away, and go on when it is back", async () => {
   await storage.agent().signal("SIGTERM");
   await expect(createVolume("pvc-2")).rejects.toMatchObject({ code: status.UNAVAILABLE });
+  const who = openCsiClient(started.endpoint, identity);
+  try {
+    // Sidecars that begin now wait for this, and are restarted when it does not come.
+    expect(await who.call("Probe")).toEqual({ ready: { value: true } });
+  } finally {
+    who.close();
+  }
   await storage.start();
   const made = await eventually("a volume being made again", () => createVolume("pvc-2"));
   expect(made.volume.volumeId).toBe("pvc-2");
@@ -90,6 +98,26 @@ test("a process that was killed leaves a socket that the next one takes; one tha
   expect(existsSync(path)).toBe(false);
   await own.remove();
 }, 60_000);
+
+test.each(["its socket", "the kubelet's"])(
+  "a node's process is not healthy any more when %s was removed",
+  async (which) => {
+    const own = await temporaryFolder("csi");
+    const listen = `127.0.0.1:${await freePort()}`;
+    const socket = join(own.path, "reg.sock");
+    const more = ["--listen", listen, "--registration", `unix://${socket}`];
+    const served = await startCsiNode({ storage, folder: own.path, node: "east-1", more });
+    const health = async () => (await fetch(`http://${listen}/healthz`)).status;
+    const ready = async () => (await fetch(`http://${listen}/readyz`)).status === 200 || undefined;
+    await eventually("the process being registered", ready);
+    expect(await health()).toBe(200);
+    await unlink(which === "its socket" ? served.endpoint.replace("unix://", "") : socket);
+    expect([await health(), await ready()]).toEqual([503, undefined]);
+    await served.process.signal("SIGTERM");
+    await own.remove();
+  },
+  60_000,
+);
 
 test("a node's process tells the kubelet who it is, where it is, and what can be used there", async () => {
   const own = await temporaryFolder("csi");

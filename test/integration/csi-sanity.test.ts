@@ -5,6 +5,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { controllerCapabilities } from "../../src/csi/controller.ts";
+import { pluginCapabilities } from "../../src/csi/identity.ts";
 import { type CsiProcess, startCsiController, startCsiNode } from "../e2e/csi-processes.ts";
 import { type StorageCluster, startStorageCluster } from "../e2e/storage-cluster.ts";
 import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
@@ -125,8 +126,25 @@ describe.each(["mount", "block"] as const)("csi-sanity with volumes of type %s",
   );
 });
 
+/** Of the driver as a whole, and of its controller: what a case asks for is among the ones or the others. */
+const claimed: readonly string[] = [
+  ...controllerCapabilities,
+  ...pluginCapabilities.flatMap((one) => ("service" in one ? [one.service.type] : [])),
+];
+
 test.each(skips)("$capability is not advertised: $reason", ({ capability }) => {
-  expect(controllerCapabilities).not.toContain(capability);
+  expect(claimed).not.toContain(capability);
+});
+
+test("what is advertised is read, of the controller and of the driver", () => {
+  expect(claimed).toEqual(expect.arrayContaining(["CREATE_DELETE_VOLUME", "VOLUME_ACCESSIBILITY_CONSTRAINTS"]));
+});
+
+test("the documentation names what is not advertised", () => {
+  const documented = readFileSync(join(import.meta.dirname, "../../docs/csi.md"), "utf8");
+  const [, table = ""] = documented.split("| not claimed | because |");
+  const undocumented = skips.map(({ capability }) => capability).filter((name) => !table.includes(`\`${name}\``));
+  expect(undocumented).toEqual([]);
 });
 
 test("a report is read whole, and one that lacks a case is refused", () => {

@@ -1,10 +1,12 @@
 // Volumes of other kinds on their way: an XFS that is grown while it is mounted, a second volume of the same pod, several clones of
 // one file system on one node, and what users do with snapshots and claims at home.
 import { expect } from "@jest/globals";
-import type { Manifest } from "../kube-client.ts";
-import { apply, inPod, list, patch, podIsReady, remove, type Where } from "./kube.ts";
+import { dueOfSnapshot } from "../../../src/domain/names.ts";
+import type { Manifest, Seen } from "../kube-client.ts";
+import { eventually } from "../process.ts";
+import { apply, get, inPod, list, longshore, patch, podIsReady, remove, type Where } from "./kube.ts";
 import { type ClaimRef, copyOf, migrate, publishedAs, volumeOf } from "./migration.ts";
-import { claim, pod } from "./objects.ts";
+import { claim, driver, pod } from "./objects.ts";
 import type { TestCluster } from "./test-cluster.ts";
 import { until } from "./watching.ts";
 import type { World } from "./world.ts";
@@ -119,12 +121,13 @@ const sketch: Manifest = {
   spec: { volumeSnapshotClassName: "longshore", source: { persistentVolumeClaimName: keel.name } },
 };
 
-/** A user's own snapshot and what is made of it, and a claim that is made of another one. */
+const isReady = ({ status }: Seen) => status?.readyToUse === true;
+
+/** A user's own snapshot and what is made of it, a claim that is made of another one, and a schedule's snapshot. */
 export async function snapshotsAndCopiesAtHome(world: World): Promise<void> {
   const { source } = world;
   await dockHasArrived(world);
   await apply(source, sketch);
-  const isReady = ({ status }: { status?: { readyToUse?: boolean } }) => status?.readyToUse === true;
   await until(source, { kind: "volumesnapshots", namespace, name: "sketch" }, "being ready", isReady);
   await inPod(source, yard, "echo later >/keel/later && sync /keel/later");
   const copy = claim({ namespace, name: "copied", storageClass: "plain", size: "64Mi" });
@@ -142,4 +145,71 @@ export async function snapshotsAndCopiesAtHome(world: World): Promise<void> {
   await remove(source, "pod", namespace, [reader.name]);
   await remove(source, "pvc", namespace, ["restored", "copied"]);
   await remove(source, "volumesnapshot", namespace, ["sketch"]);
+  await aScheduledSnapshotIsRestored(world);
+}
+
+/** What an administrator makes of a snapshot that no VolumeSnapshot stands for, and a user of the namespace can restore then. */
+const preProvisioned = (name: string, snapshotHandle: string): readonly [content: Manifest, snapshot: Manifest] => [
+  {
+    apiVersion: "snapshot.storage.k8s.io/v1",
+    kind: "VolumeSnapshotContent",
+    metadata: { name: `${namespace}-${name}` },
+    spec: {
+      driver,
+      deletionPolicy: "Retain",
+      source: { snapshotHandle },
+      sourceVolumeMode: "Filesystem",
+      volumeSnapshotRef: { apiVersion: "snapshot.storage.k8s.io/v1", kind: "VolumeSnapshot", namespace, name },
+    },
+  },
+  {
+    apiVersion: "snapshot.storage.k8s.io/v1",
+    kind: "VolumeSnapshot",
+    metadata: { name, namespace },
+    spec: { source: { volumeSnapshotContentName: `${namespace}-${name}` } },
+  },
+];
+
+async function aScheduledSnapshotIsRestored({ source }: World): Promise<void> {
+  const [name, restored] = ["scheduled", "restored-scheduled"];
+  const volume = await volumeOf(source, keel);
+  const handle: string = (await get(source, { kind: "pv", name: volume })).spec.csi.volumeHandle;
+  const putOn = (schedule: string | null) => {
+    const annotations = { "longshore.dev/schedulePolicy": schedule };
+    return patch(source, { kind: "pv", name: volume }, { metadata: { annotations } });
+  };
+  await putOn("kept");
+  const isTaken = () => scheduledSnapshotOf(source, handle);
+  const snapshot = await eventually("a snapshot of the schedule", isTaken, { timeoutMs: 60_000, intervalMs: 1_000 });
+  await putOn(null);
+  await inPod(source, yard, "echo newer >/keel/newer && sync /keel/newer");
+
+  await apply(source, ...preProvisioned(name, `${handle}/${snapshot}`));
+  await until(source, { kind: "volumesnapshots", namespace, name }, "being ready", isReady);
+  await apply(
+    source,
+    claim({ namespace, name: restored, storageClass: "plain", size: "64Mi", from: name }),
+    pod({ namespace, name: restored, script: "sleep 86400", mounts: [restored] }),
+  );
+  await podIsReady(source, namespace, restored);
+  const reader = { kind: "pod", namespace, name: restored } as const;
+  const first = (folder: string) => `sha256sum <${folder}/first`;
+  expect(await inPod(source, reader, first(`/${restored}`))).toBe(await inPod(source, yard, first("/keel")));
+  await inPod(source, reader, `[ ! -e /${restored}/newer ]`);
+
+  await remove(source, "pod", namespace, [restored]);
+  await remove(source, "pvc", namespace, [restored]);
+  await remove(source, "volumesnapshot", namespace, [name]);
+  await source.kubectl(["delete", "volumesnapshotcontent", `${namespace}-${name}`, "--timeout=120s"]);
+  // It was never the objects' own: only the schedule's retention ends it.
+  expect(await scheduledSnapshotOf(source, handle)).toBe(snapshot);
+}
+
+/** The oldest that a schedule took of a volume. */
+async function scheduledSnapshotOf(cluster: TestCluster, handle: string): Promise<string | undefined> {
+  interface Shown {
+    readonly snapshots: readonly { readonly name: string; readonly state: string }[];
+  }
+  const { snapshots } = await longshore<Shown>(cluster, "volume", "show", handle);
+  return snapshots.find(({ name, state }) => state === "sealed" && dueOfSnapshot(name) !== undefined)?.name;
 }

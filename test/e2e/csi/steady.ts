@@ -1,5 +1,7 @@
 // A pod writes on while everything that is ours ends around it: what it has mounted does not depend on our processes. In the end
 // nothing is lost, and nothing left over.
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "@jest/globals";
 import { eventually } from "../process.ts";
 import { runs } from "./install.ts";
@@ -22,7 +24,7 @@ while n=$((n + 1)); do
 done`;
 
 export async function aPodWritesOnWhateverEnds({ source }: World): Promise<void> {
-  const attachedBefore = attached(source);
+  const tracesBefore = traces(source);
   await apply(source, storageClass(className, fileSystem("ext4"), "WaitForFirstConsumer"));
   await apply(
     source,
@@ -44,7 +46,7 @@ export async function aPodWritesOnWhateverEnds({ source }: World): Promise<void>
   await nextOneFindsEverything(source);
   await remove(source, "pvc", namespace, [log.name]);
   await source.kubectl(["delete", "storageclass", className]);
-  await nothingIsLeft(source, volume, attachedBefore);
+  await nothingIsLeft(source, volume, tracesBefore);
 }
 
 /** A few more numbers reach the disk. A kubelet that has just begun knows no pods yet, and says that there are none. */
@@ -103,18 +105,26 @@ async function nextOneFindsEverything(source: TestCluster): Promise<void> {
   await remove(source, "pod", namespace, [reader.name]);
 }
 
-/** What is attached on the nodes, by the files' numbers. */
-function attached({ own }: TestCluster): string[] {
-  const files = (own?.nodes ?? []).map((node) => [node.name, node.loopDevices()] as const);
-  return files.flatMap(([node, devices]) => devices.map(({ backingInode }) => `${node} ${backingInode}`));
+/**
+ * What there is of volumes on the nodes: files that are attached, by their numbers; where they are mounted for the kubelet, which is at a
+ * hash of their names, and for pods; the driver's notes.
+ */
+function traces({ own }: TestCluster): string[] {
+  return (own?.nodes ?? []).flatMap((node) => {
+    const devices = node.loopDevices().map(({ backingInode }) => `file ${backingInode}`);
+    const staged = node.mountPoints("/var/lib/kubelet/plugins/kubernetes.io/csi");
+    const published = node.mountPoints("/var/lib/kubelet/pods").filter((point) => /\/kubernetes\.io~csi\//.test(point));
+    const notes = readdirSync(join(node.libFolder, "longshore-csi/volumes"));
+    return [...devices, ...staged, ...published, ...notes].map((trace) => `${node.name} ${trace}`);
+  });
 }
 
-async function nothingIsLeft(source: TestCluster, volume: string, attachedBefore: readonly string[]): Promise<void> {
+async function nothingIsLeft(source: TestCluster, volume: string, tracesBefore: readonly string[]): Promise<void> {
   await source.kubectl(["wait", "--for=delete", `pv/${volume}`, "--timeout=120s"]);
-  const left = () => {
-    const mounts = (source.own?.nodes ?? []).flatMap((node) => node.mountPoints("/var/lib/kubelet"));
-    const devices = attached(source).filter((file) => !attachedBefore.includes(file));
-    return [...mounts.filter((point) => point.includes(volume)), ...devices];
+  const isClean = async () => {
+    const left = traces(source).filter((trace) => !tracesBefore.includes(trace));
+    if (left.length > 0) throw new Error(`left: ${left.join(", ")}`);
+    return true;
   };
-  await eventually("mounts and loop devices being gone", async () => left().length === 0 || undefined);
+  await eventually("nothing of the volume being left on its node", isClean);
 }

@@ -128,6 +128,8 @@ const often = `${oftenSeconds}s`;
 const schedules: readonly Manifest[] = [
   schedule("often", { interval: often, retention: { age: often }, successfulJobsHistoryLimit: 100 }),
   schedule("back-to-back", { interval: "1s", retention: { age: "1s" }, migrateOn: "Creation" }),
+  // Whose snapshots stay for as long as the clusters do.
+  schedule("kept", { interval: often, retention: { age: "1h" } }),
   // For volumes that are migrated by a job of their user's.
   schedule("on-demand", { interval: "1h", retention: { age: "1h" }, suspend: true }),
 ];
