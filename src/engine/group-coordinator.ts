@@ -2,6 +2,7 @@
 // remembered from one attempt to the next but the epoch and that a commit was asked for, so any participant can go on
 // where another one died.
 
+import { severally } from "../base/severally.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Answer, coordinatorOf, decideNext, type EndState, isOutcomeOpen } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec, Step } from "../wire/member.ts";
@@ -12,7 +13,7 @@ import { affinityHere } from "./affinity.ts";
 import { type Core, problemOf } from "./core.ts";
 import { type Copy, committedWith, copyFacts, hasPart, votedFor } from "./group-copies.ts";
 import { GroupOrders } from "./group-orders.ts";
-import { interruptible } from "./interruptible.ts";
+import { interruptible, withinLease } from "./interruptible.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
 import type { AttemptResult, Ending, JobDriver, Resolution } from "./job-runner.ts";
 import { type JobViews, lowest, shareOf, sumsOf } from "./job-views.ts";
@@ -140,16 +141,21 @@ export class GroupCoordinator implements JobDriver {
     await this.parts.participants.endHere(name, { state: "Suspended", discard: false });
   }
 
-  /** Whoever does not know the job, or what is asked of it, is told; with a snapshot gone, a share cannot be taken again. */
+  /**
+   * Whoever does not know the job, or what is asked of it, is told, all at once. Throws the first failure when all have been:
+   * with a snapshot gone, a share cannot be taken again.
+   */
   private async passOn(name: string, reports: Reports, signal: AbortSignal): Promise<void> {
     const row = this.parts.rows.row(name);
+    const share = shareOf(row);
     const known = JSON.stringify(steeringOf(row));
-    for (const [agentId, report] of reports) {
-      if (report instanceof Error || report?.finishedAs != null) continue;
-      if (report !== undefined && JSON.stringify(report.steering) === known) continue;
-      signal.throwIfAborted();
-      await this.core.members.api(agentId).takeShare(name, shareOf(row));
-    }
+    const untold = [...reports].filter(([, report]) => {
+      if (report instanceof Error || report?.finishedAs != null) return false;
+      return report === undefined || JSON.stringify(report.steering) !== known;
+    });
+    await severally(untold, untold.length, async ([agentId]) => {
+      await withinLease(this.core, { agentId, signal }, (api) => api.takeShare(name, share));
+    });
   }
 
   // ---- the mandate -------------------------------------------------------------------------------------------------
