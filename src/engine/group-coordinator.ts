@@ -11,7 +11,7 @@ import { errorOfProblem } from "../wire/problem.ts";
 import type { JobVolume, Member } from "../wire/schemas.ts";
 import { affinityHere } from "./affinity.ts";
 import { type Core, problemOf } from "./core.ts";
-import { type Copy, committedWith, copyFacts, hasPart, votedFor } from "./group-copies.ts";
+import { type Copy, committedAt, copyFacts, hasPart, votedFor } from "./group-copies.ts";
 import { GroupOrders } from "./group-orders.ts";
 import { interruptible, withinLease } from "./interruptible.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
@@ -239,7 +239,7 @@ export class GroupCoordinator implements JobDriver {
       rows.save(name, { barrier: step });
     }
     const members = this.commitMembers(mandate);
-    // All of the copies have the point by jobs of their own: there is nothing to decide.
+    // All of the copies have the point by jobs that nobody remembers: there is nothing to decide.
     if (members.length > 0) {
       rows.save(name, { commitAsked: 1 });
       await mandate.home.commitGroup(mandate.target, { groupPoint: share.groupPoint, members });
@@ -252,7 +252,10 @@ export class GroupCoordinator implements JobDriver {
     for (const answer of [...reports.values(), ...copies]) if (answer instanceof Error) throw answer;
   }
 
-  /** What each volume's home has voted for, or committed with this very group point before; not what came by a job of its own. */
+  /**
+   * What each volume's home has voted for under this term or, asked for its vote, was found to have committed before. A point is
+   * left out whose commit is not remembered there, or which an agent of an earlier version has not asked about.
+   */
   private commitMembers({ name, located, copies, share }: Mandate): GroupCommitMember[] {
     const parts = this.parts.views.volumes(this.parts.rows.row(name));
     const uids = volumesOf(share).map(({ uid }) => uid);
@@ -260,15 +263,14 @@ export class GroupCoordinator implements JobDriver {
       const copy = copies[uids.indexOf(part.uid)];
       const { uid: volume, toId, planDigest, from, isPrepared } = part;
       const { agentId } = homeOf(located, volume);
-      // Voted under this term, whatever was reported before: what was there then may be lost since.
+      // Asked under this term, whatever was reported before: what was there then may be lost since.
       if (isPrepared && planDigest !== null) {
-        return [{ volume, agentId, baseId: from?.pointId ?? null, toId, planDigest }];
+        const done = committedAt(copy, toId);
+        const baseId = done?.planDigest === planDigest ? done.baseId : (from?.pointId ?? null);
+        return [{ volume, agentId, baseId, toId, planDigest }];
       }
-      if (!hasPart(copy, toId)) {
-        throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
-      }
-      const done = committedWith(copy, toId, share.groupPoint);
-      return done === undefined ? [] : [{ volume, agentId, ...done }];
+      if (hasPart(copy, toId)) return [];
+      throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
     });
   }
 
@@ -288,7 +290,7 @@ export class GroupCoordinator implements JobDriver {
     if (!copies.some((copy) => votedFor(copy, groupPoint) !== undefined)) return;
     for (const copy of copies) if (copy instanceof Error) throw copy;
     const members = volumesOf(share).flatMap(({ uid: volume, toId }, index) => {
-      const known = votedFor(copies[index], groupPoint) ?? committedWith(copies[index], toId, groupPoint);
+      const known = votedFor(copies[index], groupPoint) ?? committedAt(copies[index], toId);
       return known === undefined ? [] : [{ volume, agentId: homeOf(located, volume).agentId, ...known }];
     });
     await home.commitGroup(target, { groupPoint, members });

@@ -4,7 +4,7 @@ import { assert } from "../base/assert.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { decideVote, type HomeAnswer, type SiblingAnswer, type Verdict, type Vote } from "../domain/vote.ts";
 import type { MemberApi, MemberOutcome, OutcomeQuery } from "../wire/member.ts";
-import type { PeerTarget, PlanHeader, PrepareRequest, Term } from "../wire/peer.ts";
+import type { DecidedPoint, PeerTarget, PlanHeader, PrepareRequest, Term } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
 import type { Decisions, SealedFile } from "./decisions.ts";
 import { checkTerm, isTerm } from "./leases.ts";
@@ -124,6 +124,23 @@ export class Votes {
       if (!this.isStill(asked)) return;
       await this.apply(asked, verdict, keep);
     });
+  }
+
+  /**
+   * See PeerGroupApi.joinGroupPoint. The source's word is not enough, for a point belongs to a group point only by the decision.
+   * What was committed by a vote belongs to it already; where the group home was forgotten, nobody can tell.
+   */
+  async join(row: MigratedRow, { group, groupPoint }: DecidedPoint): Promise<void> {
+    const { voters, decisions } = this.parts;
+    if (decisions.hasGroupPoint(row.uid, groupPoint) || voters.isForgotten(group.home)) return;
+    const { clusterUid, volumeUid, epoch } = row;
+    const answer = await voters.api(group.home).decision({ clusterUid, group: group.name, groupPoint, epoch });
+    if (answer.kind !== "committed") return;
+    const part = answer.record.members.find(({ volume }) => volume === volumeUid);
+    if (part === undefined) return;
+    await this.core.lock.run(migratedLockKey(row), async () =>
+      decisions.join(row.uid, part.toId, { group, groupPoint }),
+    );
   }
 
   /** In the background; one at a time for each volume. */
