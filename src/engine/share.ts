@@ -199,7 +199,7 @@ export class Share {
     this.noteFrozen(this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.askFreeze());
   }
 
-  /** A target that was started again reads what it has stored again, for as long as that takes. */
+  /** A target makes its staging image, or reads again what an earlier process stored, for as long as that takes. */
   private async askFreeze(): Promise<FreezeResult> {
     const { clock, limits } = this.core;
     for (;;) {

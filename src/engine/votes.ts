@@ -55,6 +55,7 @@ export class Votes {
         throw new LongshoreError("BadRequest", `${row.name} has no group's term to vote under`);
       const known = this.parts.migrated.vote(row.uid);
       if (known !== undefined) {
+        this.checkNoOther(row, known, request.groupPoint);
         await this.checkSealed(row, known);
         return this.repeat(row, known, request);
       }
@@ -75,13 +76,7 @@ export class Votes {
   checkPlan(row: MigratedRow, header: PlanHeader): void {
     const vote = this.parts.migrated.vote(row.uid);
     if (vote === undefined) return;
-    if (vote.groupPoint !== header.groupPoint) {
-      this.settleSoon(row);
-      throw new LongshoreError(
-        "LeaseHeld",
-        `${row.name} has voted for point ${vote.groupPoint}; that is settled first`,
-      );
-    }
+    this.checkNoOther(row, vote, header.groupPoint);
     const request = requestOf(vote);
     const isSame =
       request.toId === header.to.pointId &&
@@ -153,6 +148,13 @@ export class Votes {
   /** For those whose coordinator is silent past its lease. */
   settleOverdue(): void {
     for (const row of this.parts.migrated.voted()) if (!this.parts.terms.isAlive(row.uid)) this.settleSoon(row);
+  }
+
+  /** Throws `LeaseHeld` for a vote for another group point, and has that settled. */
+  private checkNoOther(row: MigratedRow, vote: VoteRow, groupPoint: string | undefined): void {
+    if (vote.groupPoint === groupPoint) return;
+    this.settleSoon(row);
+    throw new LongshoreError("LeaseHeld", `${row.name} has voted for point ${vote.groupPoint}; that is settled first`);
   }
 
   // ---- voting ------------------------------------------------------------------------------------------------------

@@ -188,7 +188,8 @@ export const FreezeResult = Type.Object({
   stored: Ranges,
   isChecking: Type.Optional(
     Type.Boolean({
-      description: "What an earlier process stored is still being read again, and nothing is told of it: ask again",
+      description:
+        "Staging is still being made, or what an earlier process stored read again, and nothing is told: ask again",
     }),
   ),
 });
