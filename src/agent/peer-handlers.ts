@@ -56,6 +56,7 @@ export function peerHandlers(peerFor: PeerFor): Handlers<typeof peerRoutes> {
     async peerSettle(request) {
       return found({ report: (await peerOf(request).settle(request.params.volume)) ?? null });
     },
+    peerJoinGroupPoint: (request) => done(peerOf(request).joinGroupPoint(request.params.volume, request.body)),
     async peerReportGroup(request) {
       return found({ report: (await peerOf(request).reportGroup(request.params.group)) ?? null });
     },

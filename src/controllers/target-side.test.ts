@@ -282,6 +282,21 @@ test("diverged histories are shown", async () => {
   expect(condition(world, "Diverged")).toBe("True UnknownPoint");
 });
 
+test("an object that is deleted while the agent of its copy is away says so, and goes with the copy once that is back", async () => {
+  const world = await publishedWorld();
+  world.agentProblem = "connection refused";
+  world.server.delete(MigratedVolumes, { name: "east-vol-1" });
+  await world.run();
+  // Nobody finds it any more, and only its agent can delete it.
+  expect([published(world), content(world)]).toEqual([undefined, undefined]);
+  expect(condition(world, "Available")).toBe("Unknown AgentUnreachable");
+  expect(world.agent.migratedVolumes.size).toBe(1);
+  world.agentProblem = undefined;
+  await world.run();
+  await world.run(10 * second);
+  expect([object(world), world.agent.migratedVolumes.size]).toEqual([undefined, 0]);
+});
+
 test("deleting the object deletes the data, after nobody can find it any more, and it does not come back", async () => {
   const world = await publishedWorld();
   world.agent.freeze("east-vol-1");

@@ -1,5 +1,9 @@
 // Clones: how a migrated volume is consumed. A request made while the newest point is closed is kept durably, and served by
 // the commit (or by the thaw after an abort) before the next freeze. A clone is a volume of its own once it is ready.
+//
+// It is begun under the migrated volume's lock: the point is open then, and from then on held. Its image, which on some backends is
+// a whole copy, is made without that lock: what is sealed does not change, what is held is not deleted, and whoever closes the
+// newest point meanwhile closes it for those that come later.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { Precondition } from "../wire/agent-api.ts";
 import type { CloneSpec, CloneView, Lineage } from "../wire/schemas.ts";
@@ -32,6 +36,8 @@ export class Clones {
   private readonly migrated: MigratedVolumes;
   private readonly volumes: Volumes;
   private readonly expiring = new Set<string>();
+  /** Those that are being served now; whoever asks for one of them waits for the same. */
+  private readonly serving = new Map<string, Promise<void>>();
 
   constructor(core: Core, parts: { migrated: MigratedVolumes; volumes: Volumes }) {
     this.core = core;
@@ -51,25 +57,24 @@ export class Clones {
 
   /** See AgentApi.putClone. */
   async put(name: string, spec: CloneSpec): Promise<CloneView> {
-    const known = this.find(name);
-    if (known?.state === "Ready") {
-      if (known.isKept === 1) return this.view(this.same(known, spec));
-      // One that is about to go may be gone once it is our turn; then it is asked for anew.
-      const ready = await this.underLock(known, async () => this.claimed(name, spec));
-      if (ready !== undefined) return this.view(ready);
-    }
+    const ready = await this.ready(name, spec);
+    if (ready !== undefined) return this.view(ready);
     const source = this.migrated.row(spec.migratedVolume);
-    return this.core.lock.run(migratedLockKey(source), async () => {
-      const now = this.migrated.row(spec.migratedVolume);
-      this.ask(name, spec, now);
-      await this.serve(name);
+    const { served } = await this.core.lock.run(migratedLockKey(source), async () => {
+      this.ask(name, spec, this.migrated.row(spec.migratedVolume));
+      const begun = await this.begin(name);
       this.claimed(name, spec);
-      return this.get(name);
+      return begun;
     });
+    await served;
+    const made = await this.ready(name, spec);
+    return made === undefined ? this.get(name) : this.view(made);
   }
 
   /** See AgentApi.removeClone. */
   async remove(name: string): Promise<void> {
+    // Nobody waits under the lock for what takes long; what became of it is told to whoever asked for it.
+    await this.serving.get(name)?.catch(() => undefined);
     const row = this.find(name);
     if (row === undefined) return;
     await this.underLock(row, () => this.finishRemoval(name));
@@ -79,28 +84,26 @@ export class Clones {
   serveWaiting(uid: string): void {
     const source = this.migrated.byUid(uid);
     if (source === undefined) return;
-    const served = this.core.lock.run(migratedLockKey(source), async () => {
+    const begun = this.core.lock.run(migratedLockKey(source), async () => {
       const waiting = this.rows(
         "SELECT * FROM clones WHERE migrated = ? AND state <> 'Ready' ORDER BY requestedAt",
         uid,
       );
-      for (const { name } of waiting) await this.serveOne(name);
+      for (const { name } of waiting) await this.serveSoon(name);
     });
-    this.core.tasks.spawn("serve waiting clones", () => served);
+    this.core.tasks.spawn("serve waiting clones", () => begun);
   }
 
   /** Drops requests that nobody repeats: waiting ones, and those that failed half-way; and clones that nobody claims. */
   expire(): void {
-    const before = this.core.clock.nowMs() - this.core.limits.cloneWaitMs;
-    for (const row of this.unserved()) {
-      if (row.askedAt > before) continue;
+    for (const row of this.unserved().filter((one) => this.isForgotten(one))) {
       this.dropSoon(row, async () => {
         const now = this.find(row.name);
-        if (now !== undefined && now.state !== "Ready" && now.askedAt <= before) await this.finishRemoval(row.name);
+        if (now !== undefined && this.isForgotten(now)) await this.finishRemoval(row.name);
       });
     }
-    for (const row of this.unclaimed()) {
-      if ((row.servedAt ?? 0) <= before) this.dropSoon(row, () => this.dropUnclaimed(row.name));
+    for (const row of this.unclaimed().filter(({ servedAt }) => this.isOld(servedAt ?? 0))) {
+      this.dropSoon(row, () => this.dropUnclaimed(row.name));
     }
   }
 
@@ -116,9 +119,18 @@ export class Clones {
   /** After a start: goes on with those that were being made, and serves those that an earlier process thawed the volume for. */
   recover(): void {
     for (const row of this.unserved()) {
-      const served = this.underLock(row, () => this.serveOne(row.name));
-      this.core.tasks.spawn(`clone ${row.name}`, () => served);
+      const begun = this.underLock(row, () => this.serveSoon(row.name));
+      this.core.tasks.spawn(`clone ${row.name}`, () => begun);
     }
+  }
+
+  private isForgotten({ name, state, askedAt }: CloneRow): boolean {
+    return state !== "Ready" && !this.serving.has(name) && this.isOld(askedAt);
+  }
+
+  /** So is what happened far in the future: the wall clock was set back since, and it would stay until then. */
+  private isOld(atMs: number): boolean {
+    return Math.abs(this.core.clock.nowMs() - atMs) >= this.core.limits.cloneWaitMs;
   }
 
   private dropSoon({ name, migrated }: CloneRow, work: () => Promise<void>): void {
@@ -145,6 +157,15 @@ export class Clones {
       return this.keep(name);
     }
     this.core.log.info({ clone: name }, "clone removed: nobody has asked for it since it was served");
+  }
+
+  /** As {@link claimed}, under its lock. */
+  private async ready(name: string, spec: CloneSpec): Promise<CloneRow | undefined> {
+    const known = this.find(name);
+    if (known?.state !== "Ready") return undefined;
+    if (known.isKept === 1) return this.same(known, spec);
+    // One that is about to go may be gone once it is our turn; then it is asked for anew.
+    return this.underLock(known, async () => this.claimed(name, spec));
   }
 
   /** Under the lock: the clone, if it is ready; whoever is told so relies on it, so from now on it stays until it is deleted. */
@@ -227,31 +248,60 @@ export class Clones {
     this.migrated.published(source.uid);
   }
 
-  /** Under the volume's lock; a failure is logged, and the request stays for the next time it is asked for. */
-  private serveOne(name: string): Promise<void> {
-    return guarded(this.core, `clone ${name}`, () => this.serve(name));
+  /** As {@link begin}; a failure is logged, and the request stays for the next time it is asked for. */
+  private async serveSoon(name: string): Promise<void> {
+    const { served } = await this.begin(name);
+    this.core.tasks.spawn(`clone ${name}`, () => guarded(this.core, `clone ${name}`, () => served));
   }
 
-  /** Under the migrated volume's lock: makes the clone if its point is open. Repeating it goes on where it was. */
-  private async serve(name: string): Promise<void> {
-    await this.core.lock.run(volumeLockKey(name), async () => {
-      const row = this.find(name);
-      const source = row && this.migrated.byUid(row.migrated);
-      if (row === undefined || source === undefined || row.state === "Ready") return;
-      const bound = await this.bound(row);
-      // Nobody clones the newest point while it is closed, not even those that had begun before.
-      if (bound !== undefined && !this.isOpen(bound, source)) return;
-      const point = bound ?? this.choose(row, source);
-      if (point !== undefined) await this.make(row, source, point);
-    });
+  /**
+   * Under the migrated volume's lock: begins to make the clone if its point is open, and waits until it has begun. `served`, for
+   * which nobody waits under that lock, settles when the clone is ready, cannot be made now, or failed.
+   */
+  private async begin(name: string): Promise<{ served: Promise<void> }> {
+    const known = this.serving.get(name);
+    if (known !== undefined) return { served: known };
+    const begun = Promise.withResolvers<void>();
+    const served = this.core.lock
+      .run(volumeLockKey(name), () => this.serve(name, begun.resolve))
+      .finally(() => {
+        this.serving.delete(name);
+        begun.resolve();
+      });
+    this.serving.set(name, served);
+    // It may fail before anybody waits for it; whoever does is told.
+    served.catch(() => undefined);
+    await begun.promise;
+    return { served };
   }
 
-  private async make(row: CloneRow, source: MigratedRow, point: PointRow): Promise<void> {
+  /**
+   * Under the lock of the clone's name, and under the migrated volume's until it calls `begun`: makes the clone if its point is
+   * open. Repeating it goes on where it was.
+   */
+  private async serve(name: string, begun: () => void): Promise<void> {
+    const row = this.find(name);
+    const source = row && this.migrated.byUid(row.migrated);
+    if (row === undefined || source === undefined || row.state === "Ready") return;
+    const bound = await this.bound(row);
+    // Nobody begins to clone the newest point while it is closed, not even those that had begun before and failed.
+    if (bound !== undefined && !this.isOpen(bound, source)) return;
+    const point = bound ?? this.choose(row, source);
+    if (point !== undefined) await this.make(row, { source, point }, begun);
+  }
+
+  private async make(
+    row: CloneRow,
+    { source, point }: { source: MigratedRow; point: PointRow },
+    begun: () => void,
+  ): Promise<void> {
     const { storage, log } = this.core;
     const sizeBytes = Math.max(point.sizeBytes, row.spec.sizeBytes ?? 0);
     const volume = this.intend(row, { point, source, sizeBytes });
     try {
-      await storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });
+      const cloned = storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });
+      begun();
+      await cloned;
     } catch (error) {
       if (codeOf(error) === "PointGone") {
         markLost(this.core, point);

@@ -3,7 +3,7 @@
 
 import { LongshoreError } from "../domain/errors.ts";
 import { type Verification, weakestOf } from "../domain/verification.ts";
-import type { CommitRecord, CommitRequest, PeerTarget, PlanHeader } from "../wire/peer.ts";
+import type { CommitRecord, CommitRequest, DecidedPoint, PeerTarget, PlanHeader } from "../wire/peer.ts";
 import type { Clones } from "./clones.ts";
 import { type Core, closeLanes, timeText } from "./core.ts";
 import { checkTerm } from "./leases.ts";
@@ -105,6 +105,19 @@ export class Decisions {
   hasGroupPoint(uid: string, groupPoint: string): boolean {
     const sql = "SELECT 1 AS one FROM commits WHERE owner = ? AND groupPoint = ?";
     return this.core.journal.get(sql, uid, groupPoint) !== undefined;
+  }
+
+  /** Under the volume's lock: a point that came by a job of its own is the volume's part of a group point that was decided with it. */
+  join(uid: string, toId: string, { group, groupPoint }: DecidedPoint): void {
+    const { journal } = this.core;
+    journal.transaction(() => {
+      const sql = "UPDATE commits SET groupPoint = ? WHERE owner = ? AND toId = ? AND groupPoint IS NULL";
+      if (journal.run(sql, groupPoint, uid, toId) === 0) return;
+      const ofPoint = "UPDATE points SET groupName = ?, groupPoint = ? WHERE owner = ? AND pointId = ?";
+      journal.run(ofPoint, group.name, groupPoint, uid, toId);
+      this.parts.migrated.touch(uid);
+    });
+    this.parts.migrated.published(uid);
   }
 
   abort(caller: Caller, target: PeerTarget, { discard }: { discard: boolean }): Promise<void> {

@@ -2,6 +2,7 @@
 // remembered from one attempt to the next but the epoch and that a commit was asked for, so any participant can go on
 // where another one died.
 
+import { severally } from "../base/severally.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { type Answer, coordinatorOf, decideNext, type EndState, isOutcomeOpen } from "../domain/group-attempt.ts";
 import type { Order, ShareReport, ShareSpec, Step } from "../wire/member.ts";
@@ -10,9 +11,9 @@ import { errorOfProblem } from "../wire/problem.ts";
 import type { JobVolume, Member } from "../wire/schemas.ts";
 import { affinityHere } from "./affinity.ts";
 import { type Core, problemOf } from "./core.ts";
-import { type Copy, committedWith, copyFacts, hasPart, votedFor } from "./group-copies.ts";
+import { type Copy, committedAt, copyFacts, hasPart, votedFor } from "./group-copies.ts";
 import { GroupOrders } from "./group-orders.ts";
-import { interruptible } from "./interruptible.ts";
+import { interruptible, withinLease } from "./interruptible.ts";
 import type { JobRow, JobRows } from "./job-rows.ts";
 import type { AttemptResult, Ending, JobDriver, Resolution } from "./job-runner.ts";
 import { type JobViews, lowest, shareOf, sumsOf } from "./job-views.ts";
@@ -140,16 +141,21 @@ export class GroupCoordinator implements JobDriver {
     await this.parts.participants.endHere(name, { state: "Suspended", discard: false });
   }
 
-  /** Whoever does not know the job, or what is asked of it, is told; with a snapshot gone, a share cannot be taken again. */
+  /**
+   * Whoever does not know the job, or what is asked of it, is told, all at once. Throws the first failure when all have been:
+   * with a snapshot gone, a share cannot be taken again.
+   */
   private async passOn(name: string, reports: Reports, signal: AbortSignal): Promise<void> {
     const row = this.parts.rows.row(name);
+    const share = shareOf(row);
     const known = JSON.stringify(steeringOf(row));
-    for (const [agentId, report] of reports) {
-      if (report instanceof Error || report?.finishedAs != null) continue;
-      if (report !== undefined && JSON.stringify(report.steering) === known) continue;
-      signal.throwIfAborted();
-      await this.core.members.api(agentId).takeShare(name, shareOf(row));
-    }
+    const untold = [...reports].filter(([, report]) => {
+      if (report instanceof Error || report?.finishedAs != null) return false;
+      return report === undefined || JSON.stringify(report.steering) !== known;
+    });
+    await severally(untold, untold.length, async ([agentId]) => {
+      await withinLease(this.core, { agentId, signal }, (api) => api.takeShare(name, share));
+    });
   }
 
   // ---- the mandate -------------------------------------------------------------------------------------------------
@@ -233,7 +239,7 @@ export class GroupCoordinator implements JobDriver {
       rows.save(name, { barrier: step });
     }
     const members = this.commitMembers(mandate);
-    // All of the copies have the point by jobs of their own: there is nothing to decide.
+    // All of the copies have the point by jobs that nobody remembers: there is nothing to decide.
     if (members.length > 0) {
       rows.save(name, { commitAsked: 1 });
       await mandate.home.commitGroup(mandate.target, { groupPoint: share.groupPoint, members });
@@ -246,7 +252,10 @@ export class GroupCoordinator implements JobDriver {
     for (const answer of [...reports.values(), ...copies]) if (answer instanceof Error) throw answer;
   }
 
-  /** What each volume's home has voted for, or committed with this very group point before; not what came by a job of its own. */
+  /**
+   * What each volume's home has voted for under this term or, asked for its vote, was found to have committed before. A point is
+   * left out whose commit is not remembered there, or which an agent of an earlier version has not asked about.
+   */
   private commitMembers({ name, located, copies, share }: Mandate): GroupCommitMember[] {
     const parts = this.parts.views.volumes(this.parts.rows.row(name));
     const uids = volumesOf(share).map(({ uid }) => uid);
@@ -254,15 +263,14 @@ export class GroupCoordinator implements JobDriver {
       const copy = copies[uids.indexOf(part.uid)];
       const { uid: volume, toId, planDigest, from, isPrepared } = part;
       const { agentId } = homeOf(located, volume);
-      // Voted under this term, whatever was reported before: what was there then may be lost since.
+      // Asked under this term, whatever was reported before: what was there then may be lost since.
       if (isPrepared && planDigest !== null) {
-        return [{ volume, agentId, baseId: from?.pointId ?? null, toId, planDigest }];
+        const done = committedAt(copy, toId);
+        const baseId = done?.planDigest === planDigest ? done.baseId : (from?.pointId ?? null);
+        return [{ volume, agentId, baseId, toId, planDigest }];
       }
-      if (!hasPart(copy, toId)) {
-        throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
-      }
-      const done = committedWith(copy, toId, share.groupPoint);
-      return done === undefined ? [] : [{ volume, agentId, ...done }];
+      if (hasPart(copy, toId)) return [];
+      throw new LongshoreError("PlanMismatch", `${part.volume} of job ${name} has not told its plan`);
     });
   }
 
@@ -282,7 +290,7 @@ export class GroupCoordinator implements JobDriver {
     if (!copies.some((copy) => votedFor(copy, groupPoint) !== undefined)) return;
     for (const copy of copies) if (copy instanceof Error) throw copy;
     const members = volumesOf(share).flatMap(({ uid: volume, toId }, index) => {
-      const known = votedFor(copies[index], groupPoint) ?? committedWith(copies[index], toId, groupPoint);
+      const known = votedFor(copies[index], groupPoint) ?? committedAt(copies[index], toId);
       return known === undefined ? [] : [{ volume, agentId: homeOf(located, volume).agentId, ...known }];
     });
     await home.commitGroup(target, { groupPoint, members });

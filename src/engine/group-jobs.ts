@@ -5,6 +5,7 @@ import type { JobGroup as Group } from "../domain/job-subject.ts";
 import type { Holdings, ShareSpec } from "../wire/member.ts";
 import type { JobSpec, Lineage, PointRef, SnapshotView } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
+import { withinLease } from "./interruptible.ts";
 import type { JobRow } from "./job-rows.ts";
 import { type Participants, steeringOf } from "./participants.ts";
 
@@ -83,12 +84,12 @@ export class GroupJobs {
   }
 
   private async pass(job: string, share: ShareSpec): Promise<void> {
-    const { agentId: self, members, log } = this.core;
+    const { agentId: self, tasks, log } = this.core;
     const others = share.participants.filter(({ agentId }) => agentId !== self);
     await Promise.all(
       others.map(async ({ agentId }) => {
         try {
-          await members.api(agentId).takeShare(job, share);
+          await withinLease(this.core, { agentId, signal: tasks.signal }, (api) => api.takeShare(job, share));
         } catch (error) {
           log.warn({ job, agentId, err: error }, "participant could not be told; the coordinator will");
         }

@@ -1,10 +1,10 @@
 // The coordinator's side of the barriers between source agents: everybody is ordered to a step, and nobody goes past it before
 // all are there. Those that are there already are told again and again, so that they know that their coordinator lives.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
-import type { MemberApi, Order, ShareReport } from "../wire/member.ts";
+import type { Order, ShareReport } from "../wire/member.ts";
 import { errorOfProblem } from "../wire/problem.ts";
 import type { Core } from "./core.ts";
-import { interruptibleCalls } from "./interruptible.ts";
+import { withinLease } from "./interruptible.ts";
 import type { JobViews } from "./job-views.ts";
 
 const networkCodes: readonly (string | undefined)[] = ["Unreachable", "Timeout", "StreamTorn"];
@@ -47,7 +47,7 @@ export class GroupOrders {
     const answers = await Promise.all(
       who.map(async (agentId): Promise<[string, ShareReport | undefined | Error]> => {
         try {
-          const report = await this.withinLease(agentId, signal, (api) => api.shareReport(job));
+          const report = await withinLease(this.core, { agentId, signal }, (api) => api.shareReport(job));
           this.note(job, agentId, report);
           return [agentId, report];
         } catch (error) {
@@ -110,7 +110,9 @@ export class GroupOrders {
     for (;;) {
       let report: ShareReport;
       try {
-        report = await this.withinLease(agentId, barrier.signal, (api) => api.order(barrier.job, barrier.order));
+        report = await withinLease(this.core, { agentId, signal: barrier.signal }, (api) =>
+          api.order(barrier.job, barrier.order),
+        );
       } catch (error) {
         barrier.signal.throwIfAborted();
         if (!networkCodes.includes(codeOf(error))) throw error;
@@ -128,23 +130,6 @@ export class GroupOrders {
         progress.arrived();
         await clock.sleep(limits.leaseMs / 3, barrier.signal);
       } else if (report.state !== "running") await clock.sleep(limits.retryDelayMs, barrier.signal);
-    }
-  }
-
-  /** An answer that takes longer than a lease is silence: a cut network says nothing for as long as it is asked. */
-  private async withinLease<T>(agentId: string, signal: AbortSignal, ask: (api: MemberApi) => Promise<T>): Promise<T> {
-    const { clock, limits, members } = this.core;
-    const limit = new AbortController();
-    const done = new AbortController();
-    const waiting = clock.sleep(limits.leaseMs, AbortSignal.any([done.signal, signal])).then(
-      () => limit.abort(new LongshoreError("Timeout", `agent ${agentId} has not answered for a lease`)),
-      () => undefined,
-    );
-    try {
-      return await ask(interruptibleCalls(members.api(agentId), AbortSignal.any([signal, limit.signal])));
-    } finally {
-      done.abort();
-      await waiting;
     }
   }
 

@@ -277,7 +277,7 @@ export class Groups {
 
   /**
    * Within a transaction. A record that was not released may be asked for by a member that was away; it stays. A member that a
-   * later record names has voted again since, which it does only when it has done what was decided before.
+   * later record names was asked for its vote again since, which it gives only when it has done what was decided before.
    */
   private forgetSettled(row: GroupRow): void {
     const { journal } = this.core;

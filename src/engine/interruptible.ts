@@ -1,4 +1,7 @@
 // The same protocol, but nobody waits for an answer past the signal; what is carried out later is fenced off by its term.
+import { LongshoreError } from "../domain/errors.ts";
+import type { MemberApi } from "../wire/member.ts";
+import type { Core } from "./core.ts";
 import type { PeerConnection } from "./engine-options.ts";
 
 /** A connection whose calls reject as soon as the signal aborts. */
@@ -18,6 +21,26 @@ export function interruptibleCalls<Api extends object>(api: Api, signal: AbortSi
       return (...args: unknown[]) => orAborted(() => call.apply(api, args), signal);
     },
   });
+}
+
+/** An answer that takes longer than a lease is silence: a cut network says nothing for as long as it is asked. */
+export async function withinLease<T>(
+  { clock, limits, members }: Pick<Core, "clock" | "limits" | "members">,
+  { agentId, signal }: { agentId: string; signal: AbortSignal },
+  ask: (api: MemberApi) => Promise<T>,
+): Promise<T> {
+  const limit = new AbortController();
+  const done = new AbortController();
+  const waiting = clock.sleep(limits.leaseMs, AbortSignal.any([done.signal, signal])).then(
+    () => limit.abort(new LongshoreError("Timeout", `agent ${agentId} has not answered for a lease`)),
+    () => undefined,
+  );
+  try {
+    return await ask(interruptibleCalls(members.api(agentId), AbortSignal.any([signal, limit.signal])));
+  } finally {
+    done.abort();
+    await waiting;
+  }
 }
 
 async function orAborted<T>(call: () => Promise<T>, signal: AbortSignal): Promise<T> {

@@ -148,6 +148,8 @@ export async function sweep(core: Core, owner: string): Promise<void> {
     ),
   );
   for (const point of pointsOf(journal, owner).filter((row) => row.state === "deleting")) {
+    // Another sweep may have deleted it meanwhile, and what has its name now may have come after that.
+    if (pointOf(journal, owner, point.pointId)?.state !== "deleting") continue;
     const sharers = pointsOf(journal, owner).filter((row) => row.file === point.file && row.pointId !== point.pointId);
     if (sharers.length === 0) await core.storage.deletePoint(owner, point.file);
     journal.transaction(() =>

@@ -243,6 +243,7 @@ export class ShareRun {
       throw new LongshoreError("Undecided", `${destination.home.node} has not heard yet that the group is committed`);
     }
     this.noteOutcome(row, report, destination);
+    await this.joinGroupPoint(row, { report, destination, order });
     const subject = subjectOf(this.core, rows, row.name);
     if (report !== undefined) moveBase(this.core, this.parts, { subject, clusterUid: destination.clusterUid, report });
     try {
@@ -252,6 +253,24 @@ export class ShareRun {
       if (codeOf(error) !== "TermLost") throw error;
     }
     rows.save(row.name, { barrier: "Released" });
+  }
+
+  /** A point that came by a job of its own becomes the volume's part of the group point. */
+  private async joinGroupPoint(
+    row: JobRow,
+    { report, destination, order }: { report: Report | undefined; destination: Destination; order: Order },
+  ): Promise<void> {
+    const { groupPoint } = this.spec;
+    const isOther = (commit: Report["commits"][number]) => commit.toId === row.toId && commit.groupPoint !== groupPoint;
+    if (report?.commits.some(isOther) !== true) return;
+    const { connection, home } = destination;
+    try {
+      await connection.at(home).joinGroupPoint(row.owner, { group: order.group, groupPoint });
+    } catch (error) {
+      if (codeOf(error) !== "NotFound") throw error;
+      const about = { job: this.job, share: row.name, target: home.node };
+      this.core.log.info(about, "an agent of an earlier version does not note its point as a part of the group point");
+    }
   }
 
   /** A copy may have lost the point since, or pruned it, or be deleted: the next job finds what there is. */

@@ -9,6 +9,7 @@ import { weakestOf } from "../domain/verification.ts";
 import type {
   Claim,
   FreezeResult,
+  GroupCommitMember,
   GroupRef,
   PeerApi,
   PeerTarget,
@@ -198,7 +199,7 @@ export class Share {
     this.noteFrozen(this.hasVoted() ? { stored: everyUnit(plan.units) } : await this.askFreeze());
   }
 
-  /** A target that was started again reads what it has stored again, for as long as that takes. */
+  /** A target makes its staging image, or reads again what an earlier process stored, for as long as that takes. */
   private async askFreeze(): Promise<FreezeResult> {
     const { clock, limits } = this.core;
     for (;;) {
@@ -243,18 +244,23 @@ export class Share {
     });
   }
 
-  /** The home's vote. From the moment it is asked for, the outcome is the group home's. */
+  /**
+   * The home's vote. From the moment it is asked for, the outcome is the group home's. A home that has the point already only says
+   * that it has, and that no other vote of it is open: so the decision can name it as well.
+   */
   async prepare(request: Pick<PrepareRequest, "groupPoint" | "members">): Promise<void> {
-    if (this.isThere) return;
-    const { plan, base } = this.requirePlan();
+    const part = this.part();
+    if (part === undefined) return;
+    this.parts.rows.save(this.name, { isPrepared: 1, planDigest: part.planDigest });
+    await this.api.prepare(this.target, { ...request, ...part });
+  }
+
+  /** What is voted for, or was committed before; undefined when that is not remembered there any more. */
+  private part(): MemberPart | undefined {
     const { toId } = this.subject().row;
-    this.parts.rows.save(this.name, { isPrepared: 1 });
-    await this.api.prepare(this.target, {
-      ...request,
-      baseId: base?.pointId ?? null,
-      toId,
-      planDigest: plan.digest,
-    });
+    if (this.isThere) return committedAs(this.report, toId);
+    const { plan, base } = this.requirePlan();
+    return { baseId: base?.pointId ?? null, toId, planDigest: plan.digest };
   }
 
   /** Committed: moves the base to the newest point both sides have. */
@@ -381,6 +387,15 @@ export class Share {
   private subject(): Subject {
     return subjectOf(this.core, this.parts.rows, this.name);
   }
+}
+
+/** A member's part of a group's decision. */
+export type MemberPart = Pick<GroupCommitMember, "baseId" | "toId" | "planDigest">;
+
+/** The part that is there, as it was committed, by whatever job. */
+export function committedAs({ commits }: Report, toId: string): MemberPart | undefined {
+  const done = commits.find((commit) => commit.toId === toId);
+  return done && { baseId: done.baseId, toId, planDigest: done.planDigest };
 }
 
 export function hasPoint(report: Report, toId: string): boolean {

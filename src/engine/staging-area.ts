@@ -1,9 +1,10 @@
 // The target as participant: the image a plan is stored into, the session that writes it, and which units are durably
-// there. Everything here runs under the volume's lock and a checked term, but for the waiting for bytes.
+// there. Everything here runs under the volume's lock and a checked term, but for the waiting for bytes and for whole images.
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { rangesOf } from "../domain/plan.ts";
 import type { UnitList } from "../domain/unit-list.ts";
 import { weakestOf } from "../domain/verification.ts";
+import type { Staging } from "../storage/backend.ts";
 import type {
   FreezeResult,
   LaneRequest,
@@ -20,6 +21,7 @@ import { headerOf, type Plans } from "./plans.ts";
 import { basePoint, markLost, type PointRow, pointsOf } from "./points.ts";
 import type { Caller } from "./sources.ts";
 import { StagingCheck } from "./staging-check.ts";
+import { StagingMaking } from "./staging-making.ts";
 import { StagingSession, type StoredUnit } from "./staging-session.ts";
 import type { Terms } from "./terms.ts";
 
@@ -27,6 +29,9 @@ import type { Terms } from "./terms.ts";
 const freezeWaitMs = 10_000;
 /** Readers are told of what arrives this often at most. */
 const publishIntervalMs = 500;
+
+/** What is waited for without the lock before an image is open for storing. */
+type Underway = StagingCheck | StagingMaking;
 
 export class StagingArea {
   private readonly core: Core;
@@ -36,6 +41,8 @@ export class StagingArea {
   private readonly sessions = new Map<string, StagingSession>();
   /** Images that are read again before they are opened for storing. */
   private readonly checks = new Map<string, StagingCheck>();
+  /** Images, by owner and plan, that are being made, or were and are not recorded as made yet. */
+  private readonly makings = new Map<string, StagingMaking>();
   /** Images, by owner and plan, whose recorded units this very process stored; those of an earlier one are read again. */
   private readonly trusted = new Set<string>();
   /** Of the others: the units that were read again and are right. */
@@ -50,8 +57,8 @@ export class StagingArea {
   }
 
   /**
-   * Closes the newest point for clones, and opens the image; answers what is stored already. What has to be read again before
-   * is waited for outside the lock; with `isPatient` until it is there, else for a while: undefined when that is over.
+   * Closes the newest point for clones, and opens the image; answers what is stored already. An image that has to be made, or read
+   * again, before is waited for outside the lock; with `isPatient` until it is there, else for a while: undefined when that is over.
    */
   async freeze(
     caller: Caller,
@@ -60,14 +67,14 @@ export class StagingArea {
   ): Promise<FreezeResult | undefined> {
     for (;;) {
       const frozen = await this.terms.inTerm(caller, target, (row) => this.tryFreeze(row));
-      if (!(frozen instanceof StagingCheck)) return frozen;
+      if (!isUnderway(frozen)) return frozen;
       await (isPatient ? frozen.done : this.patiently(frozen));
       if (frozen.result === undefined) return undefined;
     }
   }
 
-  /** Under the volume's lock: the check that is to be waited for first, if there is one. */
-  private async tryFreeze(row: MigratedRow): Promise<FreezeResult | StagingCheck> {
+  /** Under the volume's lock: what is to be waited for first, if there is anything. */
+  private async tryFreeze(row: MigratedRow): Promise<FreezeResult | Underway> {
     const staging = this.plans.require(row);
     if (staging.isPlanned === 0) throw new LongshoreError("PlanMismatch", `the plan for ${row.name} is not complete`);
     const { journal, clock } = this.core;
@@ -84,8 +91,8 @@ export class StagingArea {
     // What was voted for is sealed: nothing is missing, and nothing may be written into it any more.
     const isSealed = this.migrated.vote(row.uid) !== undefined;
     const isStaged = !isSealed && !this.plans.sharesBaseFile(row.uid, header);
-    const check = isStaged ? await this.openSession(row, staging, header) : undefined;
-    if (check !== undefined) return check;
+    const underway = isStaged ? await this.openSession(row, staging, header) : undefined;
+    if (underway !== undefined) return underway;
     return { stored: rangesOf(this.migrated.storedIndexes(row.uid)) };
   }
 
@@ -153,6 +160,8 @@ export class StagingArea {
   async drop(row: MigratedRow, staging: StagingRow): Promise<void> {
     const { journal, storage } = this.core;
     await this.endSession(row.uid);
+    await this.makings.get(planKey(staging))?.stop();
+    this.makings.delete(planKey(staging));
     const isPointFile = pointsOf(journal, row.uid).some(
       (point) => point.file === staging.toId && point.state !== "lost",
     );
@@ -186,28 +195,26 @@ export class StagingArea {
 
   async close(): Promise<void> {
     for (const uid of new Set([...this.sessions.keys(), ...this.checks.keys()])) await this.endSession(uid);
+    await Promise.all([...this.makings.values()].map((making) => making.stop()));
   }
 
   // ---- the image ---------------------------------------------------------------------------------------------------
 
-  /** The check that has to end before, if there is one. */
-  private async openSession(
-    row: MigratedRow,
-    staging: StagingRow,
-    header: PlanHeader,
-  ): Promise<StagingCheck | undefined> {
+  /** What has to end before, if there is anything. */
+  private async openSession(row: MigratedRow, staging: StagingRow, header: PlanHeader): Promise<Underway | undefined> {
     if (this.sessions.has(row.uid)) return undefined;
-    const known = this.checks.get(row.uid);
-    if (known !== undefined && known.result === undefined) return known;
-    if (known !== undefined) {
-      await this.conclude(row, staging, known);
-      return undefined;
-    }
+    const check = this.checks.get(row.uid);
+    const making = this.makings.get(planKey(staging));
+    const underway = [check, making].find((one) => one !== undefined && one.result === undefined);
+    if (underway !== undefined) return underway;
+    if (check !== undefined) return this.conclude(row, staging, check);
     const units = this.plans.units(row.uid);
     await this.checkReserve(this.bytesMissing(row, staging, { header, units }));
-    const session = new StagingSession(await this.openImage(row, staging), units);
+    const image = await this.openImage(row, staging);
+    if (image instanceof StagingMaking) return image;
+    const session = new StagingSession(image, units);
     const stored = this.storedUnits(row.uid);
-    if (stored.length > 0 && !this.trusted.has(trustKey(staging))) {
+    if (stored.length > 0 && !this.trusted.has(planKey(staging))) {
       const check = new StagingCheck(session, { stored, found: this.foundIn(staging) });
       this.checks.set(row.uid, check);
       return check;
@@ -219,23 +226,32 @@ export class StagingArea {
   /** What is recorded as stored is there: the session takes the rest. */
   private begin(row: MigratedRow, staging: StagingRow, session: StagingSession): void {
     session.keep(this.storedUnits(row.uid));
-    this.trusted.add(trustKey(staging));
-    this.found.delete(trustKey(staging));
+    this.trusted.add(planKey(staging));
+    this.found.delete(planKey(staging));
     this.sessions.set(row.uid, session);
   }
 
-  /** Opens what was read again. Throws why that failed: the next freeze reads what was not found to be right by then. */
-  private async conclude(row: MigratedRow, staging: StagingRow, { session, result }: StagingCheck): Promise<void> {
+  /**
+   * Opens what was read again, or has it made again. Throws why reading failed: the next freeze reads what was not found to be right
+   * by then.
+   */
+  private async conclude(
+    row: MigratedRow,
+    staging: StagingRow,
+    { session, result }: StagingCheck,
+  ): Promise<StagingMaking | undefined> {
     this.checks.delete(row.uid);
-    if (result?.kind === "right") return this.begin(row, staging, session);
+    if (result?.kind === "right") {
+      this.begin(row, staging, session);
+      return undefined;
+    }
     await session.close();
     if (result?.kind === "failed") throw result.error;
     this.core.log.error({ migratedVolume: row.name }, "stored units did not survive; the staging image is made again");
-    await this.makeImage(row, staging);
-    this.begin(row, staging, new StagingSession(await this.openImage(row, staging), session.units));
+    return this.makeImage(row, staging);
   }
 
-  private async patiently({ done }: StagingCheck): Promise<void> {
+  private async patiently({ done }: Underway): Promise<void> {
     const { clock, limits, tasks } = this.core;
     const over = new AbortController();
     const waited = clock.sleep(
@@ -247,14 +263,14 @@ export class StagingArea {
   }
 
   private foundIn(staging: StagingRow): Set<number> {
-    const found = this.found.get(trustKey(staging)) ?? new Set<number>();
-    this.found.set(trustKey(staging), found);
+    const found = this.found.get(planKey(staging)) ?? new Set<number>();
+    this.found.set(planKey(staging), found);
     return found;
   }
 
   private distrust(staging: StagingRow): void {
-    this.trusted.delete(trustKey(staging));
-    this.found.delete(trustKey(staging));
+    this.trusted.delete(planKey(staging));
+    this.found.delete(planKey(staging));
   }
 
   private bytesMissing(
@@ -267,9 +283,10 @@ export class StagingArea {
     return stored.reduce((bytes, index) => bytes - units.dataBytesOf(index), header.bytesData);
   }
 
-  private async openImage(row: MigratedRow, staging: StagingRow) {
+  /** The image, or that it is being made. Throws why the last try at that failed. */
+  private async openImage(row: MigratedRow, staging: StagingRow): Promise<Staging | StagingMaking> {
     const { storage } = this.core;
-    if (staging.isMade === 1) {
+    if (this.isMadeNow(staging) || staging.isMade === 1) {
       try {
         return await storage.openStaging(row.uid, staging.toId, staging.sizeBytes);
       } catch (error) {
@@ -278,11 +295,22 @@ export class StagingArea {
         this.core.log.error(about, "the staging image vanished; it is made again");
       }
     }
-    await this.makeImage(row, staging);
-    return storage.openStaging(row.uid, staging.toId, staging.sizeBytes);
+    return this.makeImage(row, staging);
   }
 
-  private async makeImage(row: MigratedRow, staging: StagingRow): Promise<void> {
+  /** Records what was made for this very plan since the last freeze. */
+  private isMadeNow(staging: StagingRow): boolean {
+    const { journal } = this.core;
+    const making = this.makings.get(planKey(staging));
+    this.makings.delete(planKey(staging));
+    if (making?.result?.kind === "failed") throw making.result.error;
+    if (making === undefined) return false;
+    journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", staging.owner));
+    return true;
+  }
+
+  /** Begins to make the image; it counts once it is made, and the next freeze has recorded that. */
+  private makeImage(row: MigratedRow, staging: StagingRow): StagingMaking {
     const { journal, storage } = this.core;
     // Rows of units go before the image they were stored in is replaced: they must never vouch for another one.
     this.distrust(staging);
@@ -294,14 +322,17 @@ export class StagingArea {
       new LongshoreError("PlanMismatch", `the base ${staging.baseId} of ${row.name} is gone`, { cause });
     const base = plannedBase(this.core, row.uid, headerOf(staging));
     if (staging.baseId !== null && base?.state !== "sealed") throw gone();
-    try {
-      await storage.stage(row.uid, staging.toId, base && basePoint(base), staging.sizeBytes);
-    } catch (error) {
-      if (codeOf(error) !== "PointGone" || base === undefined) throw error;
-      markLost(this.core, base);
-      throw gone(error);
-    }
-    journal.transaction(() => journal.run("UPDATE staging SET isMade = 1 WHERE owner = ?", row.uid));
+    const making = new StagingMaking(async (signal) => {
+      try {
+        await storage.stage(row.uid, staging.toId, base && basePoint(base), staging.sizeBytes, signal);
+      } catch (error) {
+        if (codeOf(error) !== "PointGone" || base === undefined) throw error;
+        markLost(this.core, base);
+        throw gone(error);
+      }
+    });
+    this.makings.set(planKey(staging), making);
+    return making;
   }
 
   private async checkReserve(bytes: number): Promise<void> {
@@ -356,7 +387,11 @@ export function likelyBase(points: readonly PointRow[]): PointRow | undefined {
   return newest?.file === newest?.pointId ? newest : undefined;
 }
 
-function trustKey(staging: StagingRow): string {
+function isUnderway(frozen: FreezeResult | Underway): frozen is Underway {
+  return frozen instanceof StagingCheck || frozen instanceof StagingMaking;
+}
+
+function planKey(staging: StagingRow): string {
   return `${staging.owner} ${staging.planDigest}`;
 }
 

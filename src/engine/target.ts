@@ -146,6 +146,11 @@ export class Target {
         if (row !== undefined) await votes.settle(row.uid);
         return this.reportOf(caller, volume);
       },
+      joinGroupPoint: async (volume, decided) => {
+        this.sources.seen(caller);
+        const row = this.migrated.bySource(caller.clusterUid, volume);
+        if (row !== undefined) await votes.join(row, decided);
+      },
     };
   }
 

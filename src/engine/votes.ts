@@ -4,7 +4,7 @@ import { assert } from "../base/assert.ts";
 import { codeOf, LongshoreError } from "../domain/errors.ts";
 import { decideVote, type HomeAnswer, type SiblingAnswer, type Verdict, type Vote } from "../domain/vote.ts";
 import type { MemberApi, MemberOutcome, OutcomeQuery } from "../wire/member.ts";
-import type { PeerTarget, PlanHeader, PrepareRequest, Term } from "../wire/peer.ts";
+import type { DecidedPoint, PeerTarget, PlanHeader, PrepareRequest, Term } from "../wire/peer.ts";
 import type { Core } from "./core.ts";
 import type { Decisions, SealedFile } from "./decisions.ts";
 import { checkTerm, isTerm } from "./leases.ts";
@@ -55,6 +55,7 @@ export class Votes {
         throw new LongshoreError("BadRequest", `${row.name} has no group's term to vote under`);
       const known = this.parts.migrated.vote(row.uid);
       if (known !== undefined) {
+        this.checkNoOther(row, known, request.groupPoint);
         await this.checkSealed(row, known);
         return this.repeat(row, known, request);
       }
@@ -75,13 +76,7 @@ export class Votes {
   checkPlan(row: MigratedRow, header: PlanHeader): void {
     const vote = this.parts.migrated.vote(row.uid);
     if (vote === undefined) return;
-    if (vote.groupPoint !== header.groupPoint) {
-      this.settleSoon(row);
-      throw new LongshoreError(
-        "LeaseHeld",
-        `${row.name} has voted for point ${vote.groupPoint}; that is settled first`,
-      );
-    }
+    this.checkNoOther(row, vote, header.groupPoint);
     const request = requestOf(vote);
     const isSame =
       request.toId === header.to.pointId &&
@@ -126,6 +121,23 @@ export class Votes {
     });
   }
 
+  /**
+   * See PeerGroupApi.joinGroupPoint. The source's word is not enough, for a point belongs to a group point only by the decision.
+   * What was committed by a vote belongs to it already; where the group home was forgotten, nobody can tell.
+   */
+  async join(row: MigratedRow, { group, groupPoint }: DecidedPoint): Promise<void> {
+    const { voters, decisions } = this.parts;
+    if (decisions.hasGroupPoint(row.uid, groupPoint) || voters.isForgotten(group.home)) return;
+    const { clusterUid, volumeUid, epoch } = row;
+    const answer = await voters.api(group.home).decision({ clusterUid, group: group.name, groupPoint, epoch });
+    if (answer.kind !== "committed") return;
+    const part = answer.record.members.find(({ volume }) => volume === volumeUid);
+    if (part === undefined) return;
+    await this.core.lock.run(migratedLockKey(row), async () =>
+      decisions.join(row.uid, part.toId, { group, groupPoint }),
+    );
+  }
+
   /** In the background; one at a time for each volume. */
   settleSoon({ uid, name }: MigratedRow): void {
     if (this.settling.has(uid)) return;
@@ -136,6 +148,13 @@ export class Votes {
   /** For those whose coordinator is silent past its lease. */
   settleOverdue(): void {
     for (const row of this.parts.migrated.voted()) if (!this.parts.terms.isAlive(row.uid)) this.settleSoon(row);
+  }
+
+  /** Throws `LeaseHeld` for a vote for another group point, and has that settled. */
+  private checkNoOther(row: MigratedRow, vote: VoteRow, groupPoint: string | undefined): void {
+    if (vote.groupPoint === groupPoint) return;
+    this.settleSoon(row);
+    throw new LongshoreError("LeaseHeld", `${row.name} has voted for point ${vote.groupPoint}; that is settled first`);
   }
 
   // ---- voting ------------------------------------------------------------------------------------------------------

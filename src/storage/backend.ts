@@ -156,9 +156,16 @@ export interface StorageBackend {
   stageSoon(volume: string, base: BasePoint): void;
   /**
    * Makes the image that will become `point`: a clone of `base`, or empty; sized to `sizeBytes` (truncated up). What an
-   * earlier try left under that name is removed first. Durable (file and directory) on return.
+   * earlier try left under that name is removed first. Durable (file and directory) on return. What is sealed is read: that
+   * the base is deleted meanwhile does not matter. Where it takes long, the signal ends it, and leaves nothing.
    */
-  stage(volume: string, point: string, base: BasePoint | undefined, sizeBytes: number): Promise<void>;
+  stage(
+    volume: string,
+    point: string,
+    base: BasePoint | undefined,
+    sizeBytes: number,
+    signal?: AbortSignal,
+  ): Promise<void>;
   /** Opens an image made by {@link stage} to go on with it; `PointGone` when it is not there or has another size. */
   openStaging(volume: string, point: string, sizeBytes: number): Promise<Staging>;
   /** Makes a staging image a sealed point, in place. Sealing a sealed one returns its identity again. */

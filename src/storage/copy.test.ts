@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { openBulkReader } from "./bulk-reader.ts";
 import { copyMechanism, dataOf } from "./copy.ts";
+import { openBackend } from "./open.ts";
 
 const block = 4096;
 const mechanism = copyMechanism("folder", openBulkReader());
@@ -97,4 +98,18 @@ test("what holds data is found in whole blocks", async () => {
   expect(dataOf(file.fd, 21 * block)).toEqual([{ offset: 20 * block, length: block }]);
   expect(dataOf(file.fd, 20 * block)).toEqual([]);
   await file.close();
+});
+
+test("a staging image that is not wanted any more is given up between two pieces, and leaves nothing", async () => {
+  const backend = await openBackend({ kind: "copy", root: join(folder, "store") });
+  const sizeBytes = 8 * block;
+  await backend.create("vol", sizeBytes);
+  await fs.writeFile(backend.livePath("vol"), Buffer.alloc(sizeBytes, 1), { flag: "r+" });
+  const base = { point: "one", ...(await backend.snapshot("vol", "one")) };
+  const reason = new Error("not wanted any more");
+  await expect(backend.stage("vol", "two", base, sizeBytes, AbortSignal.abort(reason))).rejects.toBe(reason);
+  expect((await backend.list()).flatMap(({ point }) => point ?? [])).toEqual(["one"]);
+  await backend.stage("vol", "two", base, sizeBytes);
+  expect((await backend.list()).flatMap(({ point }) => point ?? [])).toEqual(["one", "two"]);
+  await backend.close();
 });

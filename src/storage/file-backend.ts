@@ -199,7 +199,7 @@ function stagingMethods(parts: Parts): StagingMethods {
         withPoint(parts, base.volume ?? volume, base, (open) => beginStaging(mechanism, image, open));
       spares.make(volume, base, layout.points(volume), fill);
     },
-    async stage(volume, point, base, sizeBytes) {
+    async stage(volume, point, base, sizeBytes, signal) {
       requireSize(point, sizeBytes);
       const baseBytes = base?.identity.sizeBytes ?? 0;
       if (sizeBytes < baseBytes) throw shrinkRefused(point, sizeBytes, baseBytes);
@@ -207,7 +207,7 @@ function stagingMethods(parts: Parts): StagingMethods {
       await stagings.closeAll(path);
       const build = (open?: OpenPoint) =>
         buildImage(path, "writable", async (image) => {
-          await beginStaging(mechanism, image, open);
+          await beginStaging(mechanism, image, open, () => signal?.throwIfAborted());
           await image.truncate(sizeBytes);
         });
       await attempt(`stage point ${point} of ${volume}`, async () => {
@@ -222,9 +222,14 @@ function stagingMethods(parts: Parts): StagingMethods {
   };
 }
 
-async function beginStaging(mechanism: Mechanism, image: fs.FileHandle, base: OpenPoint | undefined): Promise<void> {
+async function beginStaging(
+  mechanism: Mechanism,
+  image: fs.FileHandle,
+  base: OpenPoint | undefined,
+  checkpoint?: () => void,
+): Promise<void> {
   mechanism.prepareStaging(image);
-  if (base !== undefined) await mechanism.duplicate(base.image, image);
+  if (base !== undefined) await mechanism.duplicate(base.image, image, checkpoint);
 }
 
 async function adoptSpare(path: string, spare: fs.FileHandle, sizeBytes: number): Promise<void> {

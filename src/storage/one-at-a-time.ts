@@ -18,7 +18,7 @@ export function oneAtATime(inner: StorageBackend): StorageBackend {
     snapshot: (volume, point) => run(volume, () => inner.snapshot(volume, point)),
     deletePoint: (volume, point) => run(volume, () => inner.deletePoint(volume, point)),
     clone: (from, to) => run(to.volume, () => inner.clone(from, to)),
-    stage: (volume, point, base, sizeBytes) => run(volume, () => inner.stage(volume, point, base, sizeBytes)),
+    stage: (volume, ...how) => run(volume, () => inner.stage(volume, ...how)),
     openStaging: (volume, point, sizeBytes) => run(volume, () => inner.openStaging(volume, point, sizeBytes)),
     seal: (volume, point) => run(volume, () => inner.seal(volume, point)),
     quarantine: (image) => run(image.volume, () => inner.quarantine(image)),

@@ -207,6 +207,18 @@ describe("a volume", () => {
     await expect(cluster.putVolume("plain", { sizeBytes })).rejects.toMatchObject({ code: "Unreachable" });
   });
 
+  test("whose copy was deleted is not said to be gone while the agent that may have it is away", async () => {
+    const [, two] = agents;
+    const name = two.arrive("east.pvc-1", { source: "east" }).name;
+    away.add(addressOf(two));
+    await expect(cluster.removeMigratedVolume(name)).rejects.toMatchObject({ code: "Unreachable" });
+    away.clear();
+    expect((await cluster.listMigratedVolumes()).items).toHaveLength(1);
+    await cluster.removeMigratedVolume(name);
+    await cluster.removeMigratedVolume(name);
+    expect((await two.listMigratedVolumes()).items).toEqual([]);
+  });
+
   test("has its extents read where it is", async () => {
     const [, , three] = agents;
     await three.putVolume("data", { sizeBytes });

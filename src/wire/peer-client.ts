@@ -98,6 +98,9 @@ function groupCalls(http: HttpClient, seedNames: string): PeerGroupApi {
       const { report } = present(await http.call(routes.peerSettle, { params: { volume } }), seedNames);
       return report ?? undefined;
     },
+    async joinGroupPoint(volume, body) {
+      await http.call(routes.peerJoinGroupPoint, { params: { volume }, body });
+    },
     async reportGroup(group) {
       const { report } = present(await http.call(routes.peerReportGroup, { params: { group } }), seedNames);
       return report ?? undefined;

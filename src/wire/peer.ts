@@ -188,7 +188,8 @@ export const FreezeResult = Type.Object({
   stored: Ranges,
   isChecking: Type.Optional(
     Type.Boolean({
-      description: "What an earlier process stored is still being read again, and nothing is told of it: ask again",
+      description:
+        "Staging is still being made, or what an earlier process stored read again, and nothing is told: ask again",
     }),
   ),
 });
@@ -321,6 +322,13 @@ export const PrepareRequest = Type.Object(
 );
 export type PrepareRequest = Static<typeof PrepareRequest>;
 
+/** A group point that was decided, as the source knows it. */
+export const DecidedPoint = Type.Object(
+  { group: Type.Object(GroupRef.properties, strict), groupPoint: PointId },
+  strict,
+);
+export type DecidedPoint = Static<typeof DecidedPoint>;
+
 /** The group a call is about; the caller's cluster comes from its certificate. */
 export interface GroupTarget {
   readonly group: string;
@@ -345,7 +353,8 @@ export interface PeerGroupApi {
   renewGroup(target: GroupTarget): Promise<void>;
   /**
    * At a member, under the group's term: its vote. Seals staging in place and records the vote, durably; `PlanMismatch`
-   * unless exactly the plan is stored. From here on the member is bound by the group home's decision.
+   * unless exactly the plan is stored. From here on the member is bound by the group home's decision. One that was committed
+   * before, by whatever job, needs no vote: that it is there, and no other vote is open, is all it says.
    */
   prepare(target: PeerTarget, request: PrepareRequest): Promise<void>;
   /** At the group home: the decision, one conditional write. A repeat answers with the record. */
@@ -359,6 +368,11 @@ export interface PeerGroupApi {
    * there while nothing is decided, or the home does not answer). Needs no term: the decision is not the caller's.
    */
   settle(volume: string): Promise<Report | undefined>;
+  /**
+   * At a member that has its part by a job of its own: has it ask the group home, and note that part as one of the group point
+   * if that was decided with it. Needs no term: the decision is not the caller's. `NotFound` from an agent of an earlier version.
+   */
+  joinGroupPoint(volume: string, decided: DecidedPoint): Promise<void>;
 }
 
 /** The volume a call is about, as the source names it; the caller's cluster comes from its certificate. */

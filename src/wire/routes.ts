@@ -713,6 +713,15 @@ export const peerRoutes = {
     params: volumeOf,
     response: Type.Object({ report: Type.Union([peer.Report, Type.Null()]) }),
   },
+  peerJoinGroupPoint: {
+    method: "POST",
+    path: "/v1/peer/volumes/:volume/join-group-point",
+    group: "peer",
+    summary: "Have a member with a point of its own note that its group's decision names it",
+    params: volumeOf,
+    body: peer.DecidedPoint,
+    response: nothing,
+  },
   peerReportGroup: {
     method: "GET",
     path: "/v1/peer/groups/:group/report",

@@ -4,6 +4,7 @@ import type {
   Claim,
   CommitRecord,
   CommitRequest,
+  DecidedPoint,
   FreezeOptions,
   FreezeResult,
   Grant,
@@ -56,6 +57,7 @@ export class FakePeer implements PeerApi {
   readonly groups = new Map<string, FakeGroup>();
   /** How each freeze was asked for. */
   readonly freezes: FreezeOptions[] = [];
+  readonly joined: { volume: string; decided: DecidedPoint }[] = [];
   readonly #hello: Hello;
 
   constructor(hello: Partial<Hello>) {
@@ -194,6 +196,10 @@ export class FakePeer implements PeerApi {
     );
     if (known !== undefined && isDecided) known.prepared = undefined;
     return this.report(volume);
+  }
+
+  async joinGroupPoint(volume: string, decided: DecidedPoint): Promise<void> {
+    this.joined.push({ volume, decided });
   }
 
   #underGroup({ group, term }: GroupTarget): FakeGroup {

@@ -177,6 +177,9 @@ describe("about groups, to the target", () => {
     const record = await peer.commitGroup(target, { groupPoint: id("a"), members });
     expect(record).toMatchObject({ groupPoint: id("a"), epoch: 8, members });
     expect(await peer.settle("v1")).not.toHaveProperty("prepared");
+    const decided = { group: { name: "shop.db", home: "agent-1" }, groupPoint: id("a") };
+    await peer.joinGroupPoint("v1", decided);
+    expect(agent.peers.get(west.clusterUid)?.joined).toEqual([{ volume: "v1", decided }]);
     await peer.releaseGroup(target);
     expect(await peer.reportGroup("shop.db")).toMatchObject({ isTermLive: false, commits: [record] });
   });

@@ -3,10 +3,11 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import type { Clock } from "../../src/base/clock.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import type { CloneSpec, CloneView } from "../../src/wire/schemas.ts";
 import { restart } from "../fakes/engines.ts";
-import { FakeClock } from "../fakes/fake-clock.ts";
+import { FakeClock, settledTasks } from "../fakes/fake-clock.ts";
 import {
   changeVolume,
   ended,
@@ -267,6 +268,84 @@ test.each(["before", "after"] as const)(
   },
 );
 
+describe("a clone whose image takes long to make", () => {
+  /** How many images of clones are begun; each is held up there. */
+  let begun: number;
+
+  /** Asks for a clone, whose image is held up until the gate is opened. */
+  async function begin(name: string): Promise<{ asked: Promise<CloneView> }> {
+    gate = closedGate();
+    const held = gate.promise;
+    const reached = Promise.withResolvers<void>();
+    begun = 0;
+    world.target.onStorage = (step, when) => {
+      if (step !== "clone" || when !== "before") return undefined;
+      begun += 1;
+      reached.resolve();
+      return held;
+    };
+    const asked = ask(name);
+    await reached.promise;
+    return { asked };
+  }
+
+  test("keeps nobody waiting: the next job comes and goes meanwhile, and it is of the point that was the newest", async () => {
+    await world.target.engine.api.putSource("source", {
+      clusterName: "source",
+      clusterUid: world.source.uid,
+      caBundle: "ca",
+      pointsKept: 1,
+    });
+    const { asked } = await begin("c");
+    await changeVolume(world, "data");
+    expect((await migrate(world, "data", "s2")).state).toBe("Succeeded");
+    // It holds its point, which pruning wants.
+    expect((await world.target.storage.list()).map(({ point }) => point)).toContain(first);
+    expect(await api().getClone("c")).toMatchObject({ state: "Waiting", pointId: first });
+    gate.open();
+    expect(await asked).toMatchObject({ state: "Ready", pointId: first });
+    const points = async () => (await world.target.storage.list()).flatMap(({ point }) => point ?? []);
+    expect(await settled(points, (left) => !left.includes(first))).toHaveLength(1);
+    expect(await flaws(world, "data")).toEqual([]);
+    expect(await leftovers(world.clusters)).toEqual([]);
+  });
+
+  test("is made once, however many ask for it meanwhile", async () => {
+    const { asked } = await begin("c");
+    const again = ask("c");
+    await expect(ask("c", { point: first })).rejects.toMatchObject({ code: "NameTaken" });
+    gate.open();
+    expect([(await asked).state, (await again).state, begun]).toEqual(["Ready", "Ready", 1]);
+  });
+
+  test("is removed when it is there, and keeps nobody waiting until then; its copy stays as long", async () => {
+    const { asked } = await begin("c");
+    const removed = api().removeClone("c");
+    await expect(api().removeMigratedVolume(migratedVolume)).rejects.toMatchObject({ code: "InUse" });
+    gate.open();
+    await Promise.all([asked, removed]);
+    expect((await api().listVolumes()).items).toEqual([]);
+    expect(await leftovers(world.clusters)).toEqual([]);
+  });
+
+  test("fails for all who ask for it, and is made when it is asked for again", async () => {
+    gate = closedGate();
+    const held = gate.promise;
+    world.target.onStorage = async (step, when) => {
+      if (step !== "clone" || when !== "before") return;
+      await held;
+      throw new LongshoreError("DiskFull", "full");
+    };
+    const both = Promise.allSettled([ask("c"), ask("c")]);
+    gate.open();
+    expect(await both).toEqual(
+      Array(2).fill({ status: "rejected", reason: expect.objectContaining({ code: "DiskFull" }) }),
+    );
+    world.target.onStorage = () => undefined;
+    expect(await ask("c")).toMatchObject({ state: "Ready", pointId: first });
+  });
+});
+
 test("a clone whose point vanishes before anything of it was made is of the next one", async () => {
   await migrate(world, "data", "s2");
   await changeVolume(world, "data");
@@ -362,6 +441,35 @@ test("a request nobody repeats for fifteen minutes is dropped, also one that fai
   expect(await leftovers(world.clusters)).toEqual([]);
 });
 
+test("a request nobody repeats is dropped although the wall clock was set back since", async () => {
+  await world.clusters.close();
+  const fake = new FakeClock();
+  let skewMs = 0;
+  const clock: Clock = {
+    nowMs: () => fake.nowMs() + skewMs,
+    monotonicMs: () => fake.monotonicMs(),
+    sleep: (durationMs, signal) => fake.sleep(durationMs, signal),
+  };
+  world = await openWorld({ clock, limits: { memberIntervalMs: 60_000 } });
+  await makeVolume(world, "data");
+  await migrate(world, "data", "s1");
+  migratedVolume = (await requireCopy(world, "data")).name;
+  world.target.onStorage = (step, when) => {
+    if (step === "clone" && when === "before") throw new LongshoreError("DiskFull", "full");
+  };
+  await expect(ask("half")).rejects.toMatchObject({ code: "DiskFull" });
+  skewMs = -10 * 60_000;
+  await fake.advance(60_000);
+  expect((await api().listClones()).items).toHaveLength(1);
+  skewMs = -24 * 3_600_000;
+  await fake.advance(60_000);
+  const left = await settled(
+    () => api().listClones(),
+    ({ items }) => items.length === 0,
+  );
+  expect(left.items).toEqual([]);
+});
+
 describe("a clone that expires", () => {
   const expires = { expires: true };
   let clock: FakeClock;
@@ -448,5 +556,61 @@ describe("a clone that expires", () => {
     go.resolve();
     expect(await again).toMatchObject({ state: "Ready" });
     expect((await api().getVolume("c")).uid).not.toBe(uid);
+  });
+
+  test("stays when something is done with it while it is looked at, and is looked at again", async () => {
+    await servedAlone("c");
+    await clock.advance(14 * 60_000);
+    let looks = 0;
+    world.target.onStorage = async (step, when) => {
+      if (step !== "attachedTo" || when !== "after") return;
+      looks += 1;
+      await api().putVolume("c", { sizeBytes: volumeBytes + looks * 4096 });
+    };
+    await clock.advance(61_000);
+    const lookedAt = async () => {
+      await clock.advance(1_000);
+      return looks;
+    };
+    expect(await settled(lookedAt, (times) => times >= 8)).toBeGreaterThanOrEqual(8);
+    expect(await api().getClone("c")).toMatchObject({ state: "Ready" });
+    expect((await api().getVolume("c")).sizeBytes).toBeGreaterThan(volumeBytes);
+    world.target.onStorage = () => undefined;
+    // The last look may still be under way at one tick or another.
+    const lookedFor = async () => {
+      await clock.advance(1_000);
+      return (await api().listClones()).items;
+    };
+    expect(await settled(lookedFor, (items) => items.length === 0)).toEqual([]);
+  });
+
+  test("is not said to be ready while it is dropped, though its copy was deleted meanwhile", async () => {
+    await servedAlone("c");
+    const [deleting, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    world.target.onStorage = async (step, when) => {
+      if (step !== "deletePoint" || when !== "before") return;
+      deleting.resolve();
+      await go.promise;
+    };
+    const deleted = api().removeMigratedVolume(migratedVolume);
+    await deleting.promise;
+    // To be dropped as soon as the copy is gone; before that nobody looks at it any more but whoever drops it.
+    await clock.advance(16 * 60_000);
+    const [looking, drop] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    world.target.onStorage = async (step, when) => {
+      if (step !== "attachedTo" || when !== "after") return;
+      looking.resolve();
+      await drop.promise;
+    };
+    go.resolve();
+    await deleted;
+    await looking.promise;
+    const told = ask("c", expires).then(
+      ({ state }) => state,
+      ({ code }) => code,
+    );
+    for (let turn = 0; turn < 5; turn++) await settledTasks();
+    drop.resolve();
+    expect([await told, await left(0)]).toEqual(["NotFound", []]);
   });
 });

@@ -329,7 +329,105 @@ describe("a member that has its point by a job of its own", () => {
       throw new Error("cut off");
     });
     expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
-    expect(await groupPointsOf(world)).toEqual([[point], []]);
+    expect(await groupPointsOf(world)).toEqual([[point], [point]]);
+    await allIsWell();
+  });
+
+  /** The group's points as its home tells them: which volumes each names. */
+  async function decided(): Promise<number[]> {
+    const { home } = await targetRoles();
+    const { points } = await home.engine.api.getGroup("shop");
+    return points.map(({ members }) => members.length);
+  }
+
+  /** A clone of the second volume's part of the group point, wherever its copy is. */
+  async function cloneOf(point: string): Promise<string> {
+    const { target } = homeOf(world, "v2");
+    const { name } = (await copyAt(target, "v2")) ?? { name: "" };
+    return (await target.engine.api.putClone("c", { migratedVolume: name, point })).state;
+  }
+
+  test("is named by the group's decision, and can be cloned by the group point", async () => {
+    const { point } = await arrivedAlone();
+    const { target } = homeOf(world, "v2");
+    const before = await copyAt(target, "v2");
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect([await groupPointsOf(world), await decided(), await cloneOf(point)]).toEqual([
+      [[point], [point]],
+      [2],
+      "Ready",
+    ]);
+    expect((await copyAt(target, "v2"))?.points).toEqual(before?.points.map((one) => ({ ...one, groupPoint: point })));
+    await changeAll(world);
+    await snapshotGroup(world, "s2");
+    const next = await endedEverywhere(world, await startGroup(world, "s2"));
+    expect(next.map(({ state, mode }) => [state, mode?.kind])).toEqual(Array(2).fill(["Succeeded", "Delta"]));
+    await allIsWell();
+  });
+
+  test("is named as well where all have theirs so: the decision is about nothing else", async () => {
+    const { first, point } = await arrivedAlone();
+    await first.engine.api.putJob("alone-too", { volume: "v1", location: "target", snapshot: "s1" });
+    expect((await reaches(first, "alone-too", ({ finishedAt }) => finishedAt !== null)).state).toBe("Succeeded");
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect([await groupPointsOf(world), await decided()]).toEqual([[[point], [point]], [2]]);
+    await allIsWell();
+  });
+
+  test.each([
+    ["is asked for its vote", "prepare", "before"],
+    ["was asked for its vote", "prepare", "after"],
+    ["is told of the decision", "joinGroupPoint", "before"],
+    ["has noted the decision", "joinGroupPoint", "after"],
+  ] as const)("is a part of the group point although its home dies when it %s", async (_when, method, when) => {
+    const { point } = await arrivedAlone();
+    const { target } = homeOf(world, "v2");
+    let isDone = false;
+    const die = async (called: keyof PeerApi) => {
+      if (isDone || called !== method) return;
+      isDone = true;
+      // Only begins to: the process waits for the very work that this is called from.
+      void restart(target);
+      throw new Error("died");
+    };
+    if (when === "before") target.onCall = die;
+    else target.onReply = die;
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect([isDone, await groupPointsOf(world), await decided()]).toEqual([true, [[point], [point]], [2]]);
+    quiet();
+    await allIsWell();
+  });
+
+  test("is a part of the group point although the coordinator dies when it is decided", async () => {
+    const { first, point } = await arrivedAlone();
+    once("commitGroup", "after", () => {
+      void restart(first);
+      throw new Error("died");
+    });
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect([await groupPointsOf(world), await decided()]).toEqual([[[point], [point]], [2]]);
+    quiet();
+    await allIsWell();
+  });
+
+  test("is not a part of a group point that was not decided, whoever says so", async () => {
+    const { point } = await arrivedAlone();
+    const { source, target } = homeOf(world, "v2");
+    const { uid } = await source.engine.api.getVolume("v2");
+    const { home } = await targetRoles();
+    const group = { name: "shop", home: await idOf(home) };
+    await target.engine.peer(source.uid, ["source"]).joinGroupPoint(uid, { group, groupPoint: point });
+    expect(await groupPointsOf(world)).toEqual([[], []]);
+  });
+
+  test("and loses it before its share begins is sent it again, and its vote is the one that is decided", async () => {
+    const { point } = await arrivedAlone();
+    const { target } = homeOf(world, "v2");
+    const [image] = (await target.storage.list()).filter(({ kind }) => kind === "point");
+    // By then the coordinator was told that it is there.
+    once("claimGroup", "before", () => target.storage.deletePoint(image?.volume ?? "", image?.point ?? ""));
+    expect(states(await endedEverywhere(world, await startGroup(world, "s1")))).toEqual(succeeded);
+    expect([await groupPointsOf(world), await decided()]).toEqual([[[point], [point]], [2]]);
     await allIsWell();
   });
 
@@ -464,6 +562,35 @@ describe("what a person asks of a group's job", () => {
     expect((await reaches(second, job, ({ state }) => state === "Suspended", 20_000)).barrier).toBe("None");
     await first.engine.api.putJob(job, groupSpec(world, "s1"));
     expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
+    await allIsWell();
+  });
+
+  test("is told to all at once, and one that hangs keeps nobody waiting for longer than a lease", async () => {
+    await open({ sources: 3, limits: { leaseMs: 300 } });
+    const [, second, third] = world.sources as [Cluster, Cluster, Cluster];
+    await snapshotGroup(world, "s1");
+    const hang = Promise.withResolvers<void>();
+    const told = Promise.withResolvers<void>();
+    second.onMemberCall = (method) => (method === "takeShare" ? hang.promise : undefined);
+    let isLost = true;
+    third.onMemberCall = (method) => {
+      if (method !== "takeShare") return;
+      // So that it is its coordinator that tells it, after the one that hangs.
+      if (isLost) {
+        isLost = false;
+        throw new Error("cut off");
+      }
+      told.resolve();
+    };
+    const job = await startGroup(world, "s1");
+    await told.promise;
+    hang.resolve();
+    quiet();
+    await settled(
+      () => second.engine.api.listJobs(),
+      ({ items }) => items.length > 0,
+    );
+    expect(states(await endedEverywhere(world, job))).toEqual([...succeeded, "Succeeded"]);
     await allIsWell();
   });
 

@@ -67,6 +67,123 @@ test("a target that is killed between sealing an image and recording that goes o
   expect(await leftovers(world.clusters)).toEqual([]);
 });
 
+describe("a staging image that takes long to make", () => {
+  let job: string;
+  let made: number;
+  let gate: ReturnType<typeof Promise.withResolvers<void>>;
+
+  /** A delta, whose image is held up until the gate is opened. */
+  async function begun(): Promise<void> {
+    world = await openWorld({ limits: { leaseMs: 900 } });
+    await makeVolume(world, "data");
+    await migrate(world, "data", "s1");
+    await write(world.source, "data", 0, randomBytes(4096));
+    await snapshot(world, "data", "s2");
+    gate = Promise.withResolvers<void>();
+    const reached = Promise.withResolvers<void>();
+    made = 0;
+    world.target.onStorage = (step, when) => {
+      if (step !== "stage" || when !== "before") return undefined;
+      made += 1;
+      reached.resolve();
+      return gate.promise;
+    };
+    job = await start(world, "data", "s2");
+    await reached.promise;
+  }
+  afterEach(() => gate.resolve());
+
+  const peer = () => world.target.engine.peer(world.source.uid, ["source"]);
+  const claimOf = async (name: string) => {
+    const { uid: volume } = await world.source.engine.api.getVolume("data");
+    const { agentId: claimant } = world.source.engine;
+    const claim = { job: name, volume, name: "data", metadata: {}, sizeBytes: volumeBytes, claimant };
+    return { ...claim, nonce: randomBytes(16).toString("hex"), offeredEpoch: 0 };
+  };
+
+  async function arrives(): Promise<void> {
+    expect((await ended(world.source, job)).state).toBe("Succeeded");
+    expect(await flaws(world, "data")).toEqual([]);
+    expect(await leftovers(world.clusters)).toEqual([]);
+  }
+
+  test("keeps nobody waiting, and costs the job no attempt however long it takes", async () => {
+    await begun();
+    const answers: unknown[] = [];
+    const enough = Promise.withResolvers<void>();
+    world.target.onReply = (method, _args, result) => {
+      if (method !== "freeze") return;
+      answers.push(result);
+      if (answers.length === 3) enough.resolve();
+    };
+    await enough.promise;
+    expect(answers).toEqual(Array(3).fill({ stored: [], isChecking: true }));
+    const { volume } = await claimOf(job);
+    expect(await peer().report(volume)).toMatchObject({ barrier: "Frozen", staging: { stored: [] } });
+    gate.resolve();
+    expect((await ended(world.source, job)).attempts).toBe(0);
+    expect(made).toBe(1);
+    await arrives();
+  });
+
+  test("is made once, though another term begins meanwhile, and whoever freezes under it waits for the same", async () => {
+    await begun();
+    const claim = await claimOf(job);
+    await world.source.stop();
+    const { term } = await peer().claim(claim);
+    const target = { volume: claim.volume, term };
+    const both = Promise.all([peer().freeze(target), peer().freeze(target)]);
+    gate.resolve();
+    expect([await both, made]).toEqual([[{ stored: [] }, { stored: [] }], 1]);
+    await peer().abort(target, { discard: false });
+    await world.source.start();
+    await arrives();
+    expect(made).toBe(1);
+  });
+
+  test("is ended and goes when its plan is given up, and the next one is made anew", async () => {
+    await begun();
+    const claim = await claimOf(job);
+    await world.source.stop();
+    const { term } = await peer().claim(claim);
+    const dropped = peer().abort({ volume: claim.volume, term }, { discard: true });
+    gate.resolve();
+    await dropped;
+    const points = (await world.target.storage.list()).filter(({ kind }) => kind === "point");
+    expect(points).toHaveLength(1);
+    await world.source.start();
+    await arrives();
+    expect(made).toBe(2);
+  });
+
+  test("counts for nothing when its process ends before that is recorded: it is made again", async () => {
+    await begun();
+    await world.source.stop();
+    world.target.onStorage = () => undefined;
+    const { target } = world;
+    const stopped = target.stop();
+    gate.resolve();
+    await stopped;
+    await target.start();
+    let again = 0;
+    target.onStorage = (step, when) => {
+      if (step === "stage" && when === "after") again += 1;
+    };
+    await world.source.start();
+    await arrives();
+    expect(again).toBe(1);
+  });
+
+  test("whose base is found to be gone is not made: the job plans again, on what is there", async () => {
+    await begun();
+    const { volume: uid, point = "" } = (await world.target.storage.list()).find(({ kind }) => kind === "point") ?? {};
+    await world.target.storage.deletePoint(uid ?? "", point);
+    gate.resolve();
+    expect((await ended(world.source, job)).mode).toMatchObject({ kind: "Allocated" });
+    await arrives();
+  });
+});
+
 describe("a target that starts again with a copy that is half stored", () => {
   /** Units that were sent although the target had told that it has them. */
   const resent: number[] = [];

@@ -207,8 +207,8 @@ export const canaries: readonly Canary[] = [
     edits: [
       {
         file: "engine/clones.ts",
-        search: "await storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });",
-        replacement: `await storage.clone({ volume: point.owner, ...sealedPoint(point),
+        search: "storage.clone({ volume: point.owner, ...sealedPoint(point) }, { volume, sizeBytes });",
+        replacement: `storage.clone({ volume: point.owner, ...sealedPoint(point),
           point: this.migrated.staging(point.owner)?.toId ?? point.file }, { volume, sizeBytes });`,
       },
     ],
