@@ -1,9 +1,10 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=2 NODE_COMPILE_CACHE=${HOME}/.cache/longshore/code node --max-semi-space-size=8 --disable-warning=ExperimentalWarning
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 sh -c '[ -w "$HOME" ] && export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE-$HOME/.cache/longshore/code}"; exec node --max-semi-space-size=8 --disable-warning=ExperimentalWarning "$0" "$@"'
 // The one program: an agent, the operator, the CSI driver, the tools for trust between clusters, and what a person asks an
 // agent. Three settings keep an agent's memory small, and can be made only before it starts. The C library gives each of its many
 // threads an arena of its own, none of which gives back what it once took; V8 lets the part of the heap for young objects grow to
 // 32 MiB; and without a place for what it has compiled, Node loads the program that takes the types out of our code into each
-// thread, and starts in twice the time.
+// thread, and starts in twice the time. That place is the user's to choose, and there is none without a home that can be written to:
+// where a folder cannot be made because its parent is missing, Node may try for ever. The kernel takes 255 bytes of the first line.
 import { Command, CommanderError } from "commander";
 import { addAgentCommand } from "./agent-command.ts";
 import { addCsiCommand } from "./csi-command.ts";

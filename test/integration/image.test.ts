@@ -167,9 +167,23 @@ describe("in a root of its own", () => {
   );
 
   check(
+    "every module loads, with no types to take out",
+    () => {
+      const script = `import fs from "node:fs"; for (const file of fs.globSync("/opt/longshore/src/**/*.js")) await import(file); console.log("all")`;
+      const said = inImage(
+        "longshore",
+        `exec node --no-strip-types --input-type=module --eval '${script}'`,
+        "65532:65532",
+      );
+      expect(said.trim()).toBe("all");
+    },
+    slowMs,
+  );
+
+  check(
     "nothing of the tests, and of what only development needs, is in it",
     () => {
-      expect(inImage("longshore", "ls -R /opt/longshore/src")).not.toContain(".test.ts");
+      expect(inImage("longshore", "ls -R /opt/longshore/src")).not.toMatch(/\.test\.|\.ts$/m);
       const modules = inImage("longshore", "ls /opt/longshore/node_modules").split("\n");
       expect(modules).toEqual(expect.arrayContaining(["commander", "fastify", "koffi"]));
       for (const name of ["jest", "typescript", "node"]) expect(modules).not.toContain(name);

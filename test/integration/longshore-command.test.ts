@@ -1,14 +1,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
 import { parse, parseAllDocuments } from "yaml";
 import { runLongshore } from "../../src/bin/longshore.ts";
 import type { Streams } from "../../src/bin/streams.ts";
+import { version } from "../../src/bin/version.ts";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 import { onInterrupt } from "../interrupt.ts";
@@ -329,6 +330,32 @@ test("the library that makes certificates is not loaded by a command that makes 
   const ended = once(child, "close");
   expect(await text(child.stdout)).toBe("undefined\n");
   expect(await ended).toEqual([0, null]);
+});
+
+describe("what was compiled of the program", () => {
+  const { NODE_COMPILE_CACHE: _, HOME: __, ...bare } = process.env;
+
+  /** What is in the folder after the program, started as users do, has said nothing but its version. */
+  async function leftBy(env: NodeJS.ProcessEnv): Promise<string[]> {
+    const child = spawn(program, ["--version"], { env: { ...bare, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    const said = Promise.all([text(child.stdout), text(child.stderr)]);
+    expect(await once(child, "close")).toEqual([0, null]);
+    expect(await said).toEqual([`${version}\n`, ""]);
+    // Node.js makes a folder for each of its versions.
+    const found = await readdir(folder, { recursive: true });
+    return found.filter((path) => /^v\d/.test(basename(path))).map((path) => dirname(path));
+  }
+
+  test.each([
+    ["below the user's home", () => ({ HOME: folder }), [".cache/longshore/code"]],
+    ["where the user says", () => ({ HOME: folder, NODE_COMPILE_CACHE: join(folder, "mine") }), ["mine"]],
+    ["nowhere when the user wants none", () => ({ HOME: folder, NODE_COMPILE_CACHE: "" }), []],
+    ["nowhere when there is no home", () => ({}), []],
+    ["nowhere when the home is not there", () => ({ HOME: join(folder, "nobody") }), []],
+    ["nowhere when the home takes no folder", () => ({ HOME: program }), []],
+  ])("is kept %s", async (_, env, places) => {
+    expect(await leftBy(env())).toEqual(places);
+  });
 });
 
 test("a cluster is exported by its CA's certificate alone, on a machine that does not have the key", async () => {

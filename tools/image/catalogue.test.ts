@@ -13,6 +13,8 @@ test("the Dockerfile and we make the same image: its packages, its user, its pro
   const [image] = imagesOf("longshore");
   expect(dockerfile).toContain(`USER ${image?.user}`);
   expect(dockerfile).toContain(`ENTRYPOINT ${JSON.stringify(image?.entrypoint)}`);
+  expect(dockerfile).toContain("RUN node /tmp/javascript.ts src");
+  expect(dockerfile).toContain("/opt/longshore/src/bin/longshore.js /usr/local/bin/longshore");
   const from = `FROM node:${manifest.devDependencies.node.split(".")[0]}-bookworm-slim`;
   expect(dockerfile.match(/^FROM \S+/gm)).toEqual([from, from]);
 });

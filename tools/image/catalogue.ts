@@ -17,7 +17,7 @@ export type LayerSpec =
   | { readonly kind: "node"; readonly name: "node" }
   /** The npm packages that ours needs when it runs. */
   | { readonly kind: "modules"; readonly name: "modules" }
-  /** Our own source. */
+  /** Our own source, as JavaScript. */
   | { readonly kind: "source"; readonly name: "source" }
   /** One program of .cache/controlplane, linked statically. */
   | { readonly kind: "program"; readonly name: string };

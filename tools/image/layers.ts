@@ -20,6 +20,7 @@ import { unreachable } from "../../src/base/assert.ts";
 import { runCommand } from "../run-command.ts";
 import type { FileSpec, LayerSpec } from "./catalogue.ts";
 import { closureOf, type DebianPackage, download, unpack } from "./debian.ts";
+import { turnIntoJavaScript } from "./javascript.ts";
 import { copyFolders, type LockFile, type NeededFolder, neededFolders } from "./modules.ts";
 
 /** Where things are taken from, and kept. */
@@ -47,7 +48,7 @@ interface Recipe {
 }
 
 /** Raised with every change of how a layer is made of its inputs. */
-const recipeVersion = 1;
+const recipeVersion = 2;
 export const plainMode = "u+rw,go-w,a+rX";
 const home = "opt/longshore";
 
@@ -187,10 +188,12 @@ async function sourceRecipe({ tree }: LayerPlaces): Promise<Recipe> {
   const files = ["LICENSE", "package.json", ...(await sourceFiles(tree))];
   const contents = files.map(async (file) => [file, await fileDigest(join(tree, file))]);
   return {
-    inputs: JSON.stringify(await Promise.all(contents)),
+    // Node.js takes the types out.
+    inputs: JSON.stringify([process.version, await Promise.all(contents)]),
     async stage(root) {
       for (const file of files) await copyInto(join(tree, file), join(root, home, file));
-      const command = { path: "usr/local/bin/longshore", target: `/${home}/src/bin/longshore.ts` };
+      await turnIntoJavaScript(join(root, home, "src"));
+      const command = { path: "usr/local/bin/longshore", target: `/${home}/src/bin/longshore.js` };
       await writeSpec(command, join(root, command.path));
     },
     mode: plainMode,
