@@ -1,6 +1,7 @@
 // Small files that must be there, or gone, after a loss of power: whole or not at all, and on disk before anybody is told.
 import * as fs from "node:fs/promises";
 import { dirname } from "node:path";
+import { syncFolder } from "../base/durable-folder.ts";
 import { unlessErrno } from "../base/system-error.ts";
 
 /** Puts the text in the place of what was there. */
@@ -23,24 +24,8 @@ export async function removeDurably(path: string): Promise<void> {
   await syncFolder(dirname(path));
 }
 
-/** Makes a folder, and those above it, that are still there after a loss of power. */
-export async function makeFolderDurably(path: string): Promise<void> {
-  const first = await fs.mkdir(path, { recursive: true, mode: 0o700 });
-  if (first === undefined) return;
-  for (let made = path; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made));
-}
-
 /** What a file says, without the space around it; `undefined` when there is none. */
 export async function readText(path: string): Promise<string | undefined> {
   const text = await unlessErrno(["ENOENT", "ENOTDIR", "ENODEV", "ENXIO"], () => fs.readFile(path, "utf8"));
   return text?.trim();
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await fs.open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }

@@ -2,11 +2,11 @@
 // one step that may be repeated; what to do in which order is decided by whoever calls.
 import { isAbsolute, join, relative } from "node:path";
 import type { Clock } from "../base/clock.ts";
+import { makeFolderDurably } from "../base/durable-folder.ts";
 import type { Log } from "../base/log.ts";
 import { mountHolding } from "../base/mount-table.ts";
 import { openCommands } from "./command.ts";
 import { type Content, contentOf } from "./content.ts";
-import { makeFolderDurably } from "./durable-file.ts";
 import {
   checkFileSystem,
   type FileSystemType,
@@ -85,7 +85,7 @@ export async function openHost({ stateDir, kubeletDir, log, clock }: HostOptions
   const tools = { commands, log };
   const notes = await openVolumeNotes(join(stateDir, "volumes"));
   const privateFolder = join(stateDir, "private");
-  await attempt(`make ${privateFolder}`, () => makeFolderDurably(privateFolder));
+  await attempt(`make ${privateFolder}`, () => makeFolderDurably(privateFolder, 0o700));
   const loops = openLoopDevices(tools);
   const mounts = openMounts(commands, privateFolder);
   await warnIfUnseen(kubeletDir, log);

@@ -2,8 +2,9 @@
 // A note is on disk before what it tells of is done, and goes last.
 import { join } from "node:path";
 import { assert } from "../base/assert.ts";
+import { makeFolderDurably } from "../base/durable-folder.ts";
 import { isVolumeHandle } from "../domain/handles.ts";
-import { makeFolderDurably, readText, removeDurably, writeDurably } from "./durable-file.ts";
+import { readText, removeDurably, writeDurably } from "./durable-file.ts";
 import { type FileSystemType, isFileSystemType } from "./file-systems.ts";
 import { attempt, HostError } from "./host-error.ts";
 import type { ImageIdentity } from "./loop-devices.ts";
@@ -32,7 +33,7 @@ export interface VolumeNotes {
 
 /** Keeps the notes in a folder, which is made if it is not there. */
 export async function openVolumeNotes(folder: string): Promise<VolumeNotes> {
-  await attempt(`make ${folder}`, () => makeFolderDurably(folder));
+  await attempt(`make ${folder}`, () => makeFolderDurably(folder, 0o700));
   const pathOf = (volume: string) => {
     assert(isVolumeHandle(volume), `not the name of a volume: ${volume}`);
     return join(folder, `${volume}.json`);

@@ -10,11 +10,11 @@
 import { type BigIntStats, constants } from "node:fs";
 import * as fs from "node:fs/promises";
 import { dirname } from "node:path";
+import { makeFolderDurably, syncFolder } from "../base/durable-folder.ts";
 import { errnoOf, unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { giveName, isImmutable, setImmutable } from "../native/file-calls.ts";
 import type { SealedIdentity } from "./backend.ts";
-import { ensureFolder, syncFolder } from "./layout.ts";
 
 export type ImageState = "missing" | "unfinished" | "writable" | "sealed";
 
@@ -43,7 +43,7 @@ export async function buildImage(
   fill: (image: fs.FileHandle) => Promise<void>,
 ): Promise<void> {
   await clearName(path);
-  await ensureFolder(dirname(path));
+  await makeFolderDurably(dirname(path));
   const image = await fs.open(path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR, modes.unfinished);
   try {
     await fill(image);
@@ -63,7 +63,7 @@ export async function buildImage(
 /** Makes a complete file that has no name an image to be written to; what stands under the name already is removed first. */
 export async function adoptImage(path: string, image: fs.FileHandle): Promise<void> {
   await clearName(path);
-  await ensureFolder(dirname(path));
+  await makeFolderDurably(dirname(path));
   await image.chmod(modes.writable);
   await image.sync();
   giveName(image.fd, path);

@@ -2,11 +2,12 @@
 
 import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { syncFolder } from "../base/durable-folder.ts";
 import { unlessErrno } from "../base/system-error.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { FoundImage } from "./backend.ts";
 import { clearImmutable } from "./image-file.ts";
-import { isName, type Layout, syncFolder } from "./layout.ts";
+import { isName, type Layout } from "./layout.ts";
 
 /** Every image under the layout, unfinished ones included; what does not look like ours is left out. */
 export async function listImages(layout: Layout): Promise<FoundImage[]> {

@@ -10,6 +10,7 @@
 
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolderDurably, syncFolder } from "../base/durable-folder.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { attempt } from "./failures.ts";
 
@@ -56,8 +57,8 @@ export async function ensureLayout(layout: Layout): Promise<void> {
   await attempt(`prepare the folder ${layout.root}`, async () => {
     await fs.mkdir(layout.root, { recursive: true });
     await refuseForeignFormat(layout.root);
-    await ensureFolder(layout.volumes);
-    await ensureFolder(layout.quarantine);
+    await makeFolderDurably(layout.volumes);
+    await makeFolderDurably(layout.quarantine);
     await (await fs.open(layout.marker, "a", 0o644)).close();
     await syncFolder(layout.root);
   });
@@ -70,22 +71,4 @@ async function refuseForeignFormat(root: string): Promise<void> {
   if (foreign === undefined) return;
   const text = `${root} is laid out as ${foreign}; this version of Longshore knows format-${formatVersion} only`;
   throw new LongshoreError("Unsupported", text);
-}
-
-/** Makes a folder and its parents, durably. */
-export async function ensureFolder(path: string): Promise<void> {
-  const first = await fs.mkdir(path, { recursive: true });
-  if (first === undefined) return;
-  for (let folder = path; folder.length >= first.length; folder = join(folder, ".."))
-    await syncFolder(join(folder, ".."));
-}
-
-/** Makes names that were added to or removed from a folder durable. */
-export async function syncFolder(path: string): Promise<void> {
-  const folder = await fs.open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
