@@ -21,6 +21,9 @@ done
 
 mount -t proc proc /proc
 mount --bind "$folder/lib" /var/lib
+# Images are unpacked in memory: files by the thousand, which a disk takes a minute to write and to delete.
+mkdir -p /var/lib/containerd
+mount -t tmpfs -o mode=711 images /var/lib/containerd
 mount --bind "$folder/log" /var/log
 mkdir -p /var/lib/longshore
 mount --bind "$data" /var/lib/longshore
