@@ -57,19 +57,23 @@ export const steps: readonly Step[] = [
 ];
 
 async function refuseWhileUsed(cluster: Cluster, { forgetSnapshots }: StepOptions): Promise<void> {
-  const volumes = await cluster.list<Volume>("persistentvolumes");
-  const claims = ourClaims(await cluster.list<Claim>("persistentvolumeclaims"), volumes);
-  const pods = podsUsing(await cluster.list<Pod>("pods"), claims);
-  if (pods.length > 0) {
-    const next = "delete these pods or scale down what makes them, then run this again; their claims may stay";
-    throw new Refusal(`pods use volumes of Longshore:${someOf(pods)}`, next);
-  }
+  const { volumes, claims } = await refuseWhilePodsUse(cluster);
   const { users } = ourSnapshots(await cluster.list<SnapshotContent>(contents));
   if (users.length > 0 && !forgetSnapshots) {
     const next = "delete them with what they stand for, or run this with --forget-snapshots, which keeps that";
     throw new Refusal(`there are VolumeSnapshots that users took:${someOf(users.map(snapshotOf))}`, next);
   }
-  cluster.options.tell(`  ${ourVolumes(volumes).length} volumes and ${claims.length} claims stay as they are`);
+  cluster.options.tell(`  ${volumes.length} volumes and ${claims.length} claims stay as they are`);
+}
+
+/** Returns what of ours there is. */
+async function refuseWhilePodsUse(cluster: Cluster): Promise<{ volumes: Volume[]; claims: Claim[] }> {
+  const volumes = ourVolumes(await cluster.list<Volume>("persistentvolumes"));
+  const claims = ourClaims(await cluster.list<Claim>("persistentvolumeclaims"), volumes);
+  const pods = podsUsing(await cluster.list<Pod>("pods"), claims);
+  if (pods.length === 0) return { volumes, claims };
+  const next = "delete these pods or scale down what makes them, then run this again; their claims may stay";
+  throw new Refusal(`pods use volumes of Longshore:${someOf(pods)}`, next);
 }
 
 /** The kubelet unmounts a little later than a pod is gone; without the node plugin it could not. */
@@ -232,7 +236,10 @@ async function removeDefinitions(cluster: Cluster): Promise<void> {
   await cluster.change("delete", "customresourcedefinition", ...kinds, "--ignore-not-found", waitOf(cluster));
 }
 
+/** The steps before may have waited for minutes, in which pods came up: without the node plugin these could not end any more. */
 async function stopNodes(cluster: Cluster): Promise<void> {
+  await refuseWhilePodsUse(cluster);
+  await refuseWhileMounted(cluster);
   const where = `--namespace=${nodeNamespace}`;
   await cluster.change("delete", "daemonset", "longshore-node", where, "--ignore-not-found");
   await endOfPods(cluster, nodeNamespace, "longshore-node");
