@@ -196,6 +196,11 @@ describe("the agent's configuration, as its container makes it,", () => {
   let folder: string;
   let forget: () => void;
 
+  check("health and metrics are served at the pod's address, whichever version of IP it is of", () => {
+    expect(container("longshore-operator", "operator").args).toContain("--listen=:9808");
+    expect(container("longshore-csi", "csi").args).toContain("--listen=:9808");
+  });
+
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), "longshore-manifests-"));
     forget = onInterrupt(() => rmSync(folder, { recursive: true, force: true }));
