@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect } from "@jest/globals";
 import { parse, parseAllDocuments } from "yaml";
 import { parseAgentConfig } from "../../src/agent/config.ts";
 import { secretPlaces } from "../../src/bin/pki-secrets.ts";
+import { controlledBy, type KubeObject } from "../../src/kube/cluster.ts";
 import { imagesOf } from "../../tools/image/catalogue.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
@@ -78,8 +79,12 @@ function container(workloadName: string, name: string): Container {
   return found;
 }
 
-/** Asks the API server whether it would take a pod of the workload in a namespace; throws its words if it would not. */
-async function tryPod({ spec }: Applied, namespace: string, more: object = {}): Promise<string> {
+/** What the API server makes of a pod of the workload in a namespace, and warns of; throws its words if it would not take it. */
+async function tryPod(
+  { spec }: Applied,
+  namespace: string,
+  more: object = {},
+): Promise<{ pod: PodSpec; stderr: string }> {
   const { metadata, spec: pod } = spec?.template ?? {};
   const tried = {
     apiVersion: "v1",
@@ -87,8 +92,9 @@ async function tryPod({ spec }: Applied, namespace: string, more: object = {}): 
     metadata: { name: "tried", namespace, labels: metadata?.labels },
     spec: { ...pod, ...more },
   };
-  const { stderr } = await plane.kubectl(["create", "--dry-run=server", "-f", "-"], { input: JSON.stringify(tried) });
-  return stderr;
+  const options = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+  const { stdout, stderr } = await plane.kubectl(options, { input: JSON.stringify(tried) });
+  return { pod: (JSON.parse(stdout) as { spec: PodSpec }).spec, stderr };
 }
 
 describe("an API server with the VolumeSnapshot definitions", () => {
@@ -111,7 +117,7 @@ describe("an API server with the VolumeSnapshot definitions", () => {
   check(
     "would run every pod where it belongs, and none of the node's in the namespace of the others",
     async () => {
-      for (const each of workloads()) expect(await tryPod(each, each.namespace)).toBe("");
+      for (const each of workloads()) expect(await tryPod(each, each.namespace)).toMatchObject({ stderr: "" });
       const elsewhere = { serviceAccountName: "longshore-operator" };
       const refused = tryPod(workload("longshore-node"), "longshore-system", elsewhere);
       await expect(refused).rejects.toThrow(/violates PodSecurity "restricted/);
@@ -135,6 +141,40 @@ describe("an API server with the VolumeSnapshot definitions", () => {
   );
 });
 
+const tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+check("of the CSI controller's containers only those that talk to Kubernetes get a token", async () => {
+  const { pod } = await tryPod(workload("longshore-csi"), "longshore-system");
+  const withToken = pod.containers.filter(({ volumeMounts }) =>
+    volumeMounts?.some(({ mountPath }) => mountPath === tokenPath),
+  );
+  expect(withToken.map(({ name }) => name)).toEqual(["csi-provisioner", "csi-resizer", "csi-snapshotter"]);
+});
+
+check(
+  "the operator may own what it makes where OwnerReferencesPermissionEnforcement is on",
+  async () => {
+    const operator = ["--as", "system:serviceaccount:longshore-system:longshore-operator"];
+    const create = async (object: object, as: readonly string[] = []) => {
+      const options = ["create", "-o", "json", "-f", "-", ...as];
+      return JSON.parse((await plane.kubectl(options, { input: JSON.stringify(object) })).stdout) as KubeObject;
+    };
+    const apiVersion = "longshore.dev/v1";
+    const spec = { volume: { name: "books", uid: "uid-books", handle: "books", driver: "csi.longshore.dev" } };
+    const policy = { enabled: false, locations: [] };
+    const owner = await create({
+      apiVersion,
+      kind: "VolumeMigration",
+      metadata: { name: "books" },
+      spec: { ...spec, policy },
+    });
+    const metadata = { name: "books-now", ownerReferences: [controlledBy(owner)] };
+    const job = { apiVersion, kind: "MigrationJob", metadata, spec: { volumeName: "books", location: "harbor" } };
+    expect((await create(job, operator)).metadata.ownerReferences).toMatchObject([{ name: "books", controller: true }]);
+  },
+  slowMs,
+);
+
 describe("what the parts expect of each other:", () => {
   check("the Secrets that are mounted are those that `longshore pki secrets` prints", () => {
     const mounted = workloads().flatMap(({ namespace, pod }) =>
@@ -154,6 +194,11 @@ describe("what the parts expect of each other:", () => {
     const address = `--agents=${service?.metadata.name}.${service?.metadata.namespace}.svc:7420`;
     expect(container("longshore-operator", "operator").args).toContain(address);
     expect(container("longshore-csi", "csi").args).toContain(address);
+  });
+
+  check("health and metrics are served at the pod's address, whichever version of IP it is of", () => {
+    expect(container("longshore-operator", "operator").args).toContain("--listen=:9808");
+    expect(container("longshore-csi", "csi").args).toContain("--listen=:9808");
   });
 
   check("every object has the label by which it is found when it is to go", () => {
@@ -195,11 +240,6 @@ describe("what the parts expect of each other:", () => {
 describe("the agent's configuration, as its container makes it,", () => {
   let folder: string;
   let forget: () => void;
-
-  check("health and metrics are served at the pod's address, whichever version of IP it is of", () => {
-    expect(container("longshore-operator", "operator").args).toContain("--listen=:9808");
-    expect(container("longshore-csi", "csi").args).toContain("--listen=:9808");
-  });
 
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), "longshore-manifests-"));
