@@ -12,6 +12,7 @@ import { controlledBy, type KubeObject } from "../../src/kube/cluster.ts";
 import { imagesOf } from "../../tools/image/catalogue.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { everyComponent } from "../e2e/csi/install.ts";
 import { grantsOf, type RbacObject } from "../e2e/rbac-audit.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { missing, needs } from "../needs.ts";
@@ -41,6 +42,8 @@ interface Applied extends RbacObject {
 }
 
 let plane: ControlPlane;
+/** Of manifests/, and of that with all components. */
+let base: Applied[];
 let objects: Applied[];
 let warnings: string;
 
@@ -49,8 +52,8 @@ beforeAll(async () => {
   plane = await startControlPlane({ name: "manifests" });
   await plane.kubectl(["apply", "--server-side", "-f", join(controlPlaneAssets, "crds")]);
   await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
-  const { stdout } = await plane.kubectl(["kustomize", join(root, "manifests")]);
-  objects = parseAllDocuments(stdout).map((document) => document.toJS() as Applied);
+  base = await rendered("manifests");
+  objects = await rendered(everyComponent);
   const applied = await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests")]);
   warnings = applied.stderr;
   await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
@@ -60,8 +63,13 @@ afterAll(async () => {
   await plane?.stop();
 }, 30_000);
 
-function workloads(): (Applied & { readonly namespace: string; readonly pod: PodSpec })[] {
-  return objects.flatMap((object) => {
+async function rendered(kustomization: string): Promise<Applied[]> {
+  const { stdout } = await plane.kubectl(["kustomize", join(root, kustomization)]);
+  return parseAllDocuments(stdout).map((document) => document.toJS() as Applied);
+}
+
+function workloads(of = objects): (Applied & { readonly namespace: string; readonly pod: PodSpec })[] {
+  return of.flatMap((object) => {
     const pod = object.spec?.template?.spec;
     return pod === undefined ? [] : [{ ...object, namespace: String(object.metadata.namespace), pod }];
   });
@@ -125,11 +133,16 @@ describe("an API server with the VolumeSnapshot definitions", () => {
     slowMs,
   );
 
+  check("needs no others for the base, without the components", () => {
+    expect(JSON.stringify(base)).not.toMatch(/groupsnapshot\.storage|cbt\.storage|CSIVolumeGroupSnapshot/);
+  });
+
   check(
-    "takes the examples and the snapshot controller",
+    "takes the components, the examples and the snapshot controller",
     async () => {
       await plane.kubectl(["create", "namespace", "library"]);
       for (const what of [
+        ["-k", join(root, everyComponent)],
         ["-f", join(root, "manifests/examples")],
         ["-k", join(root, "manifests/snapshot-controller")],
       ]) {
@@ -148,7 +161,12 @@ check("of the CSI controller's containers only those that talk to Kubernetes get
   const withToken = pod.containers.filter(({ volumeMounts }) =>
     volumeMounts?.some(({ mountPath }) => mountPath === tokenPath),
   );
-  expect(withToken.map(({ name }) => name)).toEqual(["csi-provisioner", "csi-resizer", "csi-snapshotter"]);
+  expect(withToken.map(({ name }) => name)).toEqual([
+    "csi-provisioner",
+    "csi-resizer",
+    "csi-snapshotter",
+    "csi-snapshot-metadata",
+  ]);
 });
 
 check(
@@ -177,7 +195,7 @@ check(
 
 describe("what the parts expect of each other:", () => {
   check("the Secrets that are mounted are those that `longshore pki secrets` prints", () => {
-    const mounted = workloads().flatMap(({ namespace, pod }) =>
+    const mounted = workloads(base).flatMap(({ namespace, pod }) =>
       (pod.volumes ?? []).flatMap(({ secret }) => (secret === undefined ? [] : [`${namespace}/${secret.secretName}`])),
     );
     expect(mounted.sort()).toEqual(secretPlaces.map(({ namespace, name }) => `${namespace}/${name}`).sort());
@@ -190,10 +208,25 @@ describe("what the parts expect of each other:", () => {
   });
 
   check("the agents are reached by the address that operator and CSI controller are given", () => {
-    const service = objects.find(({ kind }) => kind === "Service");
+    const service = base.find(({ kind }) => kind === "Service");
     const address = `--agents=${service?.metadata.name}.${service?.metadata.namespace}.svc:7420`;
     expect(container("longshore-operator", "operator").args).toContain(address);
     expect(container("longshore-csi", "csi").args).toContain(address);
+  });
+
+  check("the component snapshot-metadata mounts one Secret more, and its Service leads to its port", () => {
+    const secrets = workload("longshore-csi").pod.volumes?.flatMap(({ secret }) => secret?.secretName ?? []);
+    expect(secrets).toEqual(["longshore-csi-pki", "longshore-snapshot-metadata-tls"]);
+    const service = objects.find(({ metadata }) => metadata.name === "longshore-snapshot-metadata");
+    expect(service?.spec).toMatchObject({ ports: [{ port: 6443, targetPort: "metadata" }] });
+    const ports = [{ name: "metadata", containerPort: 50051 }, { name: "metadata-http" }];
+    expect(container("longshore-csi", "csi-snapshot-metadata")).toMatchObject({ ports });
+  });
+
+  check("the component group-snapshots switches them on in csi-snapshotter, and nowhere else", () => {
+    const gate = "--feature-gates=CSIVolumeGroupSnapshot=true";
+    const having = workload("longshore-csi").pod.containers.filter(({ args }) => args?.includes(gate));
+    expect(having.map(({ name }) => name)).toEqual(["csi-snapshotter"]);
   });
 
   check("health and metrics are served at the pod's address, whichever version of IP it is of", () => {
