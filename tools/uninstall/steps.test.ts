@@ -59,6 +59,13 @@ test("the node plugin stays for what was attached since the second step looked",
   expect(cluster.changes).toEqual([]);
 });
 
+test("a group snapshot that a user took is in the way of an uninstall, whatever became of its parts", async () => {
+  const ref = { namespace: "shop", name: "all" };
+  const content = { metadata: { name: "group" }, spec: { driver: "csi.longshore.dev", volumeGroupSnapshotRef: ref } };
+  const cluster = new FakeCluster({ "volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io": [content] });
+  await expect(steps[0]?.run(cluster, { forgetSnapshots: false })).rejects.toThrow("shop/all");
+});
+
 test("the node plugin goes where nobody uses it", async () => {
   const cluster = new FakeCluster({});
   await stopNodes(cluster);
