@@ -30,7 +30,7 @@ test.each([
   [["csi", "node", ...endpoint, ...tls], "--node"],
   [["csi", "controller", ...endpoint, ...tls], "--agents"],
   [[...controller, "--endpoint", "/csi/csi.sock"], "write it as in unix:///csi/csi.sock"],
-  [[...controller, ...endpoint, "--listen", "9808"], "--listen 9808: write host:port"],
+  [[...controller, ...endpoint, "--listen", "9808"], "--listen 9808: write host:port or :port"],
   [[...controller, ...endpoint, "--log-level", "loud"], "--log-level loud: use trace, debug"],
   [[...controller, ...endpoint], "cannot read /none/"],
   [[...node, ...endpoint], "cannot read /none/"],

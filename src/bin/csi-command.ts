@@ -7,7 +7,7 @@ import { type Metrics, openMetrics } from "../base/metrics.ts";
 import { isServed, socketPathOf } from "../csi/unix-socket.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Credentials } from "../wire/credentials.ts";
-import { hostPortOf, logLevelOf } from "./operator-command.ts";
+import { listenOf, logLevelOf } from "./operator-command.ts";
 import { openProbes } from "./probes.ts";
 import type { Streams } from "./streams.ts";
 import { version } from "./version.ts";
@@ -58,7 +58,7 @@ function withProcessOptions(command: Command): Command {
     .requiredOption("--cert <file>", "the driver's certificate, of role csi")
     .requiredOption("--key <file>", "its key")
     .requiredOption("--ca <file>", "the CA bundle of this cluster")
-    .option("--listen <host:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
+    .option("--listen <[host]:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
     .option("--log-level <level>", "trace, debug, info, warn or error", "info");
 }
 
@@ -77,7 +77,7 @@ type Serve = (parts: Parts, opened: Closable[]) => Promise<void>;
 
 async function runProcess(name: string, options: ProcessOptions, streams: Streams, serve: Serve): Promise<void> {
   const log = openLog({ name, level: logLevelOf(options.logLevel) });
-  const listen = options.listen === undefined ? undefined : hostPortOf(options.listen);
+  const listen = options.listen === undefined ? undefined : listenOf(options.listen);
   socketPathOf(options.endpoint);
   // Loaded here, for a person's `longshore job list` should not wait for it.
   const { openCredentials } = await import("../wire/credentials.ts");

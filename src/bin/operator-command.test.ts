@@ -1,3 +1,4 @@
+import { networkInterfaces } from "node:os";
 import { expect, test } from "@jest/globals";
 import { openMetrics } from "../base/metrics.ts";
 import type { OperatorPhase } from "../kube/operator.ts";
@@ -27,10 +28,11 @@ const given = ["operator", "--agents", "127.0.0.1:1", "--cert", "/none/a", "--ke
 test.each([
   [["operator"], "--agents"],
   [[...given, "--lease", "somewhere"], "--lease somewhere: write namespace/name"],
-  [[...given, "--listen", "9808"], "--listen 9808: write host:port"],
+  [[...given, "--listen", "9808"], "--listen 9808: write host:port or :port"],
   [[...given, "--listen", "0.0.0.0:98080"], "write host:port"],
   [[...given, "--log-level", "loud"], "--log-level loud: use trace, debug"],
   [given, "cannot read /none/"],
+  [[...given, "--listen", ":9808"], "cannot read /none/"],
 ])("%j is refused, and says what is wrong", async (words, message) => {
   const terminal = streams();
   expect(await runLongshore(words, terminal)).not.toBe(0);
@@ -64,6 +66,18 @@ test("metrics are served in Prometheus' format", async () => {
   const answer = await fetch(`http://${probes.address}/metrics`);
   expect(answer.headers.get("content-type")).toBe(metrics.contentType);
   expect(await answer.text()).toContain("longshore_test_total 1");
+  await probes.close();
+});
+
+test("without a host they are served at every address, of either version of IP", async () => {
+  const probes = await openProbes({ port: 0 }, { metrics: openMetrics(), phase: () => "leading" });
+  const port = new URL(`http://${probes.address}`).port;
+  const addresses = Object.values(networkInterfaces()).flatMap((each = []) => each.filter(({ internal }) => internal));
+  expect(addresses.length).toBeGreaterThan(0);
+  for (const { address, family } of addresses) {
+    const host = family === "IPv6" ? `[${address}]` : address;
+    expect((await fetch(`http://${host}:${port}/healthz`)).status).toBe(200);
+  }
   await probes.close();
 });
 

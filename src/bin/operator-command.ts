@@ -4,6 +4,7 @@ import type { LogLevel } from "../base/log.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { exitCodes } from "./failure.ts";
 import type { OperatorConfig } from "./operator.ts";
+import type { Listen } from "./probes.ts";
 import type { Streams } from "./streams.ts";
 
 interface OperatorOptions {
@@ -27,7 +28,7 @@ export function addOperatorCommand(program: Command, streams: Streams): void {
     .requiredOption("--ca <file>", "the CA bundle of this cluster")
     .option("--kubeconfig <file>", "else $KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount")
     .option("--lease <namespace/name>", "the Lease by which one of several operators leads; none for a single one")
-    .option("--listen <host:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
+    .option("--listen <[host]:port>", "where /healthz, /readyz and /metrics are served; nowhere when not given")
     .option("--log-level <level>", "trace, debug, info, warn or error", "info")
     .action(async (options: OperatorOptions) => {
       // Loaded here, for no other command should wait for the Kubernetes client to load.
@@ -52,7 +53,7 @@ function configOf(options: OperatorOptions): OperatorConfig {
     kubeconfig: kubeconfig === undefined ? { kind: "default" } : { kind: "file", path: kubeconfig },
     logLevel: logLevelOf(options.logLevel),
     ...(lease !== undefined && { lease: leaseOf(lease) }),
-    ...(listen !== undefined && { listen: hostPortOf(listen) }),
+    ...(listen !== undefined && { listen: listenOf(listen) }),
   };
 }
 
@@ -70,8 +71,10 @@ function leaseOf(text: string): { namespace: string; name: string } {
   throw new LongshoreError("BadRequest", `--lease ${text}: write namespace/name`);
 }
 
-export function hostPortOf(text: string): { host: string; port: number } {
-  const [, host, port] = /^(.+):(\d{1,5})$/.exec(text) ?? [];
-  if (host !== undefined && Number(port) <= 65_535) return { host: host.replace(/^\[|\]$/g, ""), port: Number(port) };
-  throw new LongshoreError("BadRequest", `--listen ${text}: write host:port`);
+export function listenOf(text: string): Listen {
+  const [, host, port] = /^(.*):(\d{1,5})$/.exec(text) ?? [];
+  if (host === undefined || Number(port) > 65_535) {
+    throw new LongshoreError("BadRequest", `--listen ${text}: write host:port or :port`);
+  }
+  return { port: Number(port), ...(host !== "" && { host: host.replace(/^\[|\]$/g, "") }) };
 }

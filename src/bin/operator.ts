@@ -11,7 +11,7 @@ import type { KubeconfigSource } from "../kube/connection.ts";
 import { type OperatorPhase, runOperator } from "../kube/operator.ts";
 import { openAgentClient } from "../wire/agent-client.ts";
 import { type CredentialFiles, type Credentials, openCredentials } from "../wire/credentials.ts";
-import { openProbes, type Probes } from "./probes.ts";
+import { type Listen, openProbes, type Probes } from "./probes.ts";
 
 export interface OperatorConfig {
   readonly kubeconfig: KubeconfigSource;
@@ -21,7 +21,7 @@ export interface OperatorConfig {
   /** Absent: this process is the only operator of its cluster. */
   readonly lease?: { readonly namespace: string; readonly name: string };
   /** Where health and metrics are served; absent for nowhere. */
-  readonly listen?: { readonly host: string; readonly port: number };
+  readonly listen?: Listen;
   readonly logLevel: LogLevel;
 }
 

@@ -20,14 +20,20 @@ export interface ProbeDeps {
 
 const readyPhases: readonly string[] = ["standby", "leading", "serving"];
 
+/** Without a host: at every address of the machine, of either version of IP. */
+export interface Listen {
+  readonly host?: string;
+  readonly port: number;
+}
+
 /** Serves /healthz, /readyz and /metrics. A standby is ready: it only waits for its turn. */
-export async function openProbes(listen: { host: string; port: number }, deps: ProbeDeps): Promise<Probes> {
+export async function openProbes(listen: Listen, deps: ProbeDeps): Promise<Probes> {
   const server = createServer((request, response) => {
     answer(request.url ?? "/", response, deps).catch((error: unknown) => response.destroy(error as Error));
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    server.listen(listen.port, listen.host, resolve);
+    server.listen(listen, resolve);
   });
   const { address, port } = server.address() as AddressInfo;
   return {

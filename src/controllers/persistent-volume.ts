@@ -206,8 +206,7 @@ function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigr
     metadata: {
       name: metadata.name,
       labels: { [label.managedBy]: managedByLongshore },
-      // A deletion of the volume that waits for what depends on it does not wait for this.
-      ownerReferences: [{ ...controlledBy(volume), blockOwnerDeletion: false }],
+      ownerReferences: [controlledBy(volume)],
     },
     spec: {
       volume: {

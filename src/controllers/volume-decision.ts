@@ -220,5 +220,5 @@ export function jobDraft({ migration, group }: SeenVolume, due: DueJob): Draft<M
 }
 
 function ownedBy(migration: VolumeMigration): OwnerReference {
-  return { ...controlledBy(migration), controller: false, blockOwnerDeletion: false };
+  return { ...controlledBy(migration), controller: false };
 }

@@ -252,8 +252,11 @@ export function renderKey({ name, namespace }: Key): string {
   return namespace === undefined ? name : `${namespace}/${name}`;
 }
 
-/** The reference that makes `owner` the controlling owner, so that the object goes when the owner goes. */
+/**
+ * The reference that makes `owner` the controlling owner, so that the object goes when the owner goes. The owner does not wait for
+ * it: where OwnerReferencesPermissionEnforcement is on, whoever says so needs a right to the owner's finalizers.
+ */
 export function controlledBy(owner: KubeObject): OwnerReference {
   const { apiVersion, kind, metadata } = owner;
-  return { apiVersion, kind, name: metadata.name, uid: metadata.uid, controller: true, blockOwnerDeletion: true };
+  return { apiVersion, kind, name: metadata.name, uid: metadata.uid, controller: true, blockOwnerDeletion: false };
 }

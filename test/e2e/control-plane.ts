@@ -80,6 +80,9 @@ const controllers = [
   "serviceaccount-token-controller",
 ];
 
+// On by default where Kubernetes is OpenShift; who keeps to it does not see it anywhere.
+const admissionPlugins = ["OwnerReferencesPermissionEnforcement"];
+
 /** Starts a control plane and resolves once the API server is ready and the controllers act. */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   removeStaleFolders();
@@ -237,7 +240,8 @@ class OwnControlPlane implements ControlPlane {
       `--service-cluster-ip-range=${serviceAddresses.range}`,
       "--allow-privileged=true",
       "--profiling=false",
-      ...(isHost ? ["--enable-admission-plugins=NodeRestriction", "--kubelet-preferred-address-types=InternalIP"] : []),
+      `--enable-admission-plugins=${[...admissionPlugins, ...(isHost ? ["NodeRestriction"] : [])].join(",")}`,
+      ...(isHost ? ["--kubelet-preferred-address-types=InternalIP"] : []),
       ...this.#auditOptions(),
     ]);
   }

@@ -7,6 +7,7 @@ import { whatIsInUseIsEnabledByAnnotation } from "./csi/attic.ts";
 import { databaseComesUpFromAClone, openBank } from "./csi/bank.ts";
 import { aHundredClaimsAtOnceAreBound, aWrongParameterIsNamed } from "./csi/crowd.ts";
 import { clonesOfSeveralVolumesInOnePod, growsWhileMountedAndMigrates, snapshotsAndCopiesAtHome } from "./csi/dock.ts";
+import { aBackupToolIsToldWhatToRead, aGroupIsSnapshottedAtOneMoment } from "./csi/fleet.ts";
 import { everyRightIsUsed, isTakenOutAndLeavesTheData } from "./csi/leaving.ts";
 import { aPodWritesOnWhateverEnds } from "./csi/steady.ts";
 import { whatATenantDeletesIsPublishedAnew, whatIsForgedShowsNothing, whoMayNotOptOutStaysIn } from "./csi/tenants.ts";
@@ -82,6 +83,16 @@ describe("two clusters that Longshore is installed in", () => {
   test(
     "a user's snapshot and a schedule's are restored, and a claim is copied, where they are",
     snapshotsAndCopiesAtHome,
+  );
+
+  test(
+    "claims of a label are snapshotted at one moment while a pod writes to them, and restored from the parts",
+    aGroupIsSnapshottedAtOneMoment,
+  );
+
+  testOfOwn(
+    "a backup tool is told what to read of a snapshot, and what has changed since another one",
+    aBackupToolIsToldWhatToRead,
   );
 
   test("what a tenant deletes is published anew, and no point is lost", whatATenantDeletesIsPublishedAnew);

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect } from "@jest/globals";
 import { onInterrupt } from "../interrupt.ts";
 import { missing, needs } from "../needs.ts";
 import { controlPlaneAssets } from "./control-plane-program.ts";
+import { everyComponent } from "./csi/install.ts";
 import { differences, treeOf } from "./images.ts";
 import { eventually } from "./process.ts";
 import { openSite, type Site, systemNamespace } from "./site.ts";
@@ -41,7 +42,13 @@ beforeAll(async () => {
   sites = await openTwoSites();
   const { mainland, harbor } = sites;
   for (const { plane } of [mainland, harbor]) {
-    await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests")]);
+    await plane.kubectl(["apply", "--server-side", "-k", join(root, everyComponent)]);
+    await plane.kubectl([
+      "apply",
+      "--server-side",
+      "-f",
+      join(root, "manifests/examples/snapshot-metadata-service.yaml"),
+    ]);
   }
   await harbor.kube.apply(namespaceManifest, consent());
   await mainland.kube.apply(
@@ -156,6 +163,7 @@ describe("an uninstall is refused, and changes nothing,", () => {
       const { status, said } = await uninstall(mainland);
       expect(status).toBe(1);
       expect(said).toContain(`${namespace}/taken`);
+      expect(said).toContain(`${namespace}/all`);
       expect(said).toContain("--forget-snapshots");
       expect(await everything(mainland)).toBe(before);
     },
@@ -199,8 +207,33 @@ async function usersSnapshot({ plane }: SeenSite): Promise<void> {
     metadata: { namespace, name: "taken", finalizers: protection("volumesnapshot") },
     spec: { source: { volumeSnapshotContentName: "taken" } },
   };
-  const input = [content, snapshot].map((object) => JSON.stringify(object)).join("\n---\n");
+  const input = [content, snapshot, ...usersGroupSnapshot()].map((object) => JSON.stringify(object)).join("\n---\n");
   await plane.kubectl(["apply", "--server-side", "-f", "-"], { input });
+}
+
+function usersGroupSnapshot(): object[] {
+  const apiVersion = "groupsnapshot.storage.k8s.io/v1beta1";
+  const protection = (what: string) => [`groupsnapshot.storage.kubernetes.io/${what}-bound-protection`];
+  const handles = { volumeGroupSnapshotHandle: "csi//all", volumeSnapshotHandles: ["books/all"] };
+  return [
+    {
+      apiVersion,
+      kind: "VolumeGroupSnapshotContent",
+      metadata: { name: "all", finalizers: protection("volumegroupsnapshotcontent") },
+      spec: {
+        driver: "csi.longshore.dev",
+        deletionPolicy: "Delete",
+        source: { groupSnapshotHandles: handles },
+        volumeGroupSnapshotRef: { namespace, name: "all" },
+      },
+    },
+    {
+      apiVersion,
+      kind: "VolumeGroupSnapshot",
+      metadata: { namespace, name: "all", finalizers: protection("volumegroupsnapshot") },
+      spec: { source: { volumeGroupSnapshotContentName: "all" } },
+    },
+  ];
 }
 
 /** What csi-provisioner and csi-snapshotter leave on objects of a cluster in use, and nobody else takes off. */
@@ -282,11 +315,14 @@ describe("Longshore that was taken out, at one side by an uninstall that was kil
   test("is gone: definitions, namespaces, roles, the driver and its snapshots", async () => {
     expect(ended).toMatchObject({ killed: { status: null }, mainland: { status: 0 }, harbor: { status: 0 } });
     for (const { plane, kube } of [sites.mainland, sites.harbor]) {
-      const kinds = "crd,namespaces,clusterroles,clusterrolebindings,csidrivers,volumesnapshotclasses";
+      const ours = "crd,namespaces,clusterroles,clusterrolebindings,csidrivers,volumesnapshotclasses";
+      const kinds = `${ours},volumegroupsnapshotclasses,snapshotmetadataservices`;
       const { stdout } = await plane.kubectl(["get", kinds, "-o", "name"]);
       expect(stdout.split("\n").filter((name) => name.includes("longshore"))).toEqual([]);
       expect(await kube.list("VolumeSnapshot")).toEqual([]);
       expect(await kube.list("VolumeSnapshotContent")).toEqual([]);
+      const groups = ["get", "volumegroupsnapshots,volumegroupsnapshotcontents", "--all-namespaces", "-o", "name"];
+      expect((await plane.kubectl(groups)).stdout).toBe("");
     }
   }, 60_000);
 

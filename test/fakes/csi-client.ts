@@ -1,6 +1,12 @@
-// A client of the driver over its real socket, as the sidecars are.
-import { join } from "node:path";
-import { credentials, makeClientConstructor, type ServiceDefinition } from "@grpc/grpc-js";
+// A client of the driver over its real socket, as the sidecars are; or of a sidecar.
+import { resolve } from "node:path";
+import {
+  type ChannelCredentials,
+  type ChannelOptions,
+  credentials,
+  makeClientConstructor,
+  type ServiceDefinition,
+} from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import type { GrpcService } from "../../src/csi/grpc-server.ts";
 
@@ -11,13 +17,27 @@ export interface CsiClient {
   close(): void;
 }
 
-const protoFolder = join(import.meta.dirname, "../../src/csi/proto");
+const protoFolder = resolve(import.meta.dirname, "../../src/csi/proto");
 const protoOptions = { keepCase: false, longs: Number, enums: String, defaults: true, oneofs: true } as const;
 
-export function openCsiClient(endpoint: string, { protoFile, service }: Omit<GrpcService, "calls">): CsiClient {
-  const definition = loadSync(join(protoFolder, protoFile), protoOptions)[service];
+interface Service extends Pick<GrpcService, "service"> {
+  /** In the driver's folder, or an absolute path: of a service that is not the driver's. */
+  readonly protoFile: string;
+}
+
+export interface Channel {
+  readonly credentials: ChannelCredentials;
+  readonly options?: ChannelOptions;
+}
+
+export function openCsiClient(
+  endpoint: string,
+  { protoFile, service }: Service,
+  channel: Channel = { credentials: credentials.createInsecure() },
+): CsiClient {
+  const definition = loadSync(resolve(protoFolder, protoFile), protoOptions)[service];
   const Client = makeClientConstructor(definition as unknown as ServiceDefinition, service);
-  const client = new Client(endpoint, credentials.createInsecure());
+  const client = new Client(endpoint, channel.credentials, channel.options);
   const methodOf = (name: string) => {
     const method = client[name];
     if (method === undefined) throw new Error(`${service} has no call ${name}`);
@@ -25,10 +45,10 @@ export function openCsiClient(endpoint: string, { protoFile, service }: Omit<Grp
   };
   return {
     call: (method, request = {}, { deadlineMs = 20_000 } = {}) =>
-      new Promise((resolve, reject) => {
+      new Promise((settle, reject) => {
         const deadline = new Date(Date.now() + deadlineMs);
         methodOf(method)(request, { deadline }, (error: Error | null, answer: never) => {
-          if (error === null) resolve(answer);
+          if (error === null) settle(answer);
           else reject(error);
         });
       }),

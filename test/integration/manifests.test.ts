@@ -8,9 +8,11 @@ import { afterAll, beforeAll, describe, expect } from "@jest/globals";
 import { parse, parseAllDocuments } from "yaml";
 import { parseAgentConfig } from "../../src/agent/config.ts";
 import { secretPlaces } from "../../src/bin/pki-secrets.ts";
+import { controlledBy, type KubeObject } from "../../src/kube/cluster.ts";
 import { imagesOf } from "../../tools/image/catalogue.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
+import { everyComponent } from "../e2e/csi/install.ts";
 import { grantsOf, type RbacObject } from "../e2e/rbac-audit.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { missing, needs } from "../needs.ts";
@@ -40,6 +42,8 @@ interface Applied extends RbacObject {
 }
 
 let plane: ControlPlane;
+/** Of manifests/, and of that with all components. */
+let base: Applied[];
 let objects: Applied[];
 let warnings: string;
 
@@ -48,8 +52,8 @@ beforeAll(async () => {
   plane = await startControlPlane({ name: "manifests" });
   await plane.kubectl(["apply", "--server-side", "-f", join(controlPlaneAssets, "crds")]);
   await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
-  const { stdout } = await plane.kubectl(["kustomize", join(root, "manifests")]);
-  objects = parseAllDocuments(stdout).map((document) => document.toJS() as Applied);
+  base = await rendered("manifests");
+  objects = await rendered(everyComponent);
   const applied = await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests")]);
   warnings = applied.stderr;
   await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
@@ -59,8 +63,13 @@ afterAll(async () => {
   await plane?.stop();
 }, 30_000);
 
-function workloads(): (Applied & { readonly namespace: string; readonly pod: PodSpec })[] {
-  return objects.flatMap((object) => {
+async function rendered(kustomization: string): Promise<Applied[]> {
+  const { stdout } = await plane.kubectl(["kustomize", join(root, kustomization)]);
+  return parseAllDocuments(stdout).map((document) => document.toJS() as Applied);
+}
+
+function workloads(of = objects): (Applied & { readonly namespace: string; readonly pod: PodSpec })[] {
+  return of.flatMap((object) => {
     const pod = object.spec?.template?.spec;
     return pod === undefined ? [] : [{ ...object, namespace: String(object.metadata.namespace), pod }];
   });
@@ -78,8 +87,12 @@ function container(workloadName: string, name: string): Container {
   return found;
 }
 
-/** Asks the API server whether it would take a pod of the workload in a namespace; throws its words if it would not. */
-async function tryPod({ spec }: Applied, namespace: string, more: object = {}): Promise<string> {
+/** What the API server makes of a pod of the workload in a namespace, and warns of; throws its words if it would not take it. */
+async function tryPod(
+  { spec }: Applied,
+  namespace: string,
+  more: object = {},
+): Promise<{ pod: PodSpec; stderr: string }> {
   const { metadata, spec: pod } = spec?.template ?? {};
   const tried = {
     apiVersion: "v1",
@@ -87,8 +100,9 @@ async function tryPod({ spec }: Applied, namespace: string, more: object = {}): 
     metadata: { name: "tried", namespace, labels: metadata?.labels },
     spec: { ...pod, ...more },
   };
-  const { stderr } = await plane.kubectl(["create", "--dry-run=server", "-f", "-"], { input: JSON.stringify(tried) });
-  return stderr;
+  const options = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
+  const { stdout, stderr } = await plane.kubectl(options, { input: JSON.stringify(tried) });
+  return { pod: (JSON.parse(stdout) as { spec: PodSpec }).spec, stderr };
 }
 
 describe("an API server with the VolumeSnapshot definitions", () => {
@@ -128,7 +142,7 @@ describe("an API server with the VolumeSnapshot definitions", () => {
   check(
     "would run every pod where it belongs, and none of the node's in the namespace of the others",
     async () => {
-      for (const each of workloads()) expect(await tryPod(each, each.namespace)).toBe("");
+      for (const each of workloads()) expect(await tryPod(each, each.namespace)).toMatchObject({ stderr: "" });
       const elsewhere = { serviceAccountName: "longshore-operator" };
       const refused = tryPod(workload("longshore-node"), "longshore-system", elsewhere);
       await expect(refused).rejects.toThrow(/violates PodSecurity "restricted/);
@@ -136,11 +150,16 @@ describe("an API server with the VolumeSnapshot definitions", () => {
     slowMs,
   );
 
+  check("needs no others for the base, without the components", () => {
+    expect(JSON.stringify(base)).not.toMatch(/groupsnapshot\.storage|cbt\.storage|CSIVolumeGroupSnapshot/);
+  });
+
   check(
-    "takes the examples and the snapshot controller",
+    "takes the components, the examples and the snapshot controller",
     async () => {
       await plane.kubectl(["create", "namespace", "library"]);
       for (const what of [
+        ["-k", join(root, everyComponent)],
         ["-f", join(root, "manifests/examples")],
         ["-k", join(root, "manifests/snapshot-controller")],
       ]) {
@@ -152,9 +171,48 @@ describe("an API server with the VolumeSnapshot definitions", () => {
   );
 });
 
+const tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+check("of the CSI controller's containers only those that talk to Kubernetes get a token", async () => {
+  const { pod } = await tryPod(workload("longshore-csi"), "longshore-system");
+  const withToken = pod.containers.filter(({ volumeMounts }) =>
+    volumeMounts?.some(({ mountPath }) => mountPath === tokenPath),
+  );
+  expect(withToken.map(({ name }) => name)).toEqual([
+    "csi-provisioner",
+    "csi-resizer",
+    "csi-snapshotter",
+    "csi-snapshot-metadata",
+  ]);
+});
+
+check(
+  "the operator may own what it makes where OwnerReferencesPermissionEnforcement is on",
+  async () => {
+    const operator = ["--as", "system:serviceaccount:longshore-system:longshore-operator"];
+    const create = async (object: object, as: readonly string[] = []) => {
+      const options = ["create", "-o", "json", "-f", "-", ...as];
+      return JSON.parse((await plane.kubectl(options, { input: JSON.stringify(object) })).stdout) as KubeObject;
+    };
+    const apiVersion = "longshore.dev/v1";
+    const spec = { volume: { name: "books", uid: "uid-books", handle: "books", driver: "csi.longshore.dev" } };
+    const policy = { enabled: false, locations: [] };
+    const owner = await create({
+      apiVersion,
+      kind: "VolumeMigration",
+      metadata: { name: "books" },
+      spec: { ...spec, policy },
+    });
+    const metadata = { name: "books-now", ownerReferences: [controlledBy(owner)] };
+    const job = { apiVersion, kind: "MigrationJob", metadata, spec: { volumeName: "books", location: "harbor" } };
+    expect((await create(job, operator)).metadata.ownerReferences).toMatchObject([{ name: "books", controller: true }]);
+  },
+  slowMs,
+);
+
 describe("what the parts expect of each other:", () => {
   check("the Secrets that are mounted are those that `longshore pki secrets` prints", () => {
-    const mounted = workloads().flatMap(({ namespace, pod }) =>
+    const mounted = workloads(base).flatMap(({ namespace, pod }) =>
       (pod.volumes ?? []).flatMap(({ secret }) => (secret === undefined ? [] : [`${namespace}/${secret.secretName}`])),
     );
     expect(mounted.sort()).toEqual(secretPlaces.map(({ namespace, name }) => `${namespace}/${name}`).sort());
@@ -167,10 +225,30 @@ describe("what the parts expect of each other:", () => {
   });
 
   check("the agents are reached by the address that operator and CSI controller are given", () => {
-    const service = objects.find(({ kind }) => kind === "Service");
+    const service = base.find(({ kind }) => kind === "Service");
     const address = `--agents=${service?.metadata.name}.${service?.metadata.namespace}.svc:7420`;
     expect(container("longshore-operator", "operator").args).toContain(address);
     expect(container("longshore-csi", "csi").args).toContain(address);
+  });
+
+  check("the component snapshot-metadata mounts one Secret more, and its Service leads to its port", () => {
+    const secrets = workload("longshore-csi").pod.volumes?.flatMap(({ secret }) => secret?.secretName ?? []);
+    expect(secrets).toEqual(["longshore-csi-pki", "longshore-snapshot-metadata-tls"]);
+    const service = objects.find(({ metadata }) => metadata.name === "longshore-snapshot-metadata");
+    expect(service?.spec).toMatchObject({ ports: [{ port: 6443, targetPort: "metadata" }] });
+    const ports = [{ name: "metadata", containerPort: 50051 }, { name: "metadata-http" }];
+    expect(container("longshore-csi", "csi-snapshot-metadata")).toMatchObject({ ports });
+  });
+
+  check("the component group-snapshots switches them on in csi-snapshotter, and nowhere else", () => {
+    const gate = "--feature-gates=CSIVolumeGroupSnapshot=true";
+    const having = workload("longshore-csi").pod.containers.filter(({ args }) => args?.includes(gate));
+    expect(having.map(({ name }) => name)).toEqual(["csi-snapshotter"]);
+  });
+
+  check("health and metrics are served at the pod's address, whichever version of IP it is of", () => {
+    expect(container("longshore-operator", "operator").args).toContain("--listen=:9808");
+    expect(container("longshore-csi", "csi").args).toContain("--listen=:9808");
   });
 
   check("every object has the label by which it is found when it is to go", () => {

@@ -195,6 +195,7 @@ const forTests: readonly ImageSpec[] = [
   sidecar("csi-provisioner", "v5.3.0"),
   sidecar("csi-resizer", "v1.14.0"),
   sidecar("csi-snapshotter", "v8.3.0"),
+  sidecar("csi-snapshot-metadata", "v0.2.0"),
   sidecar("snapshot-controller", "v8.3.0"),
   pause,
   busybox,

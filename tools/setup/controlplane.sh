@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds or makes the programs of a real Kubernetes, the sidecars of a CSI driver, csi-sanity, and the VolumeSnapshot CRDs, and
+# Finds or makes the programs of a real Kubernetes, the sidecars of a CSI driver, csi-sanity, and the CRDs for snapshots, and
 # links them into .cache/controlplane/ where the tests look. Each program is taken from the first of: $KUBEBUILDER_ASSETS, the
 # cache outside the tree, the archives (where the internet is reachable), Go modules. Sidecars and csi-sanity are released as
 # images only, so they come from Go modules. A second run only checks links.
@@ -11,8 +11,9 @@ links=$root/.cache/controlplane
 minor=1.34
 version=1.34.4
 programs="etcd kube-apiserver kube-controller-manager kubectl kube-scheduler kubelet"
-csi_programs="csi-provisioner csi-resizer csi-snapshotter snapshot-controller csi-sanity"
+csi_programs="csi-provisioner csi-resizer csi-snapshotter snapshot-controller csi-snapshot-metadata csi-sanity"
 snapshot_client=github.com/kubernetes-csi/external-snapshotter/client/v8
+metadata_client=github.com/kubernetes-csi/external-snapshot-metadata/client
 
 # The archives of another patch release serve as well: only the minor version matters between these programs.
 archive_version=1.34.1
@@ -29,8 +30,9 @@ key_of() {
 }
 
 store=$cache/controlplane/$(key_of "$modules")
-# Apart, for it needs a newer CSI specification than Kubernetes 1.34 compiles with.
+# Apart, for they need a newer CSI specification, and the latter a newer snapshotter, than the others are made of.
 sanity_store=$cache/controlplane/$(key_of "$modules/sanity")
+metadata_store=$cache/controlplane/$(key_of "$modules/metadata")
 
 version_of() {
   case $1 in
@@ -135,6 +137,7 @@ package_of() {
     csi-provisioner) echo github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner ;;
     csi-resizer) echo github.com/kubernetes-csi/external-resizer/cmd/csi-resizer ;;
     csi-snapshotter | snapshot-controller) echo "github.com/kubernetes-csi/external-snapshotter/v8/cmd/$1" ;;
+    csi-snapshot-metadata) echo github.com/kubernetes-csi/external-snapshot-metadata/cmd/csi-snapshot-metadata ;;
     csi-sanity) echo github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity ;;
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
@@ -181,30 +184,43 @@ provide() {
 
 provide_csi() {
   local name=$1 folder=$modules place=$store
-  if [ "$name" = csi-sanity ]; then folder=$modules/sanity place=$sanity_store; fi
+  case $name in
+    csi-sanity) folder=$modules/sanity place=$sanity_store ;;
+    csi-snapshot-metadata) folder=$modules/metadata place=$metadata_store ;;
+  esac
   [ -x "$place/$name" ] || from_modules "$name" "$folder" "$place"
   ln -sfn "$place/$name" "$links/$name"
 }
 
+# keep_crds STORE FOLDER CLIENT: the definitions that come with a client, which is one of the modules that go.mod in FOLDER names.
+keep_crds() {
+  local store=$1 folder=$2 client=$3 module
+  [ ! -d "$store/crds" ] || return 0
+  command -v go >/dev/null || fail "the CRDs for snapshots come from Go modules, and there is no Go" "install Go 1.26 or later"
+  (cd "$folder" && go mod download "$client") ||
+    fail "the module $client could not be had" "check the Go module proxy (go env GOPROXY), then run the same command again"
+  module=$(cd "$folder" && go list -m -f '{{.Dir}}' "$client")
+  rm -rf "$store/crds.tmp"
+  install -D -m 644 -t "$store/crds.tmp" "$module"/config/crd/*.storage.k8s.io_*.yaml
+  mv "$store/crds.tmp" "$store/crds"
+}
+
 provide_crds() {
-  local folder
-  if [ ! -d "$store/crds" ]; then
-    command -v go >/dev/null || fail "the VolumeSnapshot CRDs come from a Go module, and there is no Go" "install Go 1.26 or later"
-    (cd "$modules" && go mod download "$snapshot_client") ||
-      fail "the module $snapshot_client could not be had" "check the Go module proxy (go env GOPROXY), then run the same command again"
-    folder=$(cd "$modules" && go list -m -f '{{.Dir}}' "$snapshot_client")/config/crd
-    rm -rf "$store/crds.tmp"
-    install -D -m 644 -t "$store/crds.tmp" "$folder"/*snapshot.storage.k8s.io_*.yaml
-    mv "$store/crds.tmp" "$store/crds"
-  fi
-  # A copy, for kubectl does not follow a link to a folder.
-  diff -rq "$store/crds" "$links/crds" >/dev/null 2>&1 && [ ! -L "$links/crds" ] && return 0
-  rm -rf "$links/crds" "$links/crds.tmp"
+  keep_crds "$store" "$modules" "$snapshot_client"
+  keep_crds "$metadata_store" "$modules/metadata" "$metadata_client"
+  # Copies, for kubectl does not follow a link to a folder.
+  rm -rf "$links/crds.tmp"
   cp -r "$store/crds" "$links/crds.tmp"
+  cp "$metadata_store"/crds/* "$links/crds.tmp"
+  if [ ! -L "$links/crds" ] && diff -rq "$links/crds.tmp" "$links/crds" >/dev/null 2>&1; then
+    rm -rf "$links/crds.tmp"
+    return 0
+  fi
+  rm -rf "$links/crds"
   mv "$links/crds.tmp" "$links/crds"
 }
 
-mkdir -p "$store" "$sanity_store" "$links"
+mkdir -p "$store" "$sanity_store" "$metadata_store" "$links"
 with_lock "$cache/controlplane/lock"
 for name in $programs; do provide "$name"; done
 for name in $csi_programs; do provide_csi "$name"; done

@@ -9,7 +9,7 @@ PATH=$PATH:/usr/sbin:/sbin:/usr/lib/cni:/opt/cni/bin
 # command=package
 needed="mkfs.xfs=xfsprogs xfs_fsr=xfsprogs mkfs.btrfs=btrfs-progs mkfs.ext4=e2fsprogs chattr=e2fsprogs losetup=mount
 setpriv=util-linux flock=util-linux curl=curl spin=spin gcc=gcc gcc=libc6-dev ip=iproute2 tc=iproute2 nft=nftables
-rsync=rsync restic=restic strace=strace lua5.4=lua5.4
+rsync=rsync restic=restic strace=strace lua5.4=lua5.4 openssl=openssl
 containerd=containerd runc=runc host-local=containernetworking-plugins"
 
 missing() {

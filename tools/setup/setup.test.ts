@@ -26,13 +26,16 @@ import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { processesNaming } from "../../test/processes.ts";
 
 const kubernetes = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-scheduler", "kubelet"];
-const csi = ["csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller", "csi-sanity"];
-const programs = [...kubernetes, ...csi];
+const csi = ["csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller"];
+/** Of modules of their own. */
+const apart = ["csi-snapshot-metadata", "csi-sanity"];
+const programs = [...kubernetes, ...csi, ...apart];
 const csiBuilds = [
   "build github.com/kubernetes-csi/external-provisioner/v5/cmd/csi-provisioner",
   "build github.com/kubernetes-csi/external-resizer/cmd/csi-resizer",
   "build github.com/kubernetes-csi/external-snapshotter/v8/cmd/csi-snapshotter",
   "build github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
+  "build github.com/kubernetes-csi/external-snapshot-metadata/cmd/csi-snapshot-metadata",
   "build github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity",
 ];
 let tree: string;
@@ -238,7 +241,7 @@ describe("where the archives can be reached", () => {
     });
     expect(notes()).toEqual(csiBuilds);
     for (const name of programs) expect(existsSync(link(name))).toBe(true);
-    const built = csi.filter((name) => name !== "csi-sanity").flatMap((name) => [name, `${name}.log`]);
+    const built = csi.flatMap((name) => [name, `${name}.log`]);
     expect(readdirSync(store()).sort()).toEqual(["crds", "download.log", ...kubernetes, ...built].sort());
   });
 

@@ -128,7 +128,7 @@ export class Cluster {
 
   async #hasKind(kind: string): Promise<boolean> {
     // Kinds of groups with a dot are defined by a CustomResourceDefinition, but for those of Kubernetes itself.
-    if (!/\.(?:longshore\.dev|snapshot\.storage\.k8s\.io)$/.test(kind)) return true;
+    if (!/\.(?:longshore\.dev|(?:(?:group)?snapshot|cbt)\.storage\.k8s\.io)$/.test(kind)) return true;
     const found = await this.#kubectl(["get", "customresourcedefinition", kind, "--ignore-not-found", "--output=name"]);
     return found !== "";
   }

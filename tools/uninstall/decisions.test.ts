@@ -75,8 +75,9 @@ test("a snapshot goes with its content, and another one of the same name does no
   const published = { metadata, spec: { source: { volumeSnapshotContentName: "longshore-1" } } };
   const taken = { metadata, spec: { source: {} }, status: { boundVolumeSnapshotContentName: "longshore-1" } };
   const another = { metadata, spec: { source: {} }, status: { boundVolumeSnapshotContentName: "snapcontent-7" } };
-  const bound = [published, taken, another, { metadata }].filter((snapshot) => isBoundTo(snapshot, contents));
-  expect(bound).toEqual([published, taken]);
+  const group = { metadata, spec: { source: {} }, status: { boundVolumeGroupSnapshotContentName: "longshore-1" } };
+  const bound = [published, taken, another, group, { metadata }].filter((one) => isBoundTo(one, contents));
+  expect(bound).toEqual([published, taken, group]);
 });
 
 describe("finalizers", () => {
@@ -92,6 +93,7 @@ describe("finalizers", () => {
     ["claim", ["provisioner.storage.kubernetes.io/cloning-protection"], []],
     ["claim", ["kubernetes.io/pvc-protection"], undefined],
     ["snapshot", ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"], []],
+    ["snapshot", ["groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-bound-protection"], []],
   ];
   test.each(rows)("on %s: of %j, %j stay", (on, finalizers, kept) => {
     expect(without({ metadata: { name: "a", finalizers } }, orphaned[on])).toEqual(kept);

@@ -36,16 +36,27 @@ export interface Pod extends KubeObject {
   };
 }
 
+/** A VolumeSnapshot, or a VolumeGroupSnapshot, which names its content in other fields. */
 export interface Snapshot extends KubeObject {
-  readonly spec?: { readonly source?: { readonly volumeSnapshotContentName?: string } };
-  readonly status?: { readonly boundVolumeSnapshotContentName?: string };
+  readonly spec?: {
+    readonly source?: {
+      readonly volumeSnapshotContentName?: string;
+      readonly volumeGroupSnapshotContentName?: string;
+    };
+  };
+  readonly status?: {
+    readonly boundVolumeSnapshotContentName?: string;
+    readonly boundVolumeGroupSnapshotContentName?: string;
+  };
 }
 
+/** Of either. */
 export interface SnapshotContent extends KubeObject {
   readonly spec?: {
     readonly driver?: string;
     readonly deletionPolicy?: string;
     readonly volumeSnapshotRef?: { readonly namespace?: string; readonly name?: string };
+    readonly volumeGroupSnapshotRef?: { readonly namespace?: string; readonly name?: string };
   };
 }
 
@@ -100,13 +111,16 @@ export function ourSnapshots(contents: readonly SnapshotContent[]): OurSnapshots
 
 /** Whether a snapshot is that of one of the contents, and not merely of the name that the content once had one of. */
 export function isBoundTo({ spec, status }: Snapshot, contents: readonly SnapshotContent[]): boolean {
-  const name = spec?.source?.volumeSnapshotContentName ?? status?.boundVolumeSnapshotContentName;
+  const { volumeSnapshotContentName, volumeGroupSnapshotContentName } = spec?.source ?? {};
+  const { boundVolumeSnapshotContentName, boundVolumeGroupSnapshotContentName } = status ?? {};
+  const given = volumeSnapshotContentName ?? volumeGroupSnapshotContentName;
+  const name = given ?? boundVolumeSnapshotContentName ?? boundVolumeGroupSnapshotContentName;
   return contents.some(({ metadata }) => metadata.name === name);
 }
 
 /** What a content is called by those who see its snapshot. */
 export function snapshotOf({ metadata, spec }: SnapshotContent): string {
-  const { namespace, name } = spec?.volumeSnapshotRef ?? {};
+  const { namespace, name } = spec?.volumeSnapshotRef ?? spec?.volumeGroupSnapshotRef ?? {};
   return name === undefined ? metadata.name : `${namespace}/${name}`;
 }
 
@@ -118,7 +132,7 @@ export const orphaned = {
   volume: (finalizer: string) => finalizer === "external-provisioner.volume.kubernetes.io/finalizer",
   claim: (finalizer: string) => finalizer === "provisioner.storage.kubernetes.io/cloning-protection",
   /** Of csi-snapshotter and the snapshot controller, on snapshots and their contents that are being deleted. */
-  snapshot: (finalizer: string) => finalizer.startsWith("snapshot.storage.kubernetes.io/"),
+  snapshot: (finalizer: string) => /^(?:group)?snapshot\.storage\.kubernetes\.io\//.test(finalizer),
 } as const;
 
 /** The finalizers that stay, or nothing when there is none to take off. */

@@ -36,7 +36,14 @@ const nodeNamespace = "longshore-node";
 const partOf = "--selector=app.kubernetes.io/part-of=longshore";
 const snapshots = "volumesnapshots.snapshot.storage.k8s.io";
 const contents = "volumesnapshotcontents.snapshot.storage.k8s.io";
-const snapshotClasses = "volumesnapshotclasses.snapshot.storage.k8s.io";
+const groupSnapshots = "volumegroupsnapshots.groupsnapshot.storage.k8s.io";
+const groupContents = "volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io";
+/** Objects of ours in kinds that others define, which may be missing. */
+const others = [
+  "volumesnapshotclasses.snapshot.storage.k8s.io",
+  "volumegroupsnapshotclasses.groupsnapshot.storage.k8s.io",
+  "snapshotmetadataservices.cbt.storage.k8s.io",
+];
 const own = (plural: string) => `${plural}.longshore.dev`;
 const kinds = [
   ...["migrationjobs", "migrationlocations", "migrationsources", "migratedvolumes"],
@@ -57,19 +64,26 @@ export const steps: readonly Step[] = [
 ];
 
 async function refuseWhileUsed(cluster: Cluster, { forgetSnapshots }: StepOptions): Promise<void> {
-  const volumes = await cluster.list<Volume>("persistentvolumes");
-  const claims = ourClaims(await cluster.list<Claim>("persistentvolumeclaims"), volumes);
-  const pods = podsUsing(await cluster.list<Pod>("pods"), claims);
-  if (pods.length > 0) {
-    const next = "delete these pods or scale down what makes them, then run this again; their claims may stay";
-    throw new Refusal(`pods use volumes of Longshore:${someOf(pods)}`, next);
-  }
-  const { users } = ourSnapshots(await cluster.list<SnapshotContent>(contents));
+  const { volumes, claims } = await refuseWhilePodsUse(cluster);
+  const { users } = ourSnapshots([
+    ...(await cluster.list<SnapshotContent>(groupContents)),
+    ...(await cluster.list<SnapshotContent>(contents)),
+  ]);
   if (users.length > 0 && !forgetSnapshots) {
     const next = "delete them with what they stand for, or run this with --forget-snapshots, which keeps that";
     throw new Refusal(`there are VolumeSnapshots that users took:${someOf(users.map(snapshotOf))}`, next);
   }
-  cluster.options.tell(`  ${ourVolumes(volumes).length} volumes and ${claims.length} claims stay as they are`);
+  cluster.options.tell(`  ${volumes.length} volumes and ${claims.length} claims stay as they are`);
+}
+
+/** Returns what of ours there is. */
+async function refuseWhilePodsUse(cluster: Cluster): Promise<{ volumes: Volume[]; claims: Claim[] }> {
+  const volumes = ourVolumes(await cluster.list<Volume>("persistentvolumes"));
+  const claims = ourClaims(await cluster.list<Claim>("persistentvolumeclaims"), volumes);
+  const pods = podsUsing(await cluster.list<Pod>("pods"), claims);
+  if (pods.length === 0) return { volumes, claims };
+  const next = "delete these pods or scale down what makes them, then run this again; their claims may stay";
+  throw new Refusal(`pods use volumes of Longshore:${someOf(pods)}`, next);
 }
 
 /** The kubelet unmounts a little later than a pod is gone; without the node plugin it could not. */
@@ -201,17 +215,34 @@ async function releaseObjects(cluster: Cluster, { forgetSnapshots }: StepOptions
   await cluster.release("persistentvolumes", orphaned.volume, isIn(ourVolumes(volumes)));
   await cluster.release("persistentvolumeclaims", orphaned.claim, isIn(claims));
   const { published, users } = ourSnapshots(await cluster.list<SnapshotContent>(contents));
-  await forget(cluster, forgetSnapshots ? [...published, ...users] : published);
+  const groups = ourSnapshots(await cluster.list<SnapshotContent>(groupContents)).users;
+  await forget(cluster, [
+    // First, for the parts go when their group does.
+    { snapshots: groupSnapshots, contents: groupContents, objects: forgetSnapshots ? groups : [] },
+    { snapshots, contents, objects: forgetSnapshots ? [...published, ...users] : published },
+  ]);
+}
+
+interface Forgotten {
+  /** The kinds. */
+  readonly snapshots: string;
+  readonly contents: string;
+  readonly objects: readonly SnapshotContent[];
 }
 
 /** Removes snapshots as objects. With `Retain`, neither the snapshot controller nor anybody else deletes what they stand for. */
-async function forget(cluster: Cluster, objects: readonly SnapshotContent[]): Promise<void> {
-  if (objects.length === 0) return;
-  for (const { metadata, spec } of objects) {
-    if (spec?.deletionPolicy === "Retain") continue;
-    const patch = `--patch={"spec":{"deletionPolicy":"Retain"}}`;
-    await cluster.change("patch", contents, metadata.name, "--type=merge", patch);
+async function forget(cluster: Cluster, all: readonly Forgotten[]): Promise<void> {
+  for (const { contents, objects } of all) {
+    for (const { metadata, spec } of objects) {
+      if (spec?.deletionPolicy === "Retain") continue;
+      const patch = `--patch={"spec":{"deletionPolicy":"Retain"}}`;
+      await cluster.change("patch", contents, metadata.name, "--type=merge", patch);
+    }
   }
+  for (const each of all) if (each.objects.length > 0) await removeSnapshots(cluster, each);
+}
+
+async function removeSnapshots(cluster: Cluster, { snapshots, contents, objects }: Forgotten): Promise<void> {
   const isBound = (snapshot: Snapshot) => isBoundTo(snapshot, objects);
   const bound = (await cluster.list<Snapshot>(snapshots)).filter(isBound);
   await cluster.removeAll(snapshots, bound);
@@ -232,15 +263,19 @@ async function removeDefinitions(cluster: Cluster): Promise<void> {
   await cluster.change("delete", "customresourcedefinition", ...kinds, "--ignore-not-found", waitOf(cluster));
 }
 
+/** The steps before may have waited for minutes, in which pods came up: without the node plugin these could not end any more. */
 async function stopNodes(cluster: Cluster): Promise<void> {
+  await refuseWhilePodsUse(cluster);
+  await refuseWhileMounted(cluster);
   const where = `--namespace=${nodeNamespace}`;
   await cluster.change("delete", "daemonset", "longshore-node", where, "--ignore-not-found");
   await endOfPods(cluster, nodeNamespace, "longshore-node");
 }
 
 async function removeRest(cluster: Cluster): Promise<void> {
-  const classes = (await cluster.list(snapshotClasses)).length > 0 ? [snapshotClasses] : [];
-  const clusterWide = ["csidriver", "clusterrolebinding", "clusterrole", ...classes].join(",");
+  const present: string[] = [];
+  for (const kind of others) if ((await cluster.list(kind)).length > 0) present.push(kind);
+  const clusterWide = ["csidriver", "clusterrolebinding", "clusterrole", ...present].join(",");
   await cluster.change("delete", clusterWide, partOf, "--ignore-not-found", waitOf(cluster));
   const namespaces = [systemNamespace, nodeNamespace];
   await cluster.change("delete", "namespace", ...namespaces, "--ignore-not-found", waitOf(cluster));

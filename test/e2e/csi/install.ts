@@ -1,14 +1,18 @@
-// Installs Longshore as docs/install.md says, from manifests/ as they are. What differs is what every cluster sets for itself, the
-// agents' configuration: the cluster's name, and intervals that suit a test.
+// Installs Longshore as docs/install.md says, from manifests/ as they are, with all that an overlay may add. What differs is what every
+// cluster sets for itself, the agents' configuration: the cluster's name, and intervals that suit a test.
 import { mkdir, readFile, realpath, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { parseDocument } from "yaml";
 import { runLongshore } from "../../../src/bin/longshore.ts";
 import type { Streams } from "../../../src/bin/streams.ts";
+import { makeServerCertificate, snapshotMetadataService } from "../backup-tool.ts";
 import { controlPlaneAssets } from "../control-plane-program.ts";
 import type { TestCluster } from "./test-cluster.ts";
 
 const root = join(import.meta.dirname, "../../..");
+
+/** What is installed: the base with all components. */
+export const everyComponent = "test/e2e/csi/everything";
 
 /** In the agents' configuration (docs/agent.md). */
 const limits = {
@@ -33,6 +37,7 @@ export async function installLongshore(cluster: TestCluster, folder: string): Pr
   await cluster.kubectl(["apply", "--server-side", "-k", overlay]);
   const secrets = await longshoreCommand(["pki", "secrets", "--dir", pki]);
   await cluster.kubectl(["apply", "--server-side", "-f", "-"], { input: secrets });
+  await installCertificate(cluster, folder);
   await runs(cluster, "longshore-node", "daemonset/longshore-node");
   await runs(cluster, "longshore-system", "deployment/longshore-operator");
   await runs(cluster, "longshore-system", "deployment/longshore-csi");
@@ -60,6 +65,16 @@ async function installSnapshots(cluster: TestCluster): Promise<void> {
   await runs(cluster, "kube-system", "deployment/snapshot-controller");
 }
 
+/** What the component snapshot-metadata takes (docs/csi.md). */
+async function installCertificate(cluster: TestCluster, folder: string): Promise<void> {
+  const certificate = await makeServerCertificate(folder);
+  const files = [`--cert=${certificate.certFile}`, `--key=${certificate.keyFile}`];
+  const secret = ["create", "secret", "tls", "longshore-snapshot-metadata-tls", "--namespace", "longshore-system"];
+  const { stdout } = await cluster.kubectl([...secret, ...files, "--dry-run=client", "-o", "yaml"]);
+  const input = `${stdout}---\n${await snapshotMetadataService(certificate)}`;
+  await cluster.kubectl(["apply", "--server-side", "-f", "-"], { input });
+}
+
 /** Waits until it is rolled out; tells what its pods wait for if it is not. */
 export async function runs(cluster: TestCluster, namespace: string, what: string): Promise<void> {
   const where = ["--namespace", namespace];
@@ -77,7 +92,7 @@ async function writeOverlay({ name }: TestCluster, folder: string): Promise<stri
   const overlay = join(folder, "overlay");
   await mkdir(overlay, { recursive: true });
   // kustomize takes no absolute paths.
-  const base = relative(await realpath(overlay), await realpath(join(root, "manifests")));
+  const base = relative(await realpath(overlay), await realpath(join(root, everyComponent)));
   const agents = { name: "longshore-agent", namespace: "longshore-node", behavior: "merge", files: ["agent.yaml"] };
   const kustomization = {
     apiVersion: "kustomize.config.k8s.io/v1beta1",

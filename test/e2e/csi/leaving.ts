@@ -10,6 +10,7 @@ import { controlPlaneAssets } from "../control-plane-program.ts";
 import type { Manifest } from "../kube-client.ts";
 import { eventually } from "../process.ts";
 import { eventsOf, grantsOf, missing, parseAuditLog, type RbacObject, unusedRules } from "../rbac-audit.ts";
+import { everyComponent } from "./install.ts";
 import { apply, inPod, podIsReady } from "./kube.ts";
 import { namespaces } from "./objects.ts";
 import type { TestCluster } from "./test-cluster.ts";
@@ -116,8 +117,8 @@ async function nothingIsLeftOf(cluster: TestCluster): Promise<void> {
 
 /** Each account, and where its rights are written. */
 const accounts = [
-  { namespace: "longshore-system", name: "longshore-operator", manifests: "manifests" },
-  { namespace: "longshore-system", name: "longshore-csi", manifests: "manifests" },
+  { namespace: "longshore-system", name: "longshore-operator", manifests: everyComponent },
+  { namespace: "longshore-system", name: "longshore-csi", manifests: everyComponent },
   { namespace: "kube-system", name: "snapshot-controller", manifests: "manifests/snapshot-controller" },
 ] as const;
 

@@ -6,7 +6,7 @@ export const driver = "csi.longshore.dev";
 const longshore = "longshore.dev/v1";
 
 /** One scenario each; a claim's copy is published in the namespace of the same name. */
-export const namespaces = ["bank", "tide", "attic", "dock", "steady", "crowd", "rival"] as const;
+export const namespaces = ["bank", "tide", "attic", "dock", "fleet", "steady", "crowd", "rival"] as const;
 export type Namespace = (typeof namespaces)[number];
 
 export const namespace = (name: string): Manifest => ({ apiVersion: "v1", kind: "Namespace", metadata: { name } });

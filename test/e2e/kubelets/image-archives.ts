@@ -14,6 +14,7 @@ export type Image =
   | "csi-provisioner"
   | "csi-resizer"
   | "csi-snapshotter"
+  | "csi-snapshot-metadata"
   | "snapshot-controller"
   | "pause"
   | "busybox"
@@ -26,6 +27,7 @@ export const systemImages: readonly Image[] = [
   "csi-provisioner",
   "csi-resizer",
   "csi-snapshotter",
+  "csi-snapshot-metadata",
   "snapshot-controller",
 ];
 
