@@ -7,6 +7,7 @@ import { existsSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { mkdir, mkdtemp, open, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { onInterrupt } from "../interrupt.ts";
 
@@ -28,7 +29,7 @@ export interface LoopFsOptions {
 
 export interface LoopFs {
   readonly path: string;
-  /** Takes it off its place, with everything written to it in its image; nothing may use it any more. */
+  /** Takes it off its place, with everything written to it in its image; nothing may use it any more. Waits for other namespaces. */
   detach(): Promise<void>;
   /** Mounts it again where it was. */
   attach(): Promise<void>;
@@ -97,6 +98,22 @@ function parentFor(sizeBytes: number, inMemory: boolean): string {
 async function detach(folder: string): Promise<void> {
   await run("umount", [join(folder, "mount")], { env });
   attached.delete(folder);
+  await isReleased(join(folder, "image"));
+}
+
+const releaseMsMax = 60_000;
+
+/**
+ * A program that was started in a mount namespace of its own has whatever was mounted at that moment, by a device that a new mount of
+ * the image would share, with all that has become of the file system; until it ends.
+ */
+async function isReleased(image: string): Promise<void> {
+  const devices = async () => (await run("losetup", ["--associated", image], { env })).stdout.trim();
+  const deadlineMs = performance.now() + releaseMsMax;
+  for (let left = await devices(); left !== ""; left = await devices()) {
+    if (performance.now() > deadlineMs) throw new Error(`another mount namespace still has ${image} mounted: ${left}`);
+    await sleep(50);
+  }
 }
 
 /** The copy gets a file of its own: a loop device that is still going away keeps the one it had. */

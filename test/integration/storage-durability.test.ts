@@ -4,7 +4,7 @@
 import { execFileSync } from "node:child_process";
 import { readSync } from "node:fs";
 import * as fs from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { describe, expect } from "@jest/globals";
 import type { SealedPoint, StorageBackend } from "../../src/storage/backend.ts";
 import { clearImmutable } from "../../src/storage/image-file.ts";
@@ -51,8 +51,8 @@ function cutPower({ loop }: World): void {
 
 async function restart(world: World): Promise<void> {
   await world.backend.close().catch(() => undefined);
-  execFileSync("umount", [world.loop.path], { env });
-  execFileSync("mount", ["-o", "loop", join(dirname(world.loop.path), "image"), world.loop.path], { env });
+  await world.loop.detach();
+  await world.loop.attach();
   world.backend = await openBackend({ kind: world.kind, root: join(world.loop.path, "root") });
 }
 
