@@ -280,6 +280,9 @@ const faults: readonly Fault[] = [
   "the coordinator dies",
 ];
 
+/** What agents say to each other now and then, whatever is asked of them. */
+const isByItself = (method: string) => method === "meet" || method === "volumeNames";
+
 /** Makes `fault` happen at call `n` from now on; tells whether it came to that. */
 function arm(coordinator: Cluster, fault: Fault, n: number): { hasHappened: () => boolean } {
   let calls = 0;
@@ -292,7 +295,7 @@ function arm(coordinator: Cluster, fault: Fault, n: number): { hasHappened: () =
   };
   for (const member of agents) {
     member.onMemberCall = async (method) => {
-      if (method === "meet" || ++calls !== n) return;
+      if (isByItself(method) || ++calls !== n) return;
       isDue = true;
       if (fault === "the call is lost") throw lost();
       if (fault === "the member dies before") await member.stop();
@@ -300,7 +303,7 @@ function arm(coordinator: Cluster, fault: Fault, n: number): { hasHappened: () =
     };
     let mine = false;
     member.onMemberReply = async (method) => {
-      if (method === "meet" || !isDue || mine) return;
+      if (isByItself(method) || !isDue || mine) return;
       mine = true;
       isDue = false;
       if (fault === "the answer is lost") throw lost();

@@ -132,7 +132,7 @@ describe("an API server with the VolumeSnapshot definitions", () => {
       };
       const agents = "daemonset.apps/longshore-node";
       const others = await applied("app.kubernetes.io/name!=longshore-node");
-      expect(others).toHaveLength(objects.length - 1);
+      expect(others).toHaveLength(base.length - 1);
       expect(others).not.toContain(agents);
       expect(await applied("app.kubernetes.io/name=longshore-node")).toEqual([agents]);
     },
