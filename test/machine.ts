@@ -7,7 +7,17 @@ import { join } from "node:path";
 import { controlPlaneAssets } from "./e2e/control-plane-program.ts";
 import { cniFolders } from "./e2e/kubelets/node-config.ts";
 
-export type Need = "root" | "xfs" | "btrfs" | "netns" | "controlplane" | "lua5.4" | "apt" | "kubelets" | "csi-sanity";
+export type Need =
+  | "root"
+  | "xfs"
+  | "btrfs"
+  | "netns"
+  | "controlplane"
+  | "lua5.4"
+  | "openssl"
+  | "apt"
+  | "kubelets"
+  | "csi-sanity";
 
 const found = new Map<Need, string | undefined>();
 
@@ -23,12 +33,14 @@ const look: Readonly<Record<Need, () => string | undefined>> = {
   btrfs: () => mountable("btrfs", "mkfs.btrfs -q -f"),
   netns: networks,
   "lua5.4": () => tryOut("lua5.4", ["-v"]),
+  openssl: () => tryOut("openssl", ["version"]),
   apt: () => tryOut("sh", ["-c", "apt-get --version && dpkg-deb --version"]),
   controlplane: () => {
     const lacking = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"].filter((name) => !runnable(name));
     return lacking.length === 0 ? undefined : `no ${lacking.join(", ")}, run make setup`;
   },
-  kubelets: () => look.root() ?? look.controlplane() ?? look.netns() ?? look.xfs() ?? nodeParts() ?? containers(),
+  kubelets: () =>
+    look.root() ?? look.controlplane() ?? look.netns() ?? look.xfs() ?? look.openssl() ?? nodeParts() ?? containers(),
   "csi-sanity": () => (runnable("csi-sanity") ? undefined : "no csi-sanity, run make setup"),
 };
 

@@ -10,7 +10,7 @@ import { steps } from "./uninstall/steps.ts";
 
 const usage = `node tools/uninstall.ts [--dry-run] [--forget-snapshots] [--wait SECONDS]
   --dry-run            tell what would be done, and change nothing
-  --forget-snapshots   remove VolumeSnapshots that users took as objects; what they stand for stays at the agents
+  --forget-snapshots   remove VolumeSnapshots and VolumeGroupSnapshots that users took as objects; what they stand for stays
   --wait SECONDS       how long anything is waited for (120)`;
 
 interface Wishes {

@@ -6,6 +6,7 @@ import { type Log, openLog } from "../base/log.ts";
 import { type Metrics, openMetrics } from "../base/metrics.ts";
 import { isServed, socketPathOf } from "../csi/unix-socket.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import type { AgentApi } from "../wire/agent-api.ts";
 import type { Credentials } from "../wire/credentials.ts";
 import { listenOf, logLevelOf } from "./operator-command.ts";
 import { openProbes } from "./probes.ts";
@@ -162,7 +163,17 @@ function serveNode(options: NodeOptions): Serve {
     const services = [identity, nodeService({ agent, host, node, log, clock })];
     opened.push(await openGrpcServer({ endpoint, services, log, clock, metrics }));
     if (registration !== undefined) opened.push(await register(options, registration, log));
+    void checkNode(agent, node, log);
   };
+}
+
+/** Tells when an agent answers that is another node's: what lies there cannot be mounted here. One that is away is not waited for. */
+async function checkNode(agent: Pick<AgentApi, "describe">, node: string, log: Log): Promise<void> {
+  const found = await agent.describe().then(
+    (view) => view.node,
+    () => undefined,
+  );
+  if (found !== undefined && found !== node) log.error({ node, found }, "--agent is the agent of another node");
 }
 
 /** Last, for the kubelet calls as soon as it has found the driver; and closed first, so that it does not call any more. */

@@ -54,19 +54,19 @@ test("the authority's key is in none of them", () => {
 describe("they are refused when a certificate is", () => {
   test("of another role", () => {
     expect(() => renderSecrets({ ...certificates, csi: certificates.agent }, authority.cert)).toThrow(
-      "pki issue --role csi --renew",
+      "pki issue --dir DIR --role csi --renew",
     );
   });
 
   test("not there", () => {
     const { operator, csi } = certificates;
-    expect(() => renderSecrets({ operator, csi }, authority.cert)).toThrow("pki issue --role agent --renew");
+    expect(() => renderSecrets({ operator, csi }, authority.cert)).toThrow("pki issue --dir DIR --role agent --renew");
   });
 
   test("of another cluster", async () => {
     const agent = await issue("agent", other, "uid-west");
     expect(() => renderSecrets({ ...certificates, agent }, authority.cert)).toThrow(
-      "several clusters, uid-east, uid-west; replace all by",
+      "several clusters, uid-east, uid-west; replace each by",
     );
   });
 });

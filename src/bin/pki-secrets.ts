@@ -33,7 +33,7 @@ export function renderSecrets(certificates: Readonly<Record<string, KeyPairPem>>
     if (pair === undefined || identity?.role !== role) {
       throw new LongshoreError(
         "BadRequest",
-        `the certificate for ${name} is not of the role ${role}; replace it by: ${issue} --role ${role} --renew`,
+        `the certificate for ${name} is not of the role ${role}; replace it by: ${issue} --dir DIR --role ${role} --renew`,
       );
     }
     clusters.add(identity.clusterUid);
@@ -45,7 +45,7 @@ export function renderSecrets(certificates: Readonly<Record<string, KeyPairPem>>
   if (clusters.size > 1) {
     throw new LongshoreError(
       "BadRequest",
-      `the certificates are of several clusters, ${[...clusters].join(", ")}; replace all by: ${issue} --renew`,
+      `the certificates are of several clusters, ${[...clusters].join(", ")}; replace each by: ${issue} --dir DIR --role ROLE --renew`,
     );
   }
   return documents.join("---\n");

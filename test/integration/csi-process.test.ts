@@ -73,6 +73,15 @@ test("calls wait for the agent while it is away, and go on when it is back", asy
   expect(made.volume.volumeId).toBe("pvc-2");
 }, 60_000);
 
+test("a node's process tells when its agent is that of another node", async () => {
+  const own = await temporaryFolder("csi");
+  const served = await startCsiNode({ storage, folder: own.path, node: "elsewhere-1" });
+  const isTold = async () => readFileSync(join(own.path, "csi-node.log"), "utf8").includes("another node") || undefined;
+  await eventually("the wrong agent being told of", isTold);
+  await served.process.signal("SIGTERM");
+  await own.remove();
+}, 60_000);
+
 test("a second process does not take the socket of the first", async () => {
   const log = join(folder.path, "second.log");
   const words = ["csi", "controller", "--endpoint", started.endpoint, "--agents", storage.address];

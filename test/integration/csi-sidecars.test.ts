@@ -38,7 +38,7 @@ import { type LoopFs, mountLoop } from "../fakes/loop-fs.ts";
 import { type TemporaryFolder, temporaryFolder } from "../fakes/temporary-folder.ts";
 import { missing, needs } from "../needs.ts";
 
-const machine = ["controlplane", "root", "xfs"] as const;
+const machine = ["controlplane", "root", "xfs", "openssl"] as const;
 const check = needs(...machine);
 const isPossible = machine.every((need) => missing(need) === undefined);
 const root = join(import.meta.dirname, "../..");

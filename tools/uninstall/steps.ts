@@ -71,7 +71,10 @@ async function refuseWhileUsed(cluster: Cluster, { forgetSnapshots }: StepOption
   ]);
   if (users.length > 0 && !forgetSnapshots) {
     const next = "delete them with what they stand for, or run this with --forget-snapshots, which keeps that";
-    throw new Refusal(`there are VolumeSnapshots that users took:${someOf(users.map(snapshotOf))}`, next);
+    throw new Refusal(
+      `there are VolumeSnapshots or VolumeGroupSnapshots that users took:${someOf(users.map(snapshotOf))}`,
+      next,
+    );
   }
   cluster.options.tell(`  ${volumes.length} volumes and ${claims.length} claims stay as they are`);
 }

@@ -119,19 +119,27 @@ const first = { offset: mebibyte, length: mebibyte };
 const over = { offset: mebibyte + 512 * kibibyte, length: 64 * kibibyte };
 const second = { offset: 8 * mebibyte, length: 64 * kibibyte };
 
+const chartClaim = claim({ namespace, name: chart, storageClass: "plain", size: "32Mi", volumeMode: "Block" });
+const raw = {
+  claim: { ...chartClaim, metadata: { ...chartClaim.metadata, labels: { chart } } },
+  pod: pod({ ...keeper, script: "sleep 86400", devices: [chart] }),
+};
+
+/** Until a volume is detached, and csi-snapshotter, which waits up to half a minute between two tries, asks again. */
+const longPatience = { timeoutMs: 150_000, intervalMs: 500 };
+
 /** A raw volume, of which every range that was written to is known. */
 export async function aBackupToolIsToldWhatToRead(world: World): Promise<void> {
   const { source } = world;
-  const raw = claim({ namespace, name: chart, storageClass: "plain", size: "32Mi", volumeMode: "Block" });
-  await apply(
-    source,
-    { ...raw, metadata: { ...raw.metadata, labels: { chart } } },
-    pod({ ...keeper, script: "sleep 86400", devices: [chart] }),
-  );
+  await apply(source, raw.claim, raw.pod);
   await podIsReady(source, namespace, keeper.name);
   await write(source, first);
+  // Of a raw volume that a pod has nobody can tell who writes to it, so a group does not take it.
+  await remove(source, "pod", namespace, [keeper.name]);
   await apply(source, groupSnapshot("monday", { chart }));
-  const parts = await eventually("the part being ready", () => partsOf(source, "monday", 1), patience);
+  const parts = await eventually("the part being ready", () => partsOf(source, "monday", 1), longPatience);
+  await apply(source, raw.pod);
+  await podIsReady(source, namespace, keeper.name);
   const monday = String(parts.get(chart));
   await write(source, over);
   await write(source, second);

@@ -2,12 +2,15 @@
 // them, as an installation finds them.
 import { parseArgs } from "node:util";
 import { temporaryFolder } from "../../fakes/temporary-folder.ts";
+import { onInterrupt } from "../../interrupt.ts";
 import { type Closers, type Clusters, closeAll, openClusters, openWorld } from "./world.ts";
 
 const { values } = parseArgs({ options: { bare: { type: "boolean", default: false } } });
+// It always makes clusters of its own, also where somebody has told `make e2e-kind` of others.
+for (const name of ["SOURCE_KUBECONFIG", "TARGET_KUBECONFIG"]) delete process.env[name];
 const closers: Closers = [];
-const interrupted = Promise.withResolvers<void>();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => interrupted.resolve());
+// Everything undoes itself then (test/interrupt.ts).
+onInterrupt(() => console.error("taking everything down"));
 
 /** Takes a minute or two; images that are not there yet some more. */
 async function open(): Promise<Clusters> {
@@ -26,8 +29,8 @@ try {
   const { source, target } = await open();
   console.log(`export SOURCE_KUBECONFIG=${source.kubeconfig}\nexport TARGET_KUBECONFIG=${target.kubeconfig}`);
   console.error("they stay until Ctrl-C");
-  await interrupted.promise;
-} finally {
-  console.error("taking everything down");
+  setInterval(() => undefined, 60_000);
+} catch (error) {
   await closeAll(closers);
+  throw error;
 }
