@@ -2,11 +2,13 @@
 // the policy as resolved. One that only a dry run asks for, or that we cannot migrate, gets one that says so and does nothing.
 // Nothing is ever written to the PersistentVolume, and nothing of ours keeps it from being deleted.
 import type { PersistentVolume, PersistentVolumeClaim, StorageClass } from "../api/core.ts";
+import type { MigrationJob } from "../api/migration-job.ts";
 import { driverName, eventReason, label, managedByLongshore } from "../api/names.ts";
 import type { VolumeMigration, VolumeMigrationSpecPolicy } from "../api/volume-migration.ts";
 import { dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
 import type { Policy } from "../domain/policy.ts";
 import {
+  type Cluster,
   type Controller,
   controlledBy,
   type Draft,
@@ -19,6 +21,8 @@ import {
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import {
   groupsOfClaim,
+  jobsByVolume,
+  MigrationJobs,
   PersistentVolumeClaims,
   PersistentVolumes,
   StorageClasses,
@@ -27,6 +31,7 @@ import {
 } from "./kinds.ts";
 import { observePolicy, type PolicyView } from "./policy-view.ts";
 import { isSame, present } from "./status-parts.ts";
+import { hasEnded } from "./volume-facts.ts";
 
 export function persistentVolumeController(deps: ControllerDeps): Controller {
   const { cluster } = deps;
@@ -39,6 +44,10 @@ export function persistentVolumeController(deps: ControllerDeps): Controller {
       ),
       watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
         spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
+      ),
+      // One that was asked for just before its volume was let go of.
+      watching<MigrationJob>(MigrationJobs, ({ spec }) =>
+        spec.volumeName === undefined ? [] : [{ name: spec.volumeName }],
       ),
       // By name: one that lost its owner is a volume's all the same.
       watching<VolumeMigration>(VolumeMigrations, ({ metadata }) => [{ name: metadata.name }]),
@@ -56,10 +65,9 @@ interface Facts {
 type Action =
   | { readonly kind: "nothing" }
   | { readonly kind: "apply"; readonly draft: Draft<VolumeMigration> }
-  /**
-   * What there is belongs to an earlier volume of the same name, or to one that is about to be deleted, or is not asked for any
-   * more and never did anything. Its jobs go with it, cancelled.
-   */
+  /** Applies it, and has the volume's jobs cancelled. */
+  | { readonly kind: "letGo"; readonly draft: Draft<VolumeMigration> }
+  /** What there is belongs to an earlier volume of the same name, or is not asked for any more and never did anything. */
   | { readonly kind: "removeStale"; readonly stale: VolumeMigration };
 
 interface Decision {
@@ -107,7 +115,9 @@ function decide({ volume, existing, policy }: Facts): Decision {
     return { action: { kind: "removeStale", stale: existing }, notes: [] };
   }
   if (isLeaving(volume)) {
-    return { action: existing ? { kind: "removeStale", stale: existing } : nothing, notes: [] };
+    // What it has goes on expiring: a snapshot that a user keeps can put its deletion off for long.
+    const draft = existing && draftOf(volume, policy, disabled(existing));
+    return { action: draft ? { kind: "letGo", draft } : nothing, notes: [] };
   }
   if (volume.spec.csi?.driver !== driverName) {
     if (resolved.kind !== "policy" || !resolved.policy.isEnabled) {
@@ -197,12 +207,20 @@ function policySpec(
 }
 
 function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigrationSpecPolicy): Action {
+  return { kind: "apply", draft: draftOf(volume, view, policy) };
+}
+
+function draftOf(
+  volume: PersistentVolume,
+  view: PolicyView,
+  policy: VolumeMigrationSpecPolicy,
+): Draft<VolumeMigration> {
   const { metadata, spec } = volume;
   const { namespace, name, uid } = spec.claimRef ?? {};
   const isOurs = spec.csi?.driver === driverName;
   // What is not ours is no part of a group, and no agent may be asked for it by a name that one of ours may have.
   const [group] = view.claim === undefined || !isOurs ? [] : groupsOfClaim(view.claim);
-  const draft: Draft<VolumeMigration> = {
+  return {
     metadata: {
       name: metadata.name,
       labels: { [label.managedBy]: managedByLongshore },
@@ -220,7 +238,18 @@ function applying(volume: PersistentVolume, view: PolicyView, policy: VolumeMigr
       policy: view.className === undefined ? policy : { ...policy, storageClass: view.className },
     },
   };
-  return { kind: "apply", draft };
+}
+
+async function bring(draft: Draft<VolumeMigration>, cluster: Cluster, signal: AbortSignal): Promise<void> {
+  const existing = cluster.get(VolumeMigrations, { name: draft.metadata.name });
+  if (!isSame(existing?.spec, draft.spec)) await cluster.apply(VolumeMigrations, draft, signal);
+}
+
+/** Made by a schedule, for this volume alone, and not over: that of a group is the others' as well, and a user's is the user's. */
+function isOurJobOfOne(job: MigrationJob): boolean {
+  const { labels, deletionTimestamp } = job.metadata;
+  const isOurs = labels?.[label.managedBy] === managedByLongshore && job.spec.group === undefined;
+  return isOurs && deletionTimestamp === undefined && !hasEnded(job);
 }
 
 async function apply(action: Action, { cluster }: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
@@ -233,10 +262,15 @@ async function apply(action: Action, { cluster }: ControllerDeps, signal: AbortS
       await cluster.remove(VolumeMigrations, { name, uid, resourceVersion }, signal);
       return settled; // Its disappearance brings the volume back here.
     }
-    case "apply": {
-      const existing = cluster.get(VolumeMigrations, { name: action.draft.metadata.name });
-      if (!isSame(existing?.spec, action.draft.spec)) await cluster.apply(VolumeMigrations, action.draft, signal);
+    case "letGo": {
+      await bring(action.draft, cluster, signal);
+      for (const { metadata } of cluster.find(jobsByVolume, action.draft.metadata.name).filter(isOurJobOfOne)) {
+        await cluster.remove(MigrationJobs, { name: metadata.name, uid: metadata.uid }, signal);
+      }
       return settled;
     }
+    case "apply":
+      await bring(action.draft, cluster, signal);
+      return settled;
   }
 }

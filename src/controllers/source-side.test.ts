@@ -433,22 +433,26 @@ test.each([
   ["whose deletion has failed once", "Failed", "Delete", true],
   ["that is kept without its claim", "Released", "Retain", false],
   ["that is used", "Bound", "Delete", false],
-])("a volume %s (%s, %s) is let go of with its jobs: %s", async (_, phase, policy, isLetGo) => {
-  const world = sourceWorld();
-  world.onJob = () => undefined;
-  await world.runUntil(3.5 * hour);
-  expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
-  const found = world.server.get(PersistentVolumes, { name: "pv1" });
-  const spec = { ...found?.spec, persistentVolumeReclaimPolicy: policy };
-  world.apply(PersistentVolumes, "pv1", { spec });
-  world.server.setStatus(PersistentVolumes, { name: "pv1" }, { phase });
-  await world.run(minute);
-  const left = [migration(world) === undefined, jobs(world), world.agent.jobs.size];
-  expect(left).toEqual(isLetGo ? [true, "", 0] : [false, "pv1-berlin-g1 Pending", 1]);
-  // It is not begun anew, for as long as the deletion takes.
-  await world.run(3 * hour);
-  expect(migration(world) === undefined).toBe(isLetGo);
-});
+])(
+  "a volume %s (%s, %s) is let go of with its jobs, and what it has expires: %s",
+  async (_, phase, policy, isLetGo) => {
+    const world = sourceWorld();
+    world.onJob = () => undefined;
+    await world.runUntil(3.5 * hour);
+    expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
+    const found = world.server.get(PersistentVolumes, { name: "pv1" });
+    const spec = { ...found?.spec, persistentVolumeReclaimPolicy: policy };
+    world.apply(PersistentVolumes, "pv1", { spec });
+    world.server.setStatus(PersistentVolumes, { name: "pv1" }, { phase });
+    await world.run(minute);
+    const left = [migration(world)?.spec.policy.enabled, jobs(world), world.agent.jobs.size];
+    expect(left).toEqual(isLetGo ? [false, "", 0] : [true, "pv1-berlin-g1 Pending", 1]);
+    // However long a user's snapshot keeps it from being deleted.
+    await world.run(4 * hour);
+    expect(snapshots(world)).toBe(isLetGo ? "" : "1 5 6 7");
+    expect(jobs(world)).toBe(isLetGo ? "" : "pv1-berlin-g1 Pending");
+  },
+);
 
 test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {
   const world = sourceWorld();

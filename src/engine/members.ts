@@ -183,7 +183,7 @@ export class Members {
   }
 
   /** Kept, for it holds after the next start too, when there is perhaps nobody to say it again. */
-  private refused(error: unknown): void {
+  refused(error: unknown): void {
     if (this.isForgotten(this.core.agentId)) return;
     this.core.log.error({ err: error }, "this agent was forgotten by its cluster");
     this.save({ ...this.meeting().self, state: "forgotten" });

@@ -187,6 +187,11 @@ export class VolumeNames {
       return { kind: "taken", by: takenBy.agentId, isAway: takenBy.isAway };
     } catch (error) {
       if (codeOf(error) === "NotFound" || codeOf(error) === "Unsupported") return this.askEarlier(member, claim);
+      // It says that this agent was forgotten: nothing that is made here counts any more.
+      if (codeOf(error) === "Forbidden") {
+        members.refused(error);
+        throw error;
+      }
       log.debug({ agentId, volume: claim.name, problem: describe(error) }, "name not claimed");
       return silent(member);
     }

@@ -229,6 +229,33 @@ test("a forgotten agent takes nothing on, also when there is nobody left to tell
   await expect(third.engine.api.putVolume("new", { sizeBytes: 4096 })).rejects.toMatchObject(refused);
 });
 
+test("one that was forgotten, and is told so only when it claims a name, makes no volume", async () => {
+  const agents = await three();
+  const [first, second, third] = agents;
+  for (const agent of agents) await sees(agent, "1+ 2+ 3+");
+  for (const [one, other] of [
+    [first, second],
+    [first, third],
+    [second, third],
+  ] as const) {
+    clusters.cut(one, other);
+    clusters.cut(other, one);
+  }
+  await sees(first, "1+ 2- 3-");
+  await first.engine.api.forgetMember(third.engine.agentId);
+  for (const agent of agents) {
+    agent.onMemberCall = (method) => {
+      if (method === "meet") throw new LongshoreError("Unreachable", "not yet");
+    };
+  }
+  clusters.heal();
+  for (const name of ["when-told", "from-then-on"]) {
+    const refused = { code: "Forbidden", message: expect.stringContaining("forgotten") };
+    await expect(third.engine.api.putVolume(name, { sizeBytes: 4096 })).rejects.toMatchObject(refused);
+  }
+  expect((await third.engine.api.listVolumes()).items).toEqual([]);
+});
+
 test("one that answers is not forgotten, though it has not been heard of since a start", async () => {
   const [first, second, third] = await receivers();
   await first.stop();
