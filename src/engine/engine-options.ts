@@ -93,6 +93,8 @@ export interface EngineOptions {
   readonly addresses: { readonly address: string; readonly laneAddress: string };
   /** Addresses (host:port) of agents of the own cluster, from which all others are learnt; none for a single agent. */
   readonly seeds: readonly string[];
+  /** All addresses that a seed stands for, which may be a name of all agents; throws when that cannot be found out. */
+  readonly resolveSeed: (seed: string) => Promise<readonly string[]>;
   /**
    * Opens a connection to an agent of the own cluster: to the one of that id (`Unreachable` when another one answers), or
    * to whoever is there. Its calls throw what the network does.

@@ -14,8 +14,8 @@ export class Members {
   private readonly core: Omit<Core, "members">;
   /** To whoever is at an address, to meet; and to one agent alone, for everything else. */
   private readonly connections = new Map<string, MemberConnection>();
-  /** Addresses that have not answered yet. */
-  private readonly visited = new Set<string>();
+  /** Addresses and seeds that have not answered yet. */
+  private readonly visited = new Map<string, Promise<void>>();
   private readonly heardMs = new Map<string, number>();
   private readonly startedMs: number;
   /** Whether any seed or member has answered since the start. */
@@ -99,9 +99,7 @@ export class Members {
 
   /** As {@link checkAcquainted}, but asks the seeds first, should nobody have been met yet. */
   async acquaint(): Promise<void> {
-    const { seeds, addresses } = this.core;
-    const others = seeds.filter((seed) => seed !== addresses.address);
-    if (!this.hasMet && this.rows().length === 0) await Promise.all(others.map((seed) => this.visit(seed)));
+    if (!this.isAcquainted()) await Promise.all(this.otherSeeds().map((seed) => this.sought(seed)));
     this.checkAcquainted();
   }
 
@@ -133,9 +131,12 @@ export class Members {
   async round(): Promise<void> {
     const own = this.core.addresses.address;
     const known = this.known().filter(({ state }) => state !== "forgotten");
-    const addresses = new Set([...known.map(({ address }) => address), ...this.core.seeds]);
+    const addresses = new Set(known.map(({ address }) => address));
     addresses.delete(own);
-    for (const address of addresses) this.visitSoon(address);
+    const { tasks } = this.core;
+    for (const address of addresses)
+      tasks.spawn(`meet ${address}`, () => this.once(address, () => this.visit(address)));
+    for (const seed of this.otherSeeds()) tasks.spawn(`seek ${seed}`, () => this.sought(seed));
     this.tellLost();
     await this.disconnectOld();
   }
@@ -145,11 +146,31 @@ export class Members {
     this.connections.clear();
   }
 
-  /** One that does not answer must not keep the others from being met, or they would be taken for dead. */
-  private visitSoon(address: string): void {
-    if (this.visited.has(address)) return;
-    this.visited.add(address);
-    this.core.tasks.spawn(`meet ${address}`, () => this.visit(address).finally(() => this.visited.delete(address)));
+  /** One that does not answer is not asked again meanwhile, and keeps nobody else from being met, who would be taken for dead. */
+  private once(where: string, ask: () => Promise<void>): Promise<void> {
+    const asked = this.visited.get(where) ?? ask().finally(() => this.visited.delete(where));
+    this.visited.set(where, asked);
+    return asked;
+  }
+
+  /** Under a key that no address has: a seed may be one. */
+  private sought(seed: string): Promise<void> {
+    return this.once(`seed ${seed}`, () => this.seek(seed));
+  }
+
+  /**
+   * A name that stands for all agents leads each of them to itself first (RFC 6724, rule 9), so all are visited that it stands for.
+   * One that leads to this agent alone says that there is nobody else.
+   */
+  private async seek(seed: string): Promise<void> {
+    const { addresses, log } = this.core;
+    const found = await this.core.resolveSeed(seed).catch((error: unknown) => {
+      log.debug({ seed, problem: describe(error) }, "seed leads nowhere");
+      return [];
+    });
+    const others = found.filter((address) => address !== addresses.address);
+    if (found.length > 0 && others.length === 0) this.hasMet = true;
+    await Promise.all(others.map((address) => this.once(address, () => this.visit(address))));
   }
 
   private otherSeeds(): string[] {
@@ -161,7 +182,7 @@ export class Members {
       const { self, members } = await this.connection(address).api.meet(this.meeting());
       this.hasMet = true;
       if (self.agentId !== this.core.agentId) this.heard(self);
-      // A name that stands for all agents led here: it is resolved anew next time, and then perhaps leads to another one.
+      // What stands for all agents led here: it is asked anew next time, and then perhaps leads to another one.
       else await this.disconnect(keyOf(address));
       for (const member of members) this.learn(member);
     } catch (error) {
@@ -283,7 +304,7 @@ export class Members {
   private async disconnectOld(): Promise<void> {
     const members = this.known().filter(({ state }) => state !== "forgotten");
     const used = new Set([
-      ...this.core.seeds.map((seed) => keyOf(seed)),
+      ...[...this.core.seeds, ...this.visited.keys()].map((address) => keyOf(address)),
       ...members.flatMap(({ address, agentId }) => [keyOf(address), keyOf(address, agentId)]),
     ]);
     for (const key of [...this.connections.keys()]) if (!used.has(key)) await this.disconnect(key);

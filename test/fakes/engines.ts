@@ -91,6 +91,8 @@ export interface ClustersOptions {
   readonly parent?: string;
   /** Of every agent; `reflink` needs a parent on a file system that can. */
   readonly backend?: StorageBackend["kind"];
+  /** The seed of all agents is one name, which leads each of them to itself first; else that is the first agent's address. */
+  readonly isOneName?: boolean;
 }
 
 /** Who there is, and which ways are cut. */
@@ -144,6 +146,7 @@ interface AgentOptions {
   readonly limits?: Partial<EngineLimits>;
   readonly clock?: Clock;
   readonly backend?: StorageBackend["kind"];
+  readonly isOneName?: boolean;
 }
 
 async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
@@ -151,6 +154,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
   const folder = join(options.root, name);
   await mkdir(folder);
   const uid = `uid-${clusterName}`;
+  const peers = () => net.agents.filter((one) => one.clusterName === clusterName);
   let ending = new AbortController();
   let up = Promise.withResolvers<void>();
   const open = async () => {
@@ -170,7 +174,9 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
       lanes: { tls: agent.lanes },
       connect: (location) => connect(net, agent, location),
       // The first agent of a cluster is found under its name by those that come later.
-      seeds: [`${net.agents.find((one) => one.clusterName === clusterName)?.host ?? name}:1`],
+      seeds: [options.isOneName ? "anyone:1" : `${peers()[0]?.host ?? name}:1`],
+      resolveSeed: async (seed) =>
+        options.isOneName ? [...new Set([agent, ...peers()])].map(({ host }) => `${host}:1`) : [seed],
       connectMember: (address, agentId) => connectMember(net, agent, { address, agentId }),
       openJournal: (dataDir) => watched(openJournal(dataDir), (when) => agent.onTransaction(when)),
       clock: options.clock ?? systemClock,

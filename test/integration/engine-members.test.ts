@@ -41,6 +41,11 @@ describe("agents of one cluster", () => {
     for (const agent of await three()) await sees(agent, "1+ 2+ 3+");
   });
 
+  test("learn of each other from one name that leads each of them to itself first", async () => {
+    clusters = await openClusters({ west: 3 }, { inMemory: true, isOneName: true });
+    for (const agent of clusters.of("west")) await sees(agent, "1+ 2+ 3+");
+  });
+
   test("miss one that stops, and see it again when it is back, also after all have been started anew", async () => {
     const [first, second, third] = await three();
     await sees(first, "1+ 2+ 3+");

@@ -195,6 +195,7 @@ export class Process implements Owner {
       version: "sim",
       addresses: { address: host.address, laneAddress: `${host.name}:2` },
       seeds: world.seedsOf(host),
+      resolveSeed: async (seed) => [seed],
       connectMember: (address, agentId) => world.network.connectMember(this, address, agentId),
       openJournal: () => this.journal(),
       storage: this.storage(),
