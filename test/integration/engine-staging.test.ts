@@ -67,6 +67,19 @@ test("a target that is killed between sealing an image and recording that goes o
   expect(await leftovers(world.clusters)).toEqual([]);
 });
 
+/** A few freezes are answered in time, each that the target is still at it. */
+async function freezesAreAnsweredPatiently(): Promise<void> {
+  const answers: unknown[] = [];
+  const enough = Promise.withResolvers<void>();
+  world.target.onReply = (method, _args, result) => {
+    if (method !== "freeze") return;
+    answers.push(result);
+    if (answers.length === 3) enough.resolve();
+  };
+  await enough.promise;
+  expect(answers).toEqual(Array(3).fill({ stored: [], isChecking: true }));
+}
+
 describe("a staging image that takes long to make", () => {
   let job: string;
   let made: number;
@@ -109,15 +122,7 @@ describe("a staging image that takes long to make", () => {
 
   test("keeps nobody waiting, and costs the job no attempt however long it takes", async () => {
     await begun();
-    const answers: unknown[] = [];
-    const enough = Promise.withResolvers<void>();
-    world.target.onReply = (method, _args, result) => {
-      if (method !== "freeze") return;
-      answers.push(result);
-      if (answers.length === 3) enough.resolve();
-    };
-    await enough.promise;
-    expect(answers).toEqual(Array(3).fill({ stored: [], isChecking: true }));
+    await freezesAreAnsweredPatiently();
     const { volume } = await claimOf(job);
     expect(await peer().report(volume)).toMatchObject({ barrier: "Frozen", staging: { stored: [] } });
     gate.resolve();
@@ -255,15 +260,7 @@ describe("a target that starts again with a copy that is half stored", () => {
   test("tells its source in time that it is at it, which costs the job no attempt however long it takes", async () => {
     const { open } = await halfStored();
     const { attempts } = await world.source.engine.api.getJob(job);
-    const answers: unknown[] = [];
-    const enough = Promise.withResolvers<void>();
-    world.target.onReply = (method, _args, result) => {
-      if (method !== "freeze") return;
-      answers.push(result);
-      if (answers.length === 3) enough.resolve();
-    };
-    await enough.promise;
-    expect(answers).toEqual(Array(3).fill({ stored: [], isChecking: true }));
+    await freezesAreAnsweredPatiently();
     open();
     const { attempts: spent } = await reaches(world.source, job, ({ finishedAt }) => finishedAt !== null);
     expect(spent).toBe(attempts);
