@@ -230,7 +230,7 @@ describe("an empty volume, while one of three agents is away", () => {
   let other: CsiDriver;
 
   beforeEach(async () => {
-    clusters = await openClusters({ west: 3 }, { inMemory: true });
+    clusters = await openClusters({ west: 3 }, { inMemory: true, isOneName: true });
     agents = clusters.of("west") as unknown as typeof agents;
     driver = await openCsiDriver(agents);
     other = await openCsiDriver(agents);
@@ -387,6 +387,8 @@ describe("an empty volume, while one of three agents is away", () => {
     await first.start();
     expect(await provisioned(other, "pvc-2", onFirst)).toBe("west-1");
     await expect(createAt(other, "pvc-1", onFirst)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    const seenAs = async () => (await agents[1].engine.api.describe()).members.find((one) => one.agentId === agentId);
+    while ((await seenAs())?.state !== "lost") await new Promise((resolve) => setTimeout(resolve, 5));
     await agents[1].engine.api.forgetMember(agentId);
     expect(await provisioned(other, "pvc-1", onFirst)).toBe("west-1");
   });
