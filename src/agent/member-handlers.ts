@@ -6,6 +6,7 @@ import { done, found, type Handlers } from "./handler.ts";
 export function memberHandlers(member: MemberApi): Handlers<typeof memberRoutes> {
   return {
     memberMeet: async ({ body }) => found(await member.meet(body)),
+    memberAcquaintance: async () => found(await member.acquaintance()),
     memberClaimName: async ({ body }) => found(await member.claimName(body)),
     memberVolumeNames: async ({ body }) => found(await member.volumeNames(body)),
     memberCopies: async ({ body }) => found(await member.copies(body)),

@@ -198,6 +198,7 @@ interface MemberParts {
 function memberApi({ volumes, members, homes, groups, target, groupParts, jobs }: MemberParts): MemberApi {
   return {
     meet: (meeting) => members.meet(meeting),
+    acquaintance: async () => ({ isAcquainted: members.isAcquainted() }),
     claimName: (claim) => volumes.names.answer(claim),
     volumeNames: async (request) => volumes.names.list(request),
     copies: (request) => homes.copies(request),

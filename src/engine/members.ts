@@ -16,10 +16,13 @@ export class Members {
   private readonly connections = new Map<string, MemberConnection>();
   /** Addresses and seeds that have not answered yet. */
   private readonly visited = new Map<string, Promise<void>>();
+  /** Where each seed leads to, as far as that is known. */
+  private readonly seedAddresses = new Map<string, readonly string[]>();
+  /** Who has answered at an address last, as long as this agent is not acquainted. */
+  private readonly answeredAt = new Map<string, string>();
   private readonly heardMs = new Map<string, number>();
   private readonly startedMs: number;
-  /** Whether any seed or member has answered since the start. */
-  private hasMet = false;
+  private isTold: boolean;
   private local: MemberApi | undefined;
   private incarnation: number;
 
@@ -27,6 +30,8 @@ export class Members {
     this.core = core;
     this.startedMs = core.clock.monotonicMs();
     this.incarnation = this.raiseIncarnation(0);
+    this.isTold = core.journal.get<{ isTold: number }>("SELECT isAcquainted AS isTold FROM agent")?.isTold === 1;
+    this.judgeAcquaintance();
   }
 
   /** Given once: what answers the other agents, and this one when it asks itself. */
@@ -85,21 +90,32 @@ export class Members {
     );
   }
 
-  /** Whether this agent can know who else there is: it is not new, or one of its seeds has answered, or it has none. */
+  /**
+   * Whether this agent can know who else there is. One that is new, perhaps because it has lost its disk, can once an agent has answered
+   * that itself can, or most of those that its seeds lead to, itself included, have answered that they are new as well: then the whole
+   * cluster is. From then on it always can, for it keeps whom it has met.
+   */
   isAcquainted(): boolean {
-    return this.hasMet || this.otherSeeds().length === 0 || this.rows().length > 0;
+    return this.isTold;
   }
 
   /** Throws `Unreachable` while this agent cannot know who else there is: what it has not heard of may have what is asked for. */
   checkAcquainted(): void {
-    if (this.isAcquainted()) return;
-    const seeds = this.otherSeeds().join(", ");
-    throw new LongshoreError("Unreachable", `agent ${this.core.agentId} is new, and no seed has answered: ${seeds}`);
+    if (this.isTold) return;
+    const who = `agent ${this.core.agentId} is new and does not know yet who else there is`;
+    const text = `${who}: no answer from ${this.unanswered().join(", ")}; start these agents, or take them out of its seeds`;
+    throw new LongshoreError("Unreachable", text);
   }
 
-  /** As {@link checkAcquainted}, but asks the seeds first, should nobody have been met yet. */
+  /** As {@link checkAcquainted}, but asks the others first. */
   async acquaint(): Promise<void> {
-    if (!this.isAcquainted()) await Promise.all(this.otherSeeds().map((seed) => this.sought(seed)));
+    if (!this.isTold) {
+      const met = this.rows().filter(({ state }) => state !== "forgotten");
+      await Promise.all([
+        ...this.otherSeeds().map((seed) => this.sought(seed)),
+        ...met.map(({ address }) => this.once(address, () => this.visit(address))),
+      ]);
+    }
     this.checkAcquainted();
   }
 
@@ -168,8 +184,10 @@ export class Members {
       log.debug({ seed, problem: describe(error) }, "seed leads nowhere");
       return [];
     });
+    if (found.length === 0) return;
     const others = found.filter((address) => address !== addresses.address);
-    if (found.length > 0 && others.length === 0) this.hasMet = true;
+    this.seedAddresses.set(seed, others);
+    this.judgeAcquaintance();
     await Promise.all(others.map((address) => this.once(address, () => this.visit(address))));
   }
 
@@ -179,16 +197,61 @@ export class Members {
 
   private async visit(address: string): Promise<void> {
     try {
-      const { self, members } = await this.connection(address).api.meet(this.meeting());
-      this.hasMet = true;
+      const { api } = this.connection(address);
+      const { self, members } = await api.meet(this.meeting());
       if (self.agentId !== this.core.agentId) this.heard(self);
       // What stands for all agents led here: it is asked anew next time, and then perhaps leads to another one.
       else await this.disconnect(keyOf(address));
       for (const member of members) this.learn(member);
+      if (!this.isTold) await this.askAcquaintance(address, self.agentId);
     } catch (error) {
       if (codeOf(error) === "Forbidden") this.refused(error);
       else this.core.log.debug({ address, problem: describe(error) }, "member does not answer");
     }
+  }
+
+  /** Has met this one just now. One of an earlier version does not say whether it is acquainted, and is believed to be. */
+  private async askAcquaintance(address: string, agentId: string): Promise<void> {
+    if (agentId !== this.core.agentId) {
+      const { api } = this.connection(address, agentId);
+      const { isAcquainted } = await api.acquaintance().catch((error: unknown) => {
+        if (codeOf(error) !== "NotFound" && codeOf(error) !== "Unsupported") throw error;
+        return { isAcquainted: true };
+      });
+      // Asked once more whom it knows: perhaps it became acquainted after it was asked before.
+      if (isAcquainted) for (const member of (await api.meet(this.meeting())).members) this.learn(member);
+      if (isAcquainted) this.becomeAcquainted();
+    }
+    this.answeredAt.set(address, agentId);
+    this.judgeAcquaintance();
+  }
+
+  /** Of those that its seeds lead to, by who has answered; an address that has not stands for an agent of its own. */
+  private judgeAcquaintance(): void {
+    if (this.isTold) return;
+    const answered = new Set([this.core.agentId]);
+    for (const address of this.ledTo()) {
+      const agentId = this.answeredAt.get(address);
+      if (agentId !== undefined) answered.add(agentId);
+    }
+    if (answered.size > this.unanswered().length) this.becomeAcquainted();
+  }
+
+  private unanswered(): string[] {
+    return this.ledTo().filter((address) => !this.answeredAt.has(address));
+  }
+
+  /** One whose addresses are not known stands for itself. */
+  private ledTo(): string[] {
+    return [...new Set(this.otherSeeds().flatMap((seed) => this.seedAddresses.get(seed) ?? [seed]))];
+  }
+
+  private becomeAcquainted(): void {
+    if (this.isTold) return;
+    const { journal } = this.core;
+    journal.transaction(() => journal.run("UPDATE agent SET isAcquainted = 1"));
+    this.isTold = true;
+    this.answeredAt.clear();
   }
 
   /** Whether this very agent is there, asked now: that nothing was heard of it may be because we have just started. */

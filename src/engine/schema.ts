@@ -151,5 +151,12 @@ CREATE INDEX volumeNamesOf ON volumeNames (agentId);
 CREATE TABLE nameLists (agentId TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 `;
 
+// Whether an agent knows who else there is, as far as that can be known; see Members.isAcquainted. One that has met or has anything does.
+const acquaintance = `
+ALTER TABLE agent ADD COLUMN isAcquainted INTEGER NOT NULL DEFAULT 0;
+UPDATE agent SET isAcquainted = 1
+  WHERE EXISTS (SELECT 1 FROM members) OR EXISTS (SELECT 1 FROM volumes) OR EXISTS (SELECT 1 FROM migrated);
+`;
+
 /** One script for each version of the journal, in order; a journal is brought to the newest when it is opened. */
-export const upgrades: readonly string[] = [first, groups, targets, indexes, csi, remains, names];
+export const upgrades: readonly string[] = [first, groups, targets, indexes, csi, remains, names, acquaintance];

@@ -28,6 +28,20 @@ test("a journal of a later version is refused, and left as it is", () => {
   expect(later.prepare("PRAGMA user_version").get()).toEqual({ user_version: upgrades.length + 1 });
 });
 
+test.each([
+  [
+    "has met another one",
+    "INSERT INTO members (agentId, node, address, laneAddress, incarnation, state) VALUES ('b', 'n', 'x:1', 'x:2', 1, 'member')",
+    1,
+  ],
+  ["is new", "", 0],
+])("an agent of an earlier version that %s knows who else there is: %s %i", (_, rows, isAcquainted) => {
+  const database = journalOf(7);
+  database.exec(`INSERT INTO agent (id, clusterUid) VALUES ('a', 'c'); ${rows}`);
+  bringUpToDate(database, "memory");
+  expect(database.prepare("SELECT isAcquainted FROM agent").get()).toEqual({ isAcquainted });
+});
+
 test("what a journal has stays: clones are kept, and a home that was just chosen counts from the upgrade on", () => {
   const database = journalOf(4);
   database.exec(`

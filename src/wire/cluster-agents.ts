@@ -197,12 +197,21 @@ export class ClusterAgents {
     return has(known, teller) ? [] : known.filter(({ agentId }) => !has(told, agentId));
   }
 
-  /** Any agent names all of them: where the one that is usually asked is away, another one does. */
+  /**
+   * Any agent names all of them: where the one that is usually asked is away, another one does. One that is new, and cannot know who else
+   * there is, is not believed to name all.
+   */
   private async told(): Promise<AgentView> {
     let failure: unknown;
     try {
       const view = await this.options.first.describe();
       this.firstId = view.agentId;
+      if (this.known === undefined && view.isAcquainted === false) {
+        throw new LongshoreError(
+          "Unreachable",
+          `agent ${view.agentId} is new, and does not know yet who else there is`,
+        );
+      }
       return view;
     } catch (error) {
       if (!isSilence(error)) throw error;

@@ -93,6 +93,18 @@ describe("who there is", () => {
     await expect(cluster.getVolume("other")).rejects.toMatchObject({ code: "NotFound" });
   });
 
+  test("is not believed at all at first of one that says that it is new, and cannot know who there is", async () => {
+    const [one, , three] = agents;
+    await three.putVolume("data", { sizeBytes });
+    const all = one.view.members;
+    Object.assign(one.view, { members: all.slice(0, 1), isAcquainted: false });
+    const refused = { code: "Unreachable", message: expect.stringContaining("does not know yet who else there is") };
+    await expect(cluster.removeVolume("data")).rejects.toMatchObject(refused);
+    Object.assign(one.view, { members: all, isAcquainted: true });
+    await cluster.removeVolume("data");
+    expect((await three.listVolumes()).items).toEqual([]);
+  });
+
   test("is told by another agent while the one that is usually asked does not answer", async () => {
     await cluster.agents();
     away.add("service");

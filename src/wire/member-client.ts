@@ -37,6 +37,7 @@ export function openMemberClient(options: MemberClientOptions): MemberApi & { cl
   };
   return {
     meet: (body) => ask(http.call(routes.memberMeet, { body })),
+    acquaintance: () => ask(http.call(routes.memberAcquaintance, {})),
     claimName: (body) => ask(http.call(routes.memberClaimName, { body })),
     volumeNames: (body) => ask(http.call(routes.memberVolumeNames, { body })),
     copies: (body) => ask(http.call(routes.memberCopies, { body })),

@@ -50,6 +50,11 @@ export type KnownMember = Static<typeof KnownMember>;
 export const Meeting = Type.Object({ self: KnownMember, members: Type.Array(KnownMember, { maxItems: 1024 }) }, strict);
 export type Meeting = Static<typeof Meeting>;
 
+export const Acquaintance = Type.Object({
+  isAcquainted: Type.Boolean({ description: "False while it is new, and cannot know who else there is" }),
+});
+export type Acquaintance = Static<typeof Acquaintance>;
+
 // ---- names of volumes ------------------------------------------------------------------------------------------------
 
 /** A name that an agent is about to give to a new volume. The volume's UID tells claims of one name apart. */
@@ -289,6 +294,8 @@ export type ShareReport = Static<typeof ShareReport>;
 export interface MemberApi {
   /** Introduces the caller, and exchanges who is known. `Forbidden` for an agent that was forgotten. */
   meet(meeting: Meeting): Promise<Meeting>;
+  /** For one that is new: whether this agent, who has answered it, can know who else there is. */
+  acquaintance(): Promise<Acquaintance>;
 
   /** Keeps the claim, durably, unless the name is another agent's: then nothing changes. Asks that one whether it still is. */
   claimName(claim: NameClaim): Promise<NameClaimed>;

@@ -425,6 +425,14 @@ export const memberRoutes = {
     response: member.Meeting,
     timeoutMs: memberMs,
   },
+  memberAcquaintance: {
+    method: "GET",
+    path: "/v1/member/acquaintance",
+    group: "member",
+    summary: "Whether this agent can know who else there is",
+    response: member.Acquaintance,
+    timeoutMs: memberMs,
+  },
   memberClaimName: {
     method: "POST",
     path: "/v1/member/claim-name",

@@ -83,7 +83,7 @@ export const AgentView = Type.Object({
   members: Type.Array(Member),
   isAcquainted: Type.Optional(
     Type.Boolean({
-      description: "False while it is new and no seed has answered: there may be members it has not heard of",
+      description: "False while it is new, and too few have answered it: there may be members it has not heard of",
     }),
   ),
   freeBytes: Bytes,

@@ -202,7 +202,7 @@ test("an agent that is new and has met nobody does not say that a copy is new", 
   await second.stop();
   await replaced(third);
   await pair(clusters.of("east"), third);
-  const message = expect.stringContaining("is new, and no seed has answered: west-1:1");
+  const message = expect.stringContaining("is new and does not know yet who else there is: no answer from west-1:1");
   await expect(at(third).locate(copyOfV1)).rejects.toMatchObject({ code: "Unreachable", message });
   expect((await third.engine.api.describe()).isAcquainted).toBe(false);
   await first.start();
@@ -210,6 +210,71 @@ test("an agent that is new and has met nobody does not say that a copy is new", 
   await sees(third, "1+ 2+ 3! 3+");
   expect((await third.engine.api.describe()).isAcquainted).toBe(true);
   expect((await at(third).locate(copyOfV1)).homes).toEqual([{ volume: "v1", agentId }]);
+});
+
+describe("agents that have lost their disks, after a loss of power", () => {
+  let agents: readonly Cluster[];
+
+  const open = async (count: number) => {
+    clusters = await openClusters({ west: count }, { inMemory: true, isOneName: true });
+    agents = clusters.of("west");
+    for (const agent of agents) await sees(agent, agents.map((_, index) => `${index + 1}+`).join(" "));
+    for (const agent of agents) await agent.stop();
+  };
+  const agentOf = (number: number) => agents[number - 1] as Cluster;
+  const acquaintance = async () => {
+    const running = agents.filter(({ stopping }) => !stopping.aborted);
+    const views = await Promise.all(running.map(({ engine }) => engine.api.describe()));
+    return views.map(({ isAcquainted }) => isAcquainted).join(" ");
+  };
+  const make = (agent: Cluster) => agent.engine.api.putVolume("data", { sizeBytes: 4096 });
+
+  test("do not take themselves for the only ones while most of the others are still starting", async () => {
+    await open(4);
+    await replaced(agentOf(1));
+    await expect(make(agentOf(1))).rejects.toMatchObject({
+      code: "Unreachable",
+      message: expect.stringContaining("no answer from west-2:1, west-3:1, west-4:1"),
+    });
+    await replaced(agentOf(2));
+    await sees(agentOf(1), "1+ 2+");
+    for (const number of [1, 2]) await expect(make(agentOf(number))).rejects.toMatchObject({ code: "Unreachable" });
+    expect(await acquaintance()).toBe("false false");
+    await agentOf(3).start();
+    await eventually(acquaintance, "true true true");
+    for (const number of [1, 2]) await sees(agentOf(number), "1! 1+ 2! 2+ 3+ 4-");
+  });
+
+  test("are a new cluster when most of those that there are say that they are new", async () => {
+    await open(3);
+    await replaced(agentOf(1));
+    await expect(make(agentOf(1))).rejects.toMatchObject({ code: "Unreachable" });
+    await replaced(agentOf(2));
+    await eventually(acquaintance, "true true");
+    expect(await make(agentOf(2))).toMatchObject({ name: "data" });
+  });
+
+  test("know for good who there is, once they do", async () => {
+    await open(2);
+    await replaced(agentOf(1));
+    await agentOf(2).start();
+    await eventually(acquaintance, "true true");
+    for (const agent of agents) await agent.stop();
+    await agentOf(1).start();
+    expect(await acquaintance()).toBe("true");
+    expect(await seenBy(agentOf(1))).toMatch("2-");
+  });
+
+  test("believe one of an earlier version, which does not say whether it is new itself", async () => {
+    await open(3);
+    await replaced(agentOf(1));
+    agentOf(2).onMemberCall = (method) => {
+      if (method === "acquaintance") throw new LongshoreError("NotFound", "there is no such route");
+    };
+    await agentOf(2).start();
+    await sees(agentOf(1), "1! 1+ 2+ 3-");
+    await eventually(acquaintance, "true true");
+  });
 });
 
 test("a forgotten agent takes nothing on, also when there is nobody left to tell it", async () => {
