@@ -34,6 +34,7 @@ export class GroupSnapshots {
   put(group: string, name: string, { volumes }: GroupSnapshotSpec): Promise<GroupSnapshotView> {
     return this.core.lock.run(`group ${group} snapshot ${name}`, async () => {
       this.core.members.checkWelcome();
+      this.core.members.checkAcquainted();
       const homed = await this.locate(volumes, name);
       const step = decideGroupStep(group, name, homed);
       switch (step.kind) {

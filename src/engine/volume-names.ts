@@ -48,8 +48,10 @@ export class VolumeNames {
 
   /** See MemberApi.claimName. */
   async answer(claim: NameClaim): Promise<NameClaimed> {
-    const { members, journal } = this.core;
-    members.checkWelcome();
+    const { members, journal, agentId } = this.core;
+    // `Forbidden` would say that the one that claims was.
+    if (members.isForgotten(agentId))
+      throw new LongshoreError("Unreachable", `agent ${agentId} was forgotten by its cluster`);
     if (members.isForgotten(claim.agentId)) {
       throw new LongshoreError("Forbidden", `agent ${claim.agentId} was forgotten; start it on an empty folder`);
     }

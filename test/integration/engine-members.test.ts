@@ -23,8 +23,12 @@ async function seenBy(agent: Cluster): Promise<string> {
 /** Meetings come by the clock; the answer is waited for, and what was answered last is what counts. */
 async function eventually(read: () => Promise<string>, expected: string): Promise<void> {
   const deadlineMs = performance.now() + 10_000;
-  while ((await read()) !== expected && performance.now() < deadlineMs) await pause(5);
-  expect(await read()).toBe(expected);
+  let answer = await read();
+  while (answer !== expected && performance.now() < deadlineMs) {
+    await pause(5);
+    answer = await read();
+  }
+  expect(answer).toBe(expected);
 }
 
 function sees(agent: Cluster, what: string): Promise<void> {
@@ -238,7 +242,12 @@ describe("agents that have lost their disks, after a loss of power", () => {
     });
     await replaced(agentOf(2));
     await sees(agentOf(1), "1+ 2+");
-    for (const number of [1, 2]) await expect(make(agentOf(number))).rejects.toMatchObject({ code: "Unreachable" });
+    for (const number of [1, 2]) {
+      const { api } = agentOf(number).engine;
+      const together = api.putGroupSnapshot("shop.db", "s1", { volumes: ["data"] });
+      for (const asked of [make(agentOf(number)), together])
+        await expect(asked).rejects.toMatchObject({ code: "Unreachable" });
+    }
     expect(await acquaintance()).toBe("false false");
     await agentOf(3).start();
     await eventually(acquaintance, "true true true");
@@ -324,6 +333,27 @@ test("one that was forgotten, and is told so only when it claims a name, makes n
     await expect(third.engine.api.putVolume(name, { sizeBytes: 4096 })).rejects.toMatchObject(refused);
   }
   expect((await third.engine.api.listVolumes()).items).toEqual([]);
+});
+
+test("one that has not heard that another one was forgotten is not taken for forgotten by claiming a name with it", async () => {
+  const agents = await three();
+  const [first, second, third] = agents;
+  for (const agent of agents) await sees(agent, "1+ 2+ 3+");
+  await third.stop();
+  await sees(second, "1+ 2+ 3-");
+  await first.stop();
+  await second.engine.api.forgetMember(third.engine.agentId);
+  await third.start();
+  const make = (agent: Cluster, name: string) => agent.engine.api.putVolume(name, { sizeBytes: 4096 });
+  const refusal = () => make(third, "late").then(String, ({ code }) => code);
+  await eventually(refusal, "Forbidden");
+  await second.stop();
+  await first.start();
+  await sees(first, "1+ 2- 3+");
+  await expect(make(first, "data")).rejects.toMatchObject({ code: "Unreachable" });
+  await second.start();
+  await sees(first, "1+ 2+");
+  expect(await make(first, "data")).toMatchObject({ name: "data" });
 });
 
 test("one that answers is not forgotten, though it has not been heard of since a start", async () => {
