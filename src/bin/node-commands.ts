@@ -10,7 +10,8 @@ export function addNodeCommands(program: Command, streams: Streams): void {
   connected(node.command("list").description("All nodes, as the agent asked sees them.")).action(
     (options: ConnectionOptions) =>
       withAgent(options, streams, async (asking) => {
-        const { members } = await asking.api.describe();
+        const { members, isAcquainted } = await asking.api.describe();
+        if (isAcquainted === false) asking.err("warning: this agent is new and does not know yet who else there is\n");
         asking.show(members, () => renderTable(columns(asking), members, "none"));
       }),
   );

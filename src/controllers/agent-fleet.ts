@@ -110,7 +110,7 @@ export class AgentFleet implements Agents, Source {
    */
   #believed({ agentId, members, isAcquainted }: AgentView): readonly MemberView[] {
     if (this.#told.length === 0 && isAcquainted === false) {
-      throw new LongshoreError("Unreachable", `agent ${agentId} is new, and has met nobody yet`);
+      throw new LongshoreError("Unreachable", `agent ${agentId} is new and does not know yet who else there is`);
     }
     const listed = new Set(members.map((member) => member.agentId));
     const nodes = new Set(members.map(({ node }) => node));

@@ -199,30 +199,21 @@ export class ClusterAgents {
 
   /**
    * Any agent names all of them: where the one that is usually asked is away, another one does. One that is new, and cannot know who else
-   * there is, is not believed to name all.
+   * there is, is never believed to.
    */
   private async told(): Promise<AgentView> {
+    const others = (this.known?.members ?? []).filter(({ state }) => state !== "lost");
     let failure: unknown;
-    try {
-      const view = await this.options.first.describe();
-      this.firstId = view.agentId;
-      if (this.known === undefined && view.isAcquainted === false) {
-        throw new LongshoreError(
-          "Unreachable",
-          `agent ${view.agentId} is new, and does not know yet who else there is`,
-        );
-      }
-      return view;
-    } catch (error) {
-      if (!isSilence(error)) throw error;
-      failure = error;
-    }
-    for (const member of this.known?.members ?? []) {
-      if (member.state === "lost") continue;
+    for (const member of [undefined, ...others]) {
       try {
-        return await this.api(member).describe();
+        const view = await (member === undefined ? this.options.first : this.api(member)).describe();
+        if (member === undefined) this.firstId = view.agentId;
+        if (view.isAcquainted !== false) return view;
+        const text = `agent ${view.agentId} is new and does not know yet who else there is; start the others, or ask one of them`;
+        throw new LongshoreError("Unreachable", text);
       } catch (error) {
         if (!isSilence(error)) throw error;
+        failure ??= error;
       }
     }
     throw failure;

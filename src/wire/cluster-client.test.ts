@@ -21,7 +21,7 @@ let cluster: ClusterApi;
 
 const idOf = (agent: FakeAgent) => agent.view.agentId;
 const addressOf = (agent: FakeAgent) =>
-  String(agents[0].view.members.find(({ agentId }) => agentId === idOf(agent))?.address);
+  String(agents.flatMap(({ view }) => view.members).find(({ agentId }) => agentId === idOf(agent))?.address);
 
 /** An agent as it is reached at an address; nobody answers there for another one. */
 function reached(agent: () => FakeAgent | undefined, address: string, agentId?: string): AgentApi {
@@ -101,6 +101,26 @@ describe("who there is", () => {
     const refused = { code: "Unreachable", message: expect.stringContaining("does not know yet who else there is") };
     await expect(cluster.removeVolume("data")).rejects.toMatchObject(refused);
     Object.assign(one.view, { members: all, isAcquainted: true });
+    await cluster.removeVolume("data");
+    expect((await three.listVolumes()).items).toEqual([]);
+  });
+
+  test("is never believed of one that says so, however often it is asked: another one is, if one answers", async () => {
+    const [one, two, three] = agents;
+    await three.putVolume("data", { sizeBytes });
+    expect(await cluster.agents()).toHaveLength(3);
+    const agentId = "00000000-0000-4000-8000-0000000000aa";
+    const fresh = { agentId, node: "node-1", address: "127.0.0.1:8", laneAddress: "127.0.0.1:9" };
+    const others = one.view.members.slice(1);
+    Object.assign(one.view, { agentId, members: [fresh], isAcquainted: false });
+    two.view.members = [fresh, ...others];
+    for (const { address } of others) away.add(address);
+    for (let round = 0; round < 3; round++) {
+      await clock.advance(10_000);
+      await expect(cluster.removeVolume("data")).rejects.toMatchObject({ code: "Unreachable" });
+    }
+    away.clear();
+    await clock.advance(10_000);
     await cluster.removeVolume("data");
     expect((await three.listVolumes()).items).toEqual([]);
   });

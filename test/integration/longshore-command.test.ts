@@ -99,6 +99,19 @@ describe("nodes", () => {
     expect(members).toContainEqual(away("lost"));
   });
 
+  test("are perhaps not all there where the agent asked is new: a list says so, and what depends on all of them is refused", async () => {
+    agent.fake.view.isAcquainted = false;
+    const { out, err, status } = await run("node list");
+    expect(out).toContain(agent.fake.view.agentId);
+    expect(err).toBe("warning: this agent is new and does not know yet who else there is\n");
+    expect(status).toBe(0);
+    const refused = await run("volume list");
+    expect(refused.err).toContain(
+      "is new and does not know yet who else there is; start the others, or ask one of them",
+    );
+    expect(refused.status).not.toBe(0);
+  });
+
   test("one that does not answer is named once with what is shown of the others", async () => {
     await agent.fake.putVolume("data", { sizeBytes: 4096 });
     agent.fake.view.members.push(away("unreachable"));
