@@ -1,7 +1,6 @@
 // One agent, put together: credentials, storage, lanes, engine, HTTP server; and taken apart in the opposite order.
 
 import type { X509Certificate } from "node:crypto";
-import { lookup } from "node:dns/promises";
 import { mkdir } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
@@ -20,13 +19,13 @@ import type { LaneServer } from "../transfer/lane.ts";
 import { LaneThreads } from "../transfer/lane-threads.ts";
 import { tlsLaneDialer } from "../transfer/tls-lane-dialer.ts";
 import { openTlsLaneServer } from "../transfer/tls-lane-server.ts";
-import { parseAddress } from "../transfer/tls-peer.ts";
 import { type Credentials, openCredentials } from "../wire/credentials.ts";
 import { openMemberClient } from "../wire/member-client.ts";
 import { openPeerClient } from "../wire/peer-client.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { identifyCaller } from "./caller.ts";
 import { type AgentConfig, renderHostPort } from "./config.ts";
+import { addressesOf } from "./seed-addresses.ts";
 import { type AgentServer, openAgentServer } from "./server.ts";
 
 export interface AgentSurroundings {
@@ -85,7 +84,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
       lanes: { tls, ...(kernel && { kernel }) },
       connect: (location) => connectTo(location, credentials, { clock, threads: threads.source }),
       seeds: config.seeds,
-      resolveSeed: addressesOf,
+      resolveSeed: (seed) => addressesOf(seed, config.listen.host),
       connectMember(address, agentId) {
         const api = openMemberClient({ address, agentId, credentials });
         return { api, close: () => api.close() };
@@ -261,11 +260,4 @@ async function listening<T>(what: string, open: () => Promise<T>): Promise<T> {
 
 function withHost(address: string, host: string): string {
   return renderHostPort({ host, port: Number(address.slice(address.lastIndexOf(":") + 1)) });
-}
-
-/** Of a name or an address, with its port. */
-async function addressesOf(seed: string): Promise<string[]> {
-  const { host, port } = parseAddress(seed);
-  const found = await lookup(host, { all: true });
-  return found.map(({ address }) => renderHostPort({ host: address, port }));
 }
