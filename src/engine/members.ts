@@ -103,8 +103,9 @@ export class Members {
   checkAcquainted(): void {
     if (this.isTold) return;
     const who = `agent ${this.core.agentId} is new and does not know yet who else there is`;
-    const text = `${who}: no answer from ${this.unanswered().join(", ")}; start these agents, or take them out of its seeds`;
-    throw new LongshoreError("Unreachable", text);
+    const advice =
+      "see that these agents run with certificates of this cluster; its seeds must not lead to any that will not come back";
+    throw new LongshoreError("Unreachable", `${who}: no answer from ${this.unanswered().join(", ")}; ${advice}`);
   }
 
   /** As {@link checkAcquainted}, but asks the others first. */
