@@ -84,6 +84,7 @@ const report = {
 describe("within a cluster", () => {
   test.each<[keyof MemberApi, readonly unknown[], unknown]>([
     ["meet", [meeting], meeting],
+    ["acquaintance", [], { isAcquainted: true }],
     [
       "claimName",
       [{ agentId: "a1", name: "data", uid: "v1" }],
@@ -118,7 +119,7 @@ describe("within a cluster", () => {
   });
 
   test("there is a call here for every route", () => {
-    expect(Object.keys(memberRoutes)).toHaveLength(17);
+    expect(Object.keys(memberRoutes)).toHaveLength(18);
   });
 
   test("what fails comes back with its code", async () => {

@@ -225,10 +225,20 @@ describe("what the parts expect of each other:", () => {
   });
 
   check("the agents are reached by the address that operator and CSI controller are given", () => {
-    const service = base.find(({ kind }) => kind === "Service");
+    const service = base.find(({ kind, metadata }) => kind === "Service" && metadata.name === "longshore-agent");
     const address = `--agents=${service?.metadata.name}.${service?.metadata.namespace}.svc:7420`;
     expect(container("longshore-operator", "operator").args).toContain(address);
     expect(container("longshore-csi", "csi").args).toContain(address);
+  });
+
+  check("the seeds of each agent lead to all others, also to those that are just starting", () => {
+    const { seeds } = parse(readFileSync(join(root, "manifests/node/agent.yaml"), "utf8")) as { seeds: string[] };
+    const services = base.filter(({ kind }) => kind === "Service");
+    const named = services.filter(({ metadata: { name, namespace } }) =>
+      seeds.includes(`${name}.${namespace}.svc:7420`),
+    );
+    const selector = { "app.kubernetes.io/name": "longshore-node" };
+    expect(named).toMatchObject([{ spec: { clusterIP: "None", publishNotReadyAddresses: true, selector } }]);
   });
 
   check("the component snapshot-metadata mounts one Secret more, and its Service leads to its port", () => {
