@@ -7,6 +7,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { parseAddress, renderAddress } from "../domain/address.ts";
 import { judgeChain, parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { identityOf } from "../domain/identity.ts";
@@ -20,13 +21,12 @@ import type { LaneServer } from "../transfer/lane.ts";
 import { LaneThreads } from "../transfer/lane-threads.ts";
 import { tlsLaneDialer } from "../transfer/tls-lane-dialer.ts";
 import { openTlsLaneServer } from "../transfer/tls-lane-server.ts";
-import { parseAddress } from "../transfer/tls-peer.ts";
 import { type Credentials, openCredentials } from "../wire/credentials.ts";
 import { openMemberClient } from "../wire/member-client.ts";
 import { openPeerClient } from "../wire/peer-client.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { identifyCaller } from "./caller.ts";
-import { type AgentConfig, renderHostPort } from "./config.ts";
+import type { AgentConfig } from "./config.ts";
 import { type AgentServer, openAgentServer } from "./server.ts";
 
 export interface AgentSurroundings {
@@ -69,7 +69,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
     closers.push(() => tls.close());
     const kernel = await openKernelLanes(config, served, () => late.engine);
     closers.push(() => kernel?.close());
-    const advertised = () => withHost(late.server?.address ?? renderHostPort(config.listen), config.advertiseAddress);
+    const advertised = () => withHost(late.server?.address ?? renderAddress(config.listen), config.advertiseAddress);
     const engine = await openEngine({
       dataDir: config.dataDir,
       cluster: { uid: credentials.identity.clusterUid, name: config.clusterName },
@@ -134,7 +134,7 @@ async function openTlsLanes(
 ): Promise<LaneServer> {
   const { clock } = surroundings;
   const sources = () => engineOf()?.consents() ?? [];
-  const where = renderHostPort(config.laneListen);
+  const where = renderAddress(config.laneListen);
   return listening(`laneListen ${where}`, () =>
     openTlsLaneServer({
       credentials,
@@ -159,7 +159,7 @@ async function openKernelLanes(
 ): Promise<LaneServer | undefined> {
   const { kernelLaneListen: listen } = config;
   if (listen === undefined) return undefined;
-  return listening(`kernelLaneListen ${renderHostPort(listen)}`, () =>
+  return listening(`kernelLaneListen ${renderAddress(listen)}`, () =>
     openKernelLaneServer({ listen, ...laneReports(config, surroundings, engineOf) }),
   );
 }
@@ -231,7 +231,7 @@ function openServer(
   credentials: Credentials,
   engine: Engine,
 ): Promise<AgentServer> {
-  return listening(`listen ${renderHostPort(config.listen)}`, () =>
+  return listening(`listen ${renderAddress(config.listen)}`, () =>
     openAgentServer({
       agentId: engine.agentId,
       api: engine.api,
@@ -260,12 +260,12 @@ async function listening<T>(what: string, open: () => Promise<T>): Promise<T> {
 }
 
 function withHost(address: string, host: string): string {
-  return renderHostPort({ host, port: Number(address.slice(address.lastIndexOf(":") + 1)) });
+  return renderAddress({ host, port: Number(address.slice(address.lastIndexOf(":") + 1)) });
 }
 
 /** Of a name or an address, with its port. */
 async function addressesOf(seed: string): Promise<string[]> {
   const { host, port } = parseAddress(seed);
   const found = await lookup(host, { all: true });
-  return found.map(({ address }) => renderHostPort({ host: address, port }));
+  return found.map(({ address }) => renderAddress({ host: address, port }));
 }
