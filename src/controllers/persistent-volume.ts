@@ -45,10 +45,12 @@ export function persistentVolumeController(deps: ControllerDeps): Controller {
       watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
         spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
       ),
-      // One that was asked for just before its volume was let go of.
-      watching<MigrationJob>(MigrationJobs, ({ spec }) =>
-        spec.volumeName === undefined ? [] : [{ name: spec.volumeName }],
-      ),
+      // One that was asked for just before its volume was let go of. Of no other volume are the jobs looked at, and they change often.
+      watching<MigrationJob>(MigrationJobs, ({ spec }) => {
+        const volume =
+          spec.volumeName === undefined ? undefined : cluster.get(PersistentVolumes, { name: spec.volumeName });
+        return volume !== undefined && isLeaving(volume) ? [{ name: volume.metadata.name }] : [];
+      }),
       // By name: one that lost its owner is a volume's all the same.
       watching<VolumeMigration>(VolumeMigrations, ({ metadata }) => [{ name: metadata.name }]),
     ],

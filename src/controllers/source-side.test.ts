@@ -454,6 +454,31 @@ test.each([
   },
 );
 
+test.each([
+  ["that is used", "Bound", 0],
+  // A new job of its may have to go.
+  ["whose claim is gone", "Released", 1],
+])("what is told of a job has a volume %s (%s) looked at so often: %i", async (_, phase, more) => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  const found = world.server.get(PersistentVolumes, { name: "pv1" });
+  world.apply(PersistentVolumes, "pv1", { spec: { ...found?.spec, persistentVolumeReclaimPolicy: "Delete" } });
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  world.server.setStatus(PersistentVolumes, { name: "pv1" }, { phase });
+  await world.run();
+  const lookedAt = async () => {
+    const { reconciles } = await world.run();
+    return reconciles.filter((each) => each === "persistent-volume pv1").length;
+  };
+  const atStart = await lookedAt();
+  const [name = ""] = world.agent.jobs.keys();
+  world.agent.progressJob(name, { barrier: "Frozen", bytesSent: 1 });
+  expect(await lookedAt()).toBe(atStart + more);
+  expect(job(world, "one")?.status).toMatchObject({ phase: "Running", barrier: "Frozen" });
+});
+
 test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {
   const world = sourceWorld();
   const { agent } = world;
