@@ -6,6 +6,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { renderAddress } from "../domain/address.ts";
 import { judgeChain, parseCertificates } from "../domain/certificate-chain.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { identityOf } from "../domain/identity.ts";
@@ -24,7 +25,7 @@ import { openMemberClient } from "../wire/member-client.ts";
 import { openPeerClient } from "../wire/peer-client.ts";
 import type { LocationSpec } from "../wire/schemas.ts";
 import { identifyCaller } from "./caller.ts";
-import { type AgentConfig, renderHostPort } from "./config.ts";
+import type { AgentConfig } from "./config.ts";
 import { addressesOf } from "./seed-addresses.ts";
 import { type AgentServer, openAgentServer } from "./server.ts";
 
@@ -68,7 +69,7 @@ export async function openAgent(config: AgentConfig, surroundings: AgentSurround
     closers.push(() => tls.close());
     const kernel = await openKernelLanes(config, served, () => late.engine);
     closers.push(() => kernel?.close());
-    const advertised = () => withHost(late.server?.address ?? renderHostPort(config.listen), config.advertiseAddress);
+    const advertised = () => withHost(late.server?.address ?? renderAddress(config.listen), config.advertiseAddress);
     const engine = await openEngine({
       dataDir: config.dataDir,
       cluster: { uid: credentials.identity.clusterUid, name: config.clusterName },
@@ -133,7 +134,7 @@ async function openTlsLanes(
 ): Promise<LaneServer> {
   const { clock } = surroundings;
   const sources = () => engineOf()?.consents() ?? [];
-  const where = renderHostPort(config.laneListen);
+  const where = renderAddress(config.laneListen);
   return listening(`laneListen ${where}`, () =>
     openTlsLaneServer({
       credentials,
@@ -158,7 +159,7 @@ async function openKernelLanes(
 ): Promise<LaneServer | undefined> {
   const { kernelLaneListen: listen } = config;
   if (listen === undefined) return undefined;
-  return listening(`kernelLaneListen ${renderHostPort(listen)}`, () =>
+  return listening(`kernelLaneListen ${renderAddress(listen)}`, () =>
     openKernelLaneServer({ listen, ...laneReports(config, surroundings, engineOf) }),
   );
 }
@@ -230,7 +231,7 @@ function openServer(
   credentials: Credentials,
   engine: Engine,
 ): Promise<AgentServer> {
-  return listening(`listen ${renderHostPort(config.listen)}`, () =>
+  return listening(`listen ${renderAddress(config.listen)}`, () =>
     openAgentServer({
       agentId: engine.agentId,
       api: engine.api,
@@ -259,5 +260,5 @@ async function listening<T>(what: string, open: () => Promise<T>): Promise<T> {
 }
 
 function withHost(address: string, host: string): string {
-  return renderHostPort({ host, port: Number(address.slice(address.lastIndexOf(":") + 1)) });
+  return renderAddress({ host, port: Number(address.slice(address.lastIndexOf(":") + 1)) });
 }

@@ -79,6 +79,7 @@ describe("a mistake is named by its field, with what it has to be:", () => {
     ["node: 7", "node is 7"],
     ["listen: 7420", "listen is 7420, but has to be host:port of the API, such as 0.0.0.0:7420"],
     ["listen: a:70000", "listen is"],
+    ["seeds: [a:0]", 'seeds is ["a:0"], but has to be a list of host:port'],
     ["advertiseAddress: 10.0.0.1:7420", "a host alone, without port"],
     ['advertiseAddress: "[fd00::1]:7420"', "a host alone, without port or brackets"],
     ['advertiseAddress: "[fd00::1]"', "a host alone, without port or brackets"],

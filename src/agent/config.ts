@@ -3,6 +3,7 @@
 import { isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.ts";
+import { type Address, parseAddress, renderAddress } from "../domain/address.ts";
 import { parseDuration } from "../domain/duration.ts";
 import { describe, LongshoreError } from "../domain/errors.ts";
 import { unitBytesMax } from "../domain/plan.ts";
@@ -10,18 +11,13 @@ import { parseQuantity } from "../domain/quantity.ts";
 import { defaultLimits, type EngineLimits } from "../engine/engine-options.ts";
 import { blockBytes } from "../storage/backend.ts";
 
-export interface HostPort {
-  readonly host: string;
-  readonly port: number;
-}
-
 export interface AgentConfig {
   readonly clusterName: string;
   readonly node: string;
-  readonly listen: HostPort;
-  readonly laneListen: HostPort;
+  readonly listen: Address;
+  readonly laneListen: Address;
   /** For the `kernel` transport, which is served only where this is given. */
-  readonly kernelLaneListen?: HostPort;
+  readonly kernelLaneListen?: Address;
   /** The host other agents reach this one at; the ports are those listened at. */
   readonly advertiseAddress: string;
   /** host:port of agents of the same cluster, from which the others are learnt. */
@@ -31,11 +27,6 @@ export interface AgentConfig {
   readonly tls: { readonly certFile: string; readonly keyFile: string; readonly caFile: string };
   readonly limits: EngineLimits;
   readonly logLevel: LogLevel;
-}
-
-/** As it is written in the file, and dialled. */
-export function renderHostPort({ host, port }: HostPort): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /** Where in the file a field stands; field names from the outermost. */
@@ -78,7 +69,7 @@ function readConfig(fields: Fields, reader: Reader, folder: string): AgentConfig
   const path = (value: unknown) => resolve(folder, nonEmpty(value));
   const field = <T>(name: keyof typeof allFields, parse: Parse<T>, fallback?: T) =>
     reader.field(fields, [name], parse, { says: allFields[name], fallback });
-  const listen = field("listen", hostPort, { host: "0.0.0.0", port: 7420 });
+  const listen = field("listen", listenAddress, { host: "0.0.0.0", port: 7420 });
   const tls = reader.section(fields.tls, ["tls"], { certFile: "", keyFile: "", caFile: "" });
   const file = (name: "certFile" | "keyFile" | "caFile") =>
     reader.field(tls, ["tls", name], path, {
@@ -89,10 +80,10 @@ function readConfig(fields: Fields, reader: Reader, folder: string): AgentConfig
     clusterName: field("clusterName", clusterName),
     node: field("node", nonEmpty),
     listen,
-    laneListen: field("laneListen", hostPort, { host: "0.0.0.0", port: 7421 }),
-    ...(fields.kernelLaneListen != null && { kernelLaneListen: field("kernelLaneListen", hostPort) }),
+    laneListen: field("laneListen", listenAddress, { host: "0.0.0.0", port: 7421 }),
+    ...(fields.kernelLaneListen != null && { kernelLaneListen: field("kernelLaneListen", listenAddress) }),
     advertiseAddress: field("advertiseAddress", hostName, isWildcard(listen?.host ?? "") ? undefined : listen.host),
-    seeds: field("seeds", listOf(hostPort), []).map(renderHostPort),
+    seeds: field("seeds", listOf(seed), []),
     dataDir: field("dataDir", path),
     backend: field("backend", oneOf(["auto", "reflink", "copy"]), "auto"),
     tls: { certFile: file("certFile"), keyFile: file("keyFile"), caFile: file("caFile") },
@@ -210,12 +201,12 @@ function hostName(value: unknown): string {
   return text;
 }
 
-function hostPort(value: unknown): HostPort {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]+)):(\d{1,5})$/.exec(nonEmpty(value));
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || port > 65535) throw wrong("it is not host:port");
-  return { host, port };
+function listenAddress(value: unknown): Address {
+  return parseAddress(nonEmpty(value), { portMin: 0 });
+}
+
+function seed(value: unknown): string {
+  return renderAddress(parseAddress(nonEmpty(value)));
 }
 
 function listOf<T>(parse: Parse<T>): Parse<readonly T[]> {

@@ -1,8 +1,7 @@
 // Where the seeds of an agent lead to: each address is taken for an agent, and waited for by one that is new (engine/members.ts).
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { parseAddress } from "../transfer/tls-peer.ts";
-import { renderHostPort } from "./config.ts";
+import { parseAddress, renderAddress } from "../domain/address.ts";
 
 interface Found {
   readonly address: string;
@@ -19,7 +18,7 @@ export async function addressesOf(seed: string, listenHost: string, resolve: Res
   const { host, port } = parseAddress(seed);
   const found = await resolve(host);
   const listened = found.filter(({ family }) => listenHost === "::" || family === isIP(listenHost));
-  return (listened.length > 0 ? listened : found).map(({ address }) => renderHostPort({ host: address, port }));
+  return (listened.length > 0 ? listened : found).map(({ address }) => renderAddress({ host: address, port }));
 }
 
 function lookupAll(host: string): Promise<Found[]> {

@@ -8,6 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
+import { type Address, renderAddress } from "../domain/address.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { peerChain } from "../transfer/tls-peer.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
@@ -38,7 +39,7 @@ export interface AgentServerOptions {
   /** Why the agent cannot serve yet, `undefined` when it can. */
   readonly notReady: () => string | undefined;
   readonly credentials: Credentials;
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: Address;
   readonly version: string;
   readonly clock: Clock;
   readonly dice: Dice;
@@ -356,8 +357,8 @@ async function stopServing(app: FastifyInstance, { stop, clock, stopMs = 10_000 
 }
 
 function addressOf(app: FastifyInstance): string {
-  const { address, port, family } = app.server.address() as AddressInfo;
-  return family === "IPv6" ? `[${address}]:${port}` : `${address}:${port}`;
+  const { address, port } = app.server.address() as AddressInfo;
+  return renderAddress({ host: address, port });
 }
 
 /** Fastify types its server by the options given; ours is always made with TLS. */

@@ -2,6 +2,7 @@
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Metrics } from "../base/metrics.ts";
+import { renderAddress } from "../domain/address.ts";
 import type { OperatorPhase } from "../kube/operator.ts";
 
 export interface Probes {
@@ -37,7 +38,7 @@ export async function openProbes(listen: Listen, deps: ProbeDeps): Promise<Probe
   });
   const { address, port } = server.address() as AddressInfo;
   return {
-    address: `${address.includes(":") ? `[${address}]` : address}:${port}`,
+    address: renderAddress({ host: address, port }),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -92,6 +92,15 @@ function addVolume(world: OperatorWorld, name: string, { label = "db", storageCl
   });
 }
 
+/** The claim is deleted, and the volume is to be deleted with it. */
+function releaseClaim(world: OperatorWorld, name: string): void {
+  const key = { name: `pv-${name}` };
+  const spec = world.server.get(PersistentVolumes, key)?.spec;
+  world.apply(PersistentVolumes, key.name, { spec: { ...spec, persistentVolumeReclaimPolicy: "Delete" } });
+  world.server.delete(PersistentVolumeClaims, { namespace: "shop", name: `c-${name}` });
+  world.server.setStatus(PersistentVolumes, key, { phase: "Released" });
+}
+
 /** Claims a and b of group db, a at the first agent and b at the second; every hour, kept for two. */
 function groupWorld(names = ["a", "b"]): OperatorWorld {
   const world = new OperatorWorld({ agents: 2 });
@@ -531,6 +540,38 @@ test("a job of a group that is cancelled ends at every agent", async () => {
     "Cancelled",
     "Cancelled",
   ]);
+});
+
+test.each([
+  ["that its user has suspended ends", { suspend: true }, {}, "Cancelled", "True VolumeMissing"],
+  ["that goes on is waited for", {}, {}, "Pending", "False Pending"],
+  ["that a pause has suspended is waited for", {}, { bandwidth: { limit: "0" } }, "Suspended", "False Suspended"],
+])("a job %s when one of its volumes is to be deleted", async (_, spec, pause, phase, failed) => {
+  const world = groupWorld();
+  await world.runUntil(3.1 * hour);
+  const [arrived, succeed] = [bases(world), world.onJob];
+  world.onJob = () => undefined;
+  await world.runUntil(4.1 * hour);
+  const name = world.server.list(MigrationJobs).at(-1)?.metadata.name ?? "";
+  world.server.edit(MigrationJobs, { name }, { spec });
+  location(world, "berlin", pause);
+  await world.run(minute);
+  releaseClaim(world, "a");
+  await world.run(minute);
+  expect(jobs(world)).toEqual(["db(pv-a,pv-b) 1 Succeeded", `db(pv-a,pv-b) 2 ${phase}`]);
+  expect(condition(world, MigrationJobs, name, "Failed")).toBe(failed);
+  expect(bases(world)).toBe(arrived);
+  if (phase !== "Cancelled") {
+    await expect(world.agent.removeVolume("a")).rejects.toThrow("in use by job");
+    return;
+  }
+  expect(condition(world, VolumeMigrations, "pv-b")).toBe("True Ok");
+  await world.agent.removeVolume("a");
+  world.server.delete(PersistentVolumes, { name: "pv-a" });
+  // The other volume goes on alone, from where it was.
+  world.onJob = succeed;
+  await world.runUntil(5.1 * hour);
+  expect(jobs(world).at(-1)).toBe("db(pv-b) 3 Succeeded");
 });
 
 test("ended jobs of a group are pruned by the history limits, at every agent as well", async () => {

@@ -174,8 +174,8 @@ function withConditions(
   };
 }
 
-/** How a finished agent job ends its MigrationJob. `isPastDeadline`: it was cancelled by us, for taking too long. */
-export function endingOf(job: MigrationJob, view: JobView, isPastDeadline: boolean): JobEnding | undefined {
+/** How a finished agent job ends its MigrationJob. `early`: what it was cancelled for, if that was not asked for. */
+export function endingOf(job: MigrationJob, view: JobView, early: JobEnding | undefined): JobEnding | undefined {
   switch (view.state) {
     case "Succeeded":
       if (job.spec.dryRun === true) {
@@ -190,15 +190,14 @@ export function endingOf(job: MigrationJob, view: JobView, isPastDeadline: boole
       return { phase: "Failed", reason: error?.code ?? reason.jobFailed, message };
     }
     case "Cancelled":
-      if (isPastDeadline && job.spec.cancel !== true) return pastDeadline(job);
-      return {
-        phase: "Cancelled",
-        reason: reason.cancelled,
-        message: "Cancelled; the target stays at its previous point.",
-      };
+      return early ?? cancelled("Cancelled; the target stays at its previous point.");
     default:
       return undefined;
   }
+}
+
+export function cancelled(message: string): JobEnding {
+  return { phase: "Cancelled", reason: reason.cancelled, message };
 }
 
 export function pastDeadline({ spec }: MigrationJob): JobEnding {

@@ -1,6 +1,7 @@
 // MigrationJob → a job of an agent that has the volume, or a part of the group, and back: what the agents tell of it becomes
 // the status. A job that a user made without a snapshot gets one, taken at once. Jobs that share a volume and a location take
 // turns, the oldest first.
+import type { PersistentVolume } from "../api/core.ts";
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
 import { eventReason, finalizer, label, reason } from "../api/names.ts";
@@ -24,6 +25,7 @@ import { agentsProblem, awayBecause, laneOfHolder, type SeenAgent } from "./agen
 import { type ControllerDeps, controllerName } from "./deps.ts";
 import { isOver, surplusJobs, sweepAgentJobs } from "./job-history.ts";
 import {
+  cancelled,
   deadlineOf,
   endedStatus,
   endingOf,
@@ -55,7 +57,7 @@ import {
 import { explain } from "./refusal.ts";
 import type { SnapshotPace } from "./snapshot-pace.ts";
 import { present } from "./status-parts.ts";
-import { hasEnded, isPaused, snapshotOf } from "./volume-facts.ts";
+import { hasEnded, isLeaving, isPaused, snapshotOf } from "./volume-facts.ts";
 import type { SeenGroup } from "./volume-group.ts";
 
 export function migrationJobController(deps: ControllerDeps, pace: SnapshotPace): Controller {
@@ -69,30 +71,33 @@ export function migrationJobController(deps: ControllerDeps, pace: SnapshotPace)
           ...cluster.find(jobsByVolume, metadata.name),
           ...(spec.group === undefined ? [] : cluster.find(jobsByGroup, groupValue(spec.group))),
         ]
-          .filter((job) => !hasEnded(job))
+          .filter(isUnderWay)
           .map(keyOf),
+      ),
+      // A suspended job does not hold up the deletion of a volume.
+      watching<PersistentVolume>(PersistentVolumes, (volume) =>
+        isLeaving(volume) ? cluster.find(jobsByVolume, volume.metadata.name).filter(isUnderWay).map(keyOf) : [],
       ),
       // Jobs are suspended while their location is paused.
       watching<MigrationLocation>(MigrationLocations, ({ metadata }) =>
-        cluster
-          .find(jobsByLocation, metadata.name)
-          .filter((job) => !hasEnded(job))
-          .map(keyOf),
+        cluster.find(jobsByLocation, metadata.name).filter(isUnderWay).map(keyOf),
       ),
       // The end of a job is the turn of the next one for the same volume and location.
       watching<MigrationJob>(MigrationJobs, (job) =>
         volumesOfJob(job)
           .flatMap((name) => cluster.find(jobsByVolume, name))
-          .filter((other) => other.spec.location === job.spec.location && !hasEnded(other))
+          .filter((other) => other.spec.location === job.spec.location && isUnderWay(other))
           .map(keyOf),
       ),
     ],
-    reads: [PersistentVolumeClaims, PersistentVolumes, StorageClasses, SnapshotSchedules],
+    reads: [PersistentVolumeClaims, StorageClasses, SnapshotSchedules],
     concurrency: 8,
     laneOf: (key) => laneOf(key, deps),
     reconcile: (key, context) => reconcile(key, { ...deps, pace }, context),
   };
 }
+
+const isUnderWay = (job: MigrationJob) => !hasEnded(job);
 
 interface Deps extends ControllerDeps {
   readonly pace: SnapshotPace;
@@ -118,6 +123,8 @@ interface Facts {
   readonly agentsProblem: string | undefined;
   /** By its user, or because its location is paused. */
   readonly isSuspended: boolean;
+  /** The first of its volumes that is about to be deleted, by name. */
+  readonly leaving: string | undefined;
 }
 
 type Action =
@@ -176,6 +183,7 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
     agentsProblem: agentsProblem(agents),
     isSuspended: job.spec.suspend === true || isPaused(cluster.get(MigrationLocations, { name: job.spec.location })),
+    leaving: volumesOfJob(job).find((name) => isLeaving(cluster.get(PersistentVolumes, { name }))),
   };
 }
 
@@ -197,10 +205,20 @@ function decide(facts: Facts, deps: ControllerDeps, nowMs: number): Action {
   }
   const isDeleted = job.metadata.deletionTimestamp !== undefined;
   if (!isProtected && !isDeleted) return { kind: "protect" };
-  const isLate = (deadlineOf(job) ?? Number.POSITIVE_INFINITY) <= nowMs;
-  const isCancelled = job.spec.cancel === true || isDeleted || isLate;
-  if (view !== undefined) return decideGiven(facts, view, { isCancelled, isLate });
-  return decideNotGiven(facts, { isCancelled, isLate });
+  const early = earlyEnding(facts, nowMs);
+  const isCancelled = job.spec.cancel === true || isDeleted || early !== undefined;
+  if (view !== undefined) return decideGiven(facts, view, { isCancelled, early });
+  return decideNotGiven(facts, { isCancelled, early });
+}
+
+/** What the job is cancelled for although its user has not asked for that. */
+function earlyEnding({ job, leaving }: Facts, nowMs: number): JobEnding | undefined {
+  if (job.spec.cancel === true) return undefined;
+  if ((deadlineOf(job) ?? Number.POSITIVE_INFINITY) <= nowMs) return pastDeadline(job);
+  // One that its location's pause has suspended goes on by itself, and is waited for like any other.
+  if (job.spec.suspend !== true || leaving === undefined) return undefined;
+  const message = `PersistentVolume ${leaving} is to be deleted, and no suspended job is waited for. The target stays at its previous point.`;
+  return { phase: "Cancelled", reason: reason.volumeMissing, message };
 }
 
 /**
@@ -217,11 +235,11 @@ function straysOf({ job, agentJobs }: Facts): readonly Gift[] {
 
 interface Wishes {
   readonly isCancelled: boolean;
-  readonly isLate: boolean;
+  readonly early: JobEnding | undefined;
 }
 
-function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { isCancelled, isLate }: Wishes): Action {
-  const ending = endingOf(job, view, isLate);
+function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { isCancelled, early }: Wishes): Action {
+  const ending = endingOf(job, view, early);
   if (ending !== undefined) return { kind: "end", ending };
   const gifts = agentJobs.flatMap(({ name, given }) => {
     if (given === undefined || isOver(given.view)) return [];
@@ -240,11 +258,12 @@ function agentsAway(message: string): JobWait {
   return { reason: reason.agentUnreachable, message };
 }
 
-function decideNotGiven(facts: Facts, { isCancelled, isLate }: Wishes): Action {
+function decideNotGiven(facts: Facts, { isCancelled, early }: Wishes): Action {
   const { job, subject } = facts;
   // Whether an agent that is not seen has the job cannot be known, so it is not over before all are seen.
   if (isCancelled) {
-    if (facts.agentsProblem === undefined) return { kind: "end", ending: neverStarted(job, isLate) };
+    if (facts.agentsProblem === undefined)
+      return { kind: "end", ending: early ?? cancelled("Cancelled before it was given to an agent.") };
     return { kind: "wait", wait: agentsAway(facts.agentsProblem) };
   }
   if (isOneOfGroup(job, subject)) return { kind: "end", ending: oneOfGroup(job, subject) };
@@ -315,11 +334,6 @@ function oneOfGroup(job: MigrationJob, { parts }: JobSubject): JobEnding {
 function volumeGone({ name }: JobPart): JobEnding {
   const message = `PersistentVolume ${name} of the group is not migrated any more. The next job is of those that are left.`;
   return { phase: "Failed", reason: reason.volumeMissing, message };
-}
-
-function neverStarted(job: MigrationJob, isLate: boolean): JobEnding {
-  if (isLate && job.spec.cancel !== true) return pastDeadline(job);
-  return { phase: "Cancelled", reason: reason.cancelled, message: "Cancelled before it was given to an agent." };
 }
 
 /** Why the job cannot even get its snapshots yet. */

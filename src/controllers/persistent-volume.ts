@@ -31,7 +31,7 @@ import {
 } from "./kinds.ts";
 import { observePolicy, type PolicyView } from "./policy-view.ts";
 import { isSame, present } from "./status-parts.ts";
-import { hasEnded } from "./volume-facts.ts";
+import { hasEnded, isLeaving } from "./volume-facts.ts";
 
 export function persistentVolumeController(deps: ControllerDeps): Controller {
   const { cluster } = deps;
@@ -45,9 +45,11 @@ export function persistentVolumeController(deps: ControllerDeps): Controller {
       watching<PersistentVolumeClaim>(PersistentVolumeClaims, ({ spec }) =>
         spec?.volumeName === undefined ? [] : [{ name: spec.volumeName }],
       ),
-      // One that was asked for just before its volume was let go of.
+      // One that was asked for just before its volume was let go of. Of no other volume are the jobs looked at, and they change often.
       watching<MigrationJob>(MigrationJobs, ({ spec }) =>
-        spec.volumeName === undefined ? [] : [{ name: spec.volumeName }],
+        spec.volumeName !== undefined && isLeaving(cluster.get(PersistentVolumes, { name: spec.volumeName }))
+          ? [{ name: spec.volumeName }]
+          : [],
       ),
       // By name: one that lost its owner is a volume's all the same.
       watching<VolumeMigration>(VolumeMigrations, ({ metadata }) => [{ name: metadata.name }]),
@@ -97,16 +99,6 @@ function observe(key: Key, { cluster }: ControllerDeps): Facts | undefined {
 }
 
 const nothing: Action = { kind: "nothing" };
-
-/**
- * Its claim is gone and its data are about to be deleted: csi-provisioner asks the driver first and deletes the PersistentVolume
- * afterwards. Jobs stand in the way of that at the agent, so they have to go before.
- */
-function isLeaving({ spec, status }: PersistentVolume): boolean {
-  return (
-    spec.persistentVolumeReclaimPolicy === "Delete" && (status?.phase === "Released" || status?.phase === "Failed")
-  );
-}
 
 function decide({ volume, existing, policy }: Facts): Decision {
   const { resolved } = policy;
@@ -245,7 +237,10 @@ async function bring(draft: Draft<VolumeMigration>, cluster: Cluster, signal: Ab
   if (!isSame(existing?.spec, draft.spec)) await cluster.apply(VolumeMigrations, draft, signal);
 }
 
-/** Made by a schedule, for this volume alone, and not over: that of a group is the others' as well, and a user's is the user's. */
+/**
+ * Made by a schedule, for this volume alone, and not over: that of a group is the others' as well, and a user's is the user's. Those
+ * are waited for, but for suspended ones, which migration-job.ts ends.
+ */
 function isOurJobOfOne(job: MigrationJob): boolean {
   const { labels, deletionTimestamp } = job.metadata;
   const isOurs = labels?.[label.managedBy] === managedByLongshore && job.spec.group === undefined;

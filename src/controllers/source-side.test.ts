@@ -57,6 +57,14 @@ const events = (world: OperatorWorld, about: string) =>
 
 const claim = "PersistentVolumeClaim shop/db-pv1";
 
+/** What Kubernetes makes of a volume whose claim is gone, unless it is told otherwise. */
+function releaseClaim(world: OperatorWorld, { phase = "Released", policy = "Delete" } = {}): void {
+  const key = { name: "pv1" };
+  const spec = world.server.get(PersistentVolumes, key)?.spec;
+  world.apply(PersistentVolumes, key.name, { spec: { ...spec, persistentVolumeReclaimPolicy: policy } });
+  world.server.setStatus(PersistentVolumes, key, { phase });
+}
+
 test("a volume of an enabled class is snapshotted on its schedule, and what expires is migrated", async () => {
   const world = sourceWorld();
   await world.runUntil(5 * hour);
@@ -440,10 +448,7 @@ test.each([
     world.onJob = () => undefined;
     await world.runUntil(3.5 * hour);
     expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
-    const found = world.server.get(PersistentVolumes, { name: "pv1" });
-    const spec = { ...found?.spec, persistentVolumeReclaimPolicy: policy };
-    world.apply(PersistentVolumes, "pv1", { spec });
-    world.server.setStatus(PersistentVolumes, { name: "pv1" }, { phase });
+    releaseClaim(world, { phase, policy });
     await world.run(minute);
     const left = [migration(world)?.spec.policy.enabled, jobs(world), world.agent.jobs.size];
     expect(left).toEqual(isLetGo ? [false, "", 0] : [true, "pv1-berlin-g1 Pending", 1]);
@@ -453,6 +458,58 @@ test.each([
     expect(jobs(world)).toBe(isLetGo ? "" : "pv1-berlin-g1 Pending");
   },
 );
+
+test.each([
+  ["was given to its agent", true],
+  ["was not", false],
+])("a user's job that is suspended and %s ends when its volume is to be deleted", async (_, isGiven) => {
+  const world = sourceWorld();
+  if (isGiven) await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin", suspend: true } });
+  if (isGiven) await world.run();
+  expect(world.agent.jobs.size).toBe(isGiven ? 1 : 0);
+  releaseClaim(world);
+  await world.run(minute);
+  expect(jobs(world)).toBe("one Cancelled");
+  expect(condition(world, MigrationJobs, "one", "Failed")).toBe("True VolumeMissing");
+  await world.agent.removeVolume("vol-1");
+});
+
+test("a suspended job is told of its volume's end also when nothing is asked of the volume any more", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.apply(StorageClasses, "fast", { provisioner: "csi.longshore.dev", parameters: {} });
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin", suspend: true } });
+  await world.run();
+  expect([migration(world)?.spec.policy.enabled, jobs(world)]).toEqual([false, "one Suspended"]);
+  const released = world.clock.sleep(minute).then(() => releaseClaim(world));
+  await world.run(hour);
+  await released;
+  expect(jobs(world)).toBe("one Cancelled");
+});
+
+test.each([
+  ["that is used", "Bound", 0],
+  // A new job of its may have to go.
+  ["whose claim is gone", "Released", 1],
+])("what is told of a job has a volume %s (%s) looked at so often: %i", async (_, phase, more) => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  releaseClaim(world, { phase });
+  await world.run();
+  const lookedAt = async () => {
+    const { reconciles } = await world.run();
+    return reconciles.filter((each) => each === "persistent-volume pv1").length;
+  };
+  const atStart = await lookedAt();
+  const [name = ""] = world.agent.jobs.keys();
+  world.agent.progressJob(name, { barrier: "Frozen", bytesSent: 1 });
+  expect(await lookedAt()).toBe(atStart + more);
+  expect(job(world, "one")?.status).toMatchObject({ phase: "Running", barrier: "Frozen" });
+});
 
 test("a snapshot that cannot be taken is shown with its reason, tried again, and then taken", async () => {
   const world = sourceWorld();

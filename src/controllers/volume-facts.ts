@@ -220,6 +220,15 @@ export function isPaused(location: MigrationLocation | undefined): boolean {
   return conditionOf(location?.status?.conditions, conditionType.ready)?.reason === reason.paused;
 }
 
+/**
+ * Whether the volume's claim is gone and its data are about to be deleted: csi-provisioner asks the driver first and deletes the
+ * PersistentVolume afterwards. Jobs stand in the way of that at the agent, so they have to go before.
+ */
+export function isLeaving(volume: PersistentVolume | undefined): boolean {
+  const { phase } = volume?.status ?? {};
+  return volume?.spec.persistentVolumeReclaimPolicy === "Delete" && (phase === "Released" || phase === "Failed");
+}
+
 /** The name of the snapshot that a job brings over, whether or not it has been taken. */
 export function snapshotOf({ metadata, spec }: MigrationJob): string {
   return spec.toSnapshot ?? demandSnapshotName(metadata.uid);

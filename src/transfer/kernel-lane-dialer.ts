@@ -3,6 +3,7 @@
 import { closeSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import type { Clock } from "../base/clock.ts";
+import { parseAddress } from "../domain/address.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import { hangUp } from "../native/socket-calls.ts";
 import { adoptSocket } from "./adopted-socket.ts";
@@ -14,7 +15,7 @@ import type { FromSource, ToSource } from "./lane-messages.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import type { LaneThreads, ThreadLease } from "./lane-threads.ts";
 import { SourceLane } from "./source-lane.ts";
-import { keepAliveMs, parseAddress } from "./tls-peer.ts";
+import { keepAliveMs } from "./tls-peer.ts";
 
 export interface KernelLaneDialerOptions {
   readonly clock: Clock;

@@ -20,6 +20,7 @@ import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporar
 import { needs } from "../../test/needs.ts";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
+import { parseAddress } from "../domain/address.ts";
 import type { LongshoreError } from "../domain/errors.ts";
 import { type KernelLaneDialerOptions, kernelLaneDialer } from "./kernel-lane-dialer.ts";
 import { openKernelLaneServer } from "./kernel-lane-server.ts";
@@ -27,7 +28,6 @@ import { type LaneDialer, type LaneSink, type LaneSource, type LaneUnit, unitPay
 import { renderEnd, renderPreamble, renderStatus } from "./lane-codec.ts";
 import type { LaneServerOptions } from "./lane-serving.ts";
 import { LaneThreads } from "./lane-threads.ts";
-import { parseAddress } from "./tls-peer.ts";
 
 const crashes: Error[] = [];
 const threads = () => new LaneThreads({ clock: systemClock, onCrash: (error) => crashes.push(error) });

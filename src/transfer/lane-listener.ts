@@ -1,12 +1,12 @@
 // The port that lanes are dialled at: accepts connections, up to a limit, and knows those there are.
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { type Address, renderAddress } from "../domain/address.ts";
 import { LongshoreError } from "../domain/errors.ts";
-import { renderAddress } from "./tls-peer.ts";
 
 export interface LaneListenerOptions {
   /** Port 0 takes a free one. */
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: Address;
   /** What peers dial when it is not the host listened on. */
   readonly advertiseHost?: string | undefined;
   readonly connectionsMax: number;
@@ -43,7 +43,7 @@ export class LaneListener {
     // Such as too many open files: this connection is lost, the server is not.
     this.#server.on("error", (error) => this.#report(error));
     const { address, port } = this.#server.address() as AddressInfo;
-    this.address = renderAddress(this.#options.advertiseHost ?? address, port);
+    this.address = renderAddress({ host: this.#options.advertiseHost ?? address, port });
   }
 
   /** Closes the port and all connections; resolves when they are gone. */

@@ -3,6 +3,7 @@
 import type { Socket } from "node:net";
 import type { Clock } from "../base/clock.ts";
 import type { Dice } from "../base/dice.ts";
+import type { Address } from "../domain/address.ts";
 import type { LongshoreError } from "../domain/errors.ts";
 import type { LaneServer } from "./lane.ts";
 import { type Connection, LaneListener } from "./lane-listener.ts";
@@ -11,7 +12,7 @@ import type { LaneThreads } from "./lane-threads.ts";
 
 export interface LaneServerOptions {
   /** Port 0 takes a free one. */
-  readonly listen: { readonly host: string; readonly port: number };
+  readonly listen: Address;
   /** What peers dial when it is not the host listened on. */
   readonly advertiseHost?: string;
   /** A lane broke; called once for a lane, never for one that was closed by {@link LaneServer.closeLanes}. */

@@ -1,6 +1,7 @@
 // The source's side of tls lanes on the main thread: has a thread connect, makes sure who answers, and hands out the open lane.
 import { X509Certificate } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
+import { parseAddress } from "../domain/address.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { Lane, LaneDialer, LaneTarget } from "./lane.ts";
 import { isTicket, preambleBytes } from "./lane-codec.ts";
@@ -10,7 +11,7 @@ import type { FromSource, SourceEnded, ToSource } from "./lane-messages.ts";
 import { LaneSignals } from "./lane-signals.ts";
 import type { LaneThreads, ThreadLease } from "./lane-threads.ts";
 import { SourceLane } from "./source-lane.ts";
-import { type Authorize, type LaneCredentials, parseAddress } from "./tls-peer.ts";
+import type { Authorize, LaneCredentials } from "./tls-peer.ts";
 import type { TlsSourceJob } from "./tls-source-thread.ts";
 
 export interface TlsLaneDialerOptions {

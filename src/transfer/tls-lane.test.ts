@@ -8,6 +8,7 @@ import { MemorySink, memorySource, payloadOf, unit } from "../../test/contract/l
 import { authorizeBy, type TestCluster, testCluster } from "../../test/contract/lane-pki.ts";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
+import { parseAddress } from "../domain/address.ts";
 import type { LongshoreError } from "../domain/errors.ts";
 import type { KernelTargetJob } from "./kernel-target-thread.ts";
 import { renderStatus } from "./lane-codec.ts";
@@ -15,7 +16,6 @@ import { LaneSignals } from "./lane-signals.ts";
 import { LaneThreads } from "./lane-threads.ts";
 import { type TlsLaneDialerOptions, tlsLaneDialer } from "./tls-lane-dialer.ts";
 import { openTlsLaneServer, type TlsLaneServerOptions } from "./tls-lane-server.ts";
-import { parseAddress, renderAddress } from "./tls-peer.ts";
 
 const [source, target] = await Promise.all([testCluster("source-uid"), testCluster("target-uid")]);
 const [sourceAgent, targetAgent] = await Promise.all([source.issue(), target.issue()]);
@@ -468,19 +468,3 @@ describe("a tls lane on a bad network", () => {
     );
   });
 });
-
-test.each([
-  ["10.0.0.1:7443", { host: "10.0.0.1", port: 7443 }],
-  ["[fd00::1]:7443", { host: "fd00::1", port: 7443 }],
-  ["agent-0.example.org:1", { host: "agent-0.example.org", port: 1 }],
-])("the address %s is taken apart and put together", (text, parts) => {
-  expect(parseAddress(text)).toEqual(parts);
-  expect(renderAddress(parts.host, parts.port)).toBe(text);
-});
-
-test.each(["", "host", ":1", "host:", "host:0", "host:65536", "fd00::1:7443", "a b:1", "host:1/x"])(
-  "%j is no address",
-  (text) => {
-    expect(() => parseAddress(text)).toThrow(expect.objectContaining({ code: "BadRequest" }));
-  },
-);

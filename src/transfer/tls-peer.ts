@@ -1,7 +1,6 @@
-// What both ends of a tls lane have in common: who we are, who the other side is, and how addresses are written.
+// What both ends of a tls lane have in common: who we are and who the other side is.
 import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
-import { LongshoreError } from "../domain/errors.ts";
 
 /** Our own certificate and key, as PEM texts of now; asked for at every connection, so a rotation needs no call. */
 export interface LaneCredentials {
@@ -50,20 +49,4 @@ export function peerChain(socket: TLSSocket): X509Certificate[] {
 
 function isAmong(certificate: X509Certificate, chain: readonly X509Certificate[]): boolean {
   return chain.some((other) => other.fingerprint256 === certificate.fingerprint256);
-}
-
-/** "host:port", an IPv6 host in brackets. */
-export function renderAddress(host: string, port: number): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** Throws `BadRequest` for anything but "host:port". */
-export function parseAddress(address: string): { host: string; port: number } {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]+)):([0-9]{1,5})$/.exec(address);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || port < 1 || port > 65535) {
-    throw new LongshoreError("BadRequest", `lane: not an address of the form host:port: ${address}`);
-  }
-  return { host, port };
 }
