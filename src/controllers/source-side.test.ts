@@ -956,5 +956,5 @@ test.each(["before", "after", "lostReply"] as const)(
       ]);
     }
   },
-  120_000,
+  600_000,
 );

@@ -29,10 +29,10 @@ export function freezeContract(implementation: string, { it, open }: StorageCont
   describe(`a mounted volume, frozen, with the storage backend ${implementation}`, () => {
     beforeAll(async () => {
       ground = await open();
-    }, 60_000);
+    });
     afterAll(async () => {
       await ground.remove();
-    }, 60_000);
+    });
     beforeEach(async () => {
       root = join(ground.path, `frozen-${++count}`);
       backend = await openBackend({ kind: ground.kind, root });
@@ -337,10 +337,10 @@ function attached(it: It, open: StorageContract["open"]): void {
 
   beforeAll(async () => {
     ground = await open();
-  }, 60_000);
+  });
   afterAll(async () => {
     await ground.remove();
-  }, 60_000);
+  });
   beforeEach(async () => {
     root = join(ground.path, `attached-${++count}`);
     backend = await openBackend({ kind: ground.kind, root });

@@ -45,10 +45,10 @@ export function storageContract(implementation: string, { it, open }: StorageCon
   describe(`the storage backend ${implementation}`, () => {
     beforeAll(async () => {
       ground = await open();
-    }, 60_000);
+    });
     afterAll(async () => {
       await ground.remove();
-    }, 60_000);
+    });
     beforeEach(async () => {
       root = join(ground.path, `root-${++rootCount}`);
       backend = await openBackend({ kind: ground.kind, root });
@@ -1177,11 +1177,11 @@ export function diskFullContract(implementation: string, { it, open }: StorageCo
       ground = await open();
       root = join(ground.path, "root");
       backend = await openBackend({ kind: ground.kind, root });
-    }, 60_000);
+    });
     afterEach(async () => {
       await backend.close();
       await ground.remove();
-    }, 60_000);
+    });
 
     it("is told by writes into staging, which go on where they stopped when there is space again", async () => {
       await backend.stage("vol", "s", undefined, 64 * mebibyte);
@@ -1202,7 +1202,7 @@ export function diskFullContract(implementation: string, { it, open }: StorageCo
           .subarray(0, 2 * mebibyte)
           .equals(Buffer.concat([filled(mebibyte, 1), filled(mebibyte, 2)])),
       ).toBe(true);
-    }, 60_000);
+    });
 
     it("leaves nothing half of what could not be made", async () => {
       await makeVolume();
@@ -1240,7 +1240,7 @@ export function diskFullContract(implementation: string, { it, open }: StorageCo
         if (!isOld && image.kind === "point") await backend.deletePoint(image.volume, image.point ?? "");
       }
       expect((await snap("vol", "q")).identity.sizeBytes).toBe(size);
-    }, 60_000);
+    });
 
     it("does not keep points from being deleted", async () => {
       await makeVolume();
@@ -1249,7 +1249,7 @@ export function diskFullContract(implementation: string, { it, open }: StorageCo
       await fill();
       await backend.deletePoint("vol", "p");
       expect(await found("vol", "p")).toBeUndefined();
-    }, 60_000);
+    });
   });
 }
 

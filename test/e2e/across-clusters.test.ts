@@ -26,7 +26,7 @@ import {
 } from "./two-sites.ts";
 
 const test = needs("controlplane");
-const slowMs = 120_000;
+const slowMs = 600_000;
 const patience = { timeoutMs: 90_000, intervalMs: 150 };
 const nobody = ["127.0.0.1:1"];
 

@@ -19,7 +19,7 @@ import { type StorageCluster, startStorageCluster } from "./storage-cluster.ts";
 
 const mebibyte = 2 ** 20;
 const patience = { timeoutMs: 60_000 };
-const testMsMax = 120_000;
+const testMsMax = 600_000;
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 const frozenTest = needs("root", "xfs");
 

@@ -26,7 +26,7 @@ import {
 } from "./two-sites.ts";
 
 const test = needs("controlplane");
-const slowMs = 180_000;
+const slowMs = 600_000;
 const patience = { timeoutMs: 120_000, intervalMs: 200 };
 const labels = { "longshore.dev/group": "shelf" };
 const group = { namespace, name: "shelf" };

@@ -107,7 +107,7 @@ describe.each<Transport>(["tls", "kernel"])("a lane over %s", (transport) => {
     }
     source.close();
     await server.close();
-  }, 60_000);
+  });
 
   test("whose target is killed breaks at the source, which reads no more", async () => {
     const dialer = dialerOf(transport, identities.source, threads[0]);
@@ -133,5 +133,5 @@ describe.each<Transport>(["tls", "kernel"])("a lane over %s", (transport) => {
       // Its number is free for others.
       closeSync(openSync(path, "r"));
     }
-  }, 60_000);
+  });
 });

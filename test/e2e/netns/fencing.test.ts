@@ -9,7 +9,7 @@ import type { GatedAgent } from "./gated-agent.ts";
 import { type Cast, GroupVolumes, jobPatience } from "./group-volumes.ts";
 import { leaseMs, openSites, type Sites } from "./sites.ts";
 
-const testMsMax = 240_000;
+const testMsMax = 600_000;
 
 let sites: Sites | undefined;
 let group: GroupVolumes | undefined;
