@@ -16,6 +16,7 @@ import {
   type StorageBackend,
 } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
+import { eventually } from "../e2e/process.ts";
 
 /** Where a backend under test lives. */
 export interface StorageGround {
@@ -402,6 +403,15 @@ function freezing(it: It): void {
   const ample = 60_000;
   const openForWriting = () => fs.open(backend.livePath("vol"), "r+");
 
+  /** Until somebody waits for a lease on the file: the kernel lists it as one that is being broken. */
+  async function untilKeptOff(path: string): Promise<void> {
+    const { ino } = await fs.stat(path);
+    await eventually("the writer being kept off", async () => {
+      const locks = (await fs.readFile("/proc/locks", "utf8")).split("\n");
+      return locks.some((line) => line.includes("BREAKING") && line.includes(`:${ino} `)) || undefined;
+    });
+  }
+
   it("stays so until it is thawed, and its snapshot may be taken meanwhile", async () => {
     await makeVolume();
     const before = await fs.readFile(backend.livePath("vol"));
@@ -422,6 +432,7 @@ function freezing(it: It): void {
       isOpen = true;
       return file.close();
     });
+    await untilKeptOff(backend.livePath("vol"));
     await backend.list();
     expect(isOpen).toBe(false);
     expect(await frozen.thaw()).toMatchObject({ wasFrozen: false });
