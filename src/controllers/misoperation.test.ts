@@ -153,7 +153,7 @@ test("after any misuse, everything as it was is well again", async () => {
     }),
     { numRuns: 15 },
   );
-}, 120_000);
+}, 600_000);
 
 test("an agent that is asked on an old view is not asked to give up what a location needs", async () => {
   const world = sourceWorld();

@@ -1013,5 +1013,5 @@ test.each(["before", "after", "lostReply"] as const)(
       ]);
     }
   },
-  120_000,
+  600_000,
 );

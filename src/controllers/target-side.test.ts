@@ -409,5 +409,5 @@ test.each(["before", "after", "lostReply"] as const)(
       expect([effect, name, summary(world)]).toEqual([effect, name, expected]);
     }
   },
-  120_000,
+  600_000,
 );

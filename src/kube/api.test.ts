@@ -24,7 +24,8 @@ beforeEach(async () => {
   apis = [];
   metrics = openMetrics();
   answer = (_request, response) => response.end("{}");
-  server = createServer((request, response) => {
+  // A busy machine may take longer from one request to the next than a server usually waits.
+  server = createServer({ keepAliveTimeout: 600_000 }, (request, response) => {
     let body = "";
     request.setEncoding("utf8").on("data", (chunk: string) => {
       body += chunk;

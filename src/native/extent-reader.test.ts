@@ -32,11 +32,11 @@ describe("on btrfs", () => {
   beforeAll(async () => {
     plain = await mountLoop({ fs: "btrfs", sizeBytes: 400 * mebibyte });
     compressing = await mountLoop({ fs: "btrfs", sizeBytes: 400 * mebibyte, mountArgs: ["compress-force=zstd"] });
-  }, 60_000);
+  });
   afterAll(async () => {
     await plain?.unmount();
     await compressing?.unmount();
-  }, 60_000);
+  });
 
   /** Written, cloned, punched, and preallocated at random; the clone keeps its extents shared. */
   async function illTreated(folder: string, seed: number): Promise<fs.FileHandle> {
@@ -84,7 +84,7 @@ describe("on btrfs", () => {
         await file.close();
       }
     }
-  }, 60_000);
+  });
 
   it("what was just written is told, without anybody having synced it", async () => {
     const file = await fs.open(join(disks()[0] as string, "fresh"), "w+");
@@ -138,7 +138,7 @@ describe("on btrfs", () => {
     }
     expect(moves).toBeGreaterThan(12);
     await file.close();
-  }, 60_000);
+  });
 
   /** All of a file, a window after the other. */
   async function runsIn(read: ExtentReader, size: number): Promise<MappedRun[]> {

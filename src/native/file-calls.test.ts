@@ -214,10 +214,10 @@ for (const type of ["xfs", "btrfs"] as const) {
     let loop: LoopFs;
     beforeAll(async () => {
       loop = await mountLoop({ fs: type, sizeBytes: 400 * 2 ** 20 });
-    }, 60_000);
+    });
     afterAll(async () => {
       await loop.unmount();
-    }, 60_000);
+    });
 
     it("the file system says who it is, the same for every file", async () => {
       const [file, other] = [await sparseFile(join(loop.path, "a")), await fs.open(loop.path, "r")];

@@ -22,11 +22,11 @@ for (const type of ["xfs", "btrfs"] as const) {
     beforeAll(async () => {
       loop = await mountLoop({ fs: type, sizeBytes: 512 * mebibyte });
       backend = await openBackend({ kind: "reflink", root: join(loop.path, "root") });
-    }, 60_000);
+    });
     afterAll(async () => {
       await backend.close();
       await loop.unmount();
-    }, 60_000);
+    });
     beforeEach(async () => {
       volume = `vol-${++volumeCount}`;
       await backend.create(volume, size);

@@ -74,7 +74,6 @@ test("a spare that nobody has taken goes after a minute", async () => {
   await clock.advance(59_000);
   await untilOpen(true);
   await clock.advance(1_000);
-  await spares.close();
   await untilOpen(false);
   expect(await spares.take("vol", base)).toBeUndefined();
 });

@@ -15,6 +15,7 @@ import {
   payloadOf,
   unit,
 } from "../../test/contract/lane-ends.ts";
+import { FakeClock } from "../../test/fakes/fake-clock.ts";
 import { mountLoop } from "../../test/fakes/loop-fs.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../test/fakes/temporary-folder.ts";
 import { needs } from "../../test/needs.ts";
@@ -26,7 +27,7 @@ import { type KernelLaneDialerOptions, kernelLaneDialer } from "./kernel-lane-di
 import { openKernelLaneServer } from "./kernel-lane-server.ts";
 import { type LaneDialer, type LaneSink, type LaneSource, type LaneUnit, unitPayloadBytesMax } from "./lane.ts";
 import { renderEnd, renderPreamble, renderStatus } from "./lane-codec.ts";
-import type { LaneServerOptions } from "./lane-serving.ts";
+import { type LaneServerOptions, laneServerLimits } from "./lane-serving.ts";
 import { LaneThreads } from "./lane-threads.ts";
 
 const crashes: Error[] = [];
@@ -162,15 +163,26 @@ describe("a kernel lane server", () => {
   );
 
   test("tells who comes when it has no thread left, and keeps the ticket", async () => {
-    const { server, open, issue, refusals } = await world({ threads: few(), limits: { openingMs: 300 } });
-    const only = await open();
+    const clock = new FakeClock();
+    const only = few();
+    let asked = 0;
+    const run: LaneThreads["run"] = (...wish) => {
+      asked++;
+      return only.run(...wish);
+    };
+    const threads = { run } as LaneThreads;
+    const { server, open, issue, refusals } = await world({ threads, clock });
+    const lane = await open();
     const to = { ...plain, address: server.address, ticket: issue() };
-    await expect(dialer().open(to, nobody)).rejects.toMatchObject({
+    const refused = expect(dialer().open(to, nobody)).rejects.toMatchObject({
       code: "TicketRefused",
       message: expect.stringContaining("too many lanes are open here"),
     });
+    while (asked < 2) await new Promise((resolve) => setImmediate(resolve));
+    await clock.advance(laneServerLimits.openingMs);
+    await refused;
     expect(refusals).toMatchObject([{ code: "TicketRefused" }]);
-    await only.close();
+    await lane.close();
     await (await dialer().open(to, nobody)).close();
   });
 
@@ -206,8 +218,9 @@ describe("a kernel lane dialer", () => {
 
   test("waits for a thread no longer than a lane may take to open", async () => {
     const { open } = await world();
-    const by = dialer({ threads: few(), limits: { openingMs: 300 } });
-    const only = await open({ by });
+    const threads = few();
+    const only = await open({ by: dialer({ threads }) });
+    const by = dialer({ threads, limits: { openingMs: 300 } });
     await expect(open({ by })).rejects.toMatchObject({
       code: "Unreachable",
       message: expect.stringContaining("no answer within 300 ms"),

@@ -111,7 +111,7 @@ export interface ContractPlace {
 export function clusterContract(
   name: string,
   openWorld: () => Promise<ClusterWorld>,
-  { test, isPossible, startMsMax }: ContractPlace = { test: jestTest, isPossible: true, startMsMax: 5_000 },
+  { test, isPossible, startMsMax }: ContractPlace = { test: jestTest, isPossible: true, startMsMax: 180_000 },
 ): void {
   describe(name, () => {
     let world: ClusterWorld;

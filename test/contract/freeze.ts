@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect } from "@jest/globals";
 import type { FrozenVolume, StorageBackend } from "../../src/storage/backend.ts";
 import { openBackend } from "../../src/storage/open.ts";
@@ -29,10 +30,10 @@ export function freezeContract(implementation: string, { it, open }: StorageCont
   describe(`a mounted volume, frozen, with the storage backend ${implementation}`, () => {
     beforeAll(async () => {
       ground = await open();
-    }, 60_000);
+    });
     afterAll(async () => {
       await ground.remove();
-    }, 60_000);
+    });
     beforeEach(async () => {
       root = join(ground.path, `frozen-${++count}`);
       backend = await openBackend({ kind: ground.kind, root });
@@ -68,6 +69,23 @@ async function heldUpWriter(at: Pick<MountedImage, "path">): Promise<Writer> {
   return writer;
 }
 
+/** Frozen until its own timer thaws it, and a writer that was seen to be held up before. */
+async function heldUpForATime(at: Pick<MountedImage, "path">): Promise<{ frozen: FrozenVolume; writer: Writer }> {
+  // A busy machine may take longer to start a writer.
+  for (let timeoutMs = 500; ; timeoutMs *= 2) {
+    const frozen = await backend.freeze("vol", timeoutMs);
+    const writer = startWriter(join(at.path, `file-${++count}`));
+    let isRunning = true;
+    const end = () => {
+      isRunning = false;
+    };
+    writer.done.then(end, end);
+    for (; isRunning; await pause(5)) if (writer.isHeldUp()) return { frozen, writer };
+    await writer.done;
+    await frozen.thaw();
+  }
+}
+
 async function note(): Promise<string[]> {
   return fs.readdir(join(root, "frozen"));
 }
@@ -98,8 +116,7 @@ function mounted(it: It): void {
 
   it("is thawed by its own timer, and says so", async () => {
     const mount = await makeMounted();
-    const frozen = await backend.freeze("vol", 500);
-    const writer = await heldUpWriter(mount);
+    const { frozen, writer } = await heldUpForATime(mount);
     await writer.done;
     expect(await frozen.thaw()).toMatchObject({ wasFrozen: false });
     expect(await note()).toEqual([]);
@@ -199,8 +216,7 @@ function broken(it: It): void {
 
   it("is thawed when a guard that is stopped lets its time pass", async () => {
     const mount = await makeMounted();
-    const frozen = await backend.freeze("vol", 1_000);
-    const writer = await heldUpWriter(mount);
+    const { frozen, writer } = await heldUpForATime(mount);
     for (const guard of guardsOf(process.pid)) process.kill(guard, "SIGSTOP");
     await writer.done;
     expect(await frozen.thaw()).toMatchObject({ wasFrozen: false });
@@ -337,10 +353,10 @@ function attached(it: It, open: StorageContract["open"]): void {
 
   beforeAll(async () => {
     ground = await open();
-  }, 60_000);
+  });
   afterAll(async () => {
     await ground.remove();
-  }, 60_000);
+  });
   beforeEach(async () => {
     root = join(ground.path, `attached-${++count}`);
     backend = await openBackend({ kind: ground.kind, root });

@@ -36,7 +36,7 @@ const sizes: Readonly<Record<FileSystemType, number>> = {
   btrfs: 256 * mebibyte,
 };
 const types = ["ext4", "xfs", "btrfs"] as const;
-const ampleMs = 60_000;
+const ampleMs = 600_000;
 
 let ground: HostGround;
 let host: Host;

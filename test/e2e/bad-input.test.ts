@@ -23,7 +23,7 @@ import {
 } from "./two-sites.ts";
 
 const test = needs("controlplane");
-const slowMs = 120_000;
+const slowMs = 600_000;
 const patience = { timeoutMs: 90_000, intervalMs: 150 };
 
 let sites: TwoSites;

@@ -12,7 +12,7 @@ import { onInterrupt } from "../interrupt.ts";
 import { needs } from "../needs.ts";
 
 const root = join(import.meta.dirname, "../..");
-const timeoutMs = 300_000;
+const timeoutMs = 900_000;
 let folder = "";
 let forget = () => {};
 

@@ -62,7 +62,7 @@ export interface ControlPlaneOptions {
   readonly signal?: AbortSignal;
 }
 
-const startTimeoutMs = 90_000;
+const startTimeoutMs = 240_000;
 const startsMax = 3;
 const folderPrefix = "longshore-controlplane-";
 

@@ -20,8 +20,8 @@ import {
 import { givenKubeconfigs, openWorld, type World } from "./csi/world.ts";
 
 const isGiven = givenKubeconfigs() !== undefined;
-const openMsMax = 900_000;
-const testMsMax = 400_000;
+const openMsMax = 1_800_000;
+const testMsMax = 900_000;
 
 type Scenario = (world: World) => Promise<void>;
 

@@ -7,13 +7,16 @@ import { createServer } from "node:net";
 // until its server listens, and again whenever that server is restarted.
 const lowest = 20_000;
 const highest = 32_000;
+/** Each of Jest's workers has every eighth for itself: what one has been given, and does not listen on yet, no other one is given. */
+const share = 8;
+const own = Number(process.env.JEST_WORKER_ID ?? 0) % share;
 const triesMax = 200;
 const given = new Set<number>();
 
-/** A port of 127.0.0.1 that nothing listens on, never given twice by one process. */
+/** A port of 127.0.0.1 that nothing listens on, never given twice by one process, nor to two of Jest's workers. */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < triesMax; tries++) {
-    const port = randomInt(lowest, highest);
+    const port = share * randomInt(lowest / share, highest / share) + own;
     if (given.has(port) || !(await canListen(port))) continue;
     given.add(port);
     return port;

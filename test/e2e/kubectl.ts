@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { controlPlaneAssets } from "./control-plane-program.ts";
+import { eventually } from "./process.ts";
 
 export interface KubectlOptions {
   /** Written to standard input, for `-f -`. */
@@ -56,4 +57,16 @@ export async function runKubectl(
   });
   if (status === 0) return output;
   throw new Error(`kubectl ${args.join(" ")} on ${target.name} ended with ${status}: ${output.stderr}${output.stdout}`);
+}
+
+/**
+ * Resolves once these definitions are Established: `crd --all`, or `-f` and where they are written. One that was just made has no
+ * conditions, not even an empty list of them, for which kubectl refuses to wait.
+ */
+export async function areEstablished(
+  plane: { kubectl(args: readonly string[]): Promise<Output> },
+  ...which: readonly string[]
+): Promise<void> {
+  const wait = ["wait", "--for=condition=Established", "--timeout=60s", ...which];
+  await eventually(`${which.join(" ")} being Established`, () => plane.kubectl(wait));
 }

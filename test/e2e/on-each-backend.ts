@@ -4,7 +4,7 @@ import { needs } from "../needs.ts";
 import { type Backend, openPair, type Pair, type PairOptions } from "./pair.ts";
 
 /** As long as everything in a test may take on a machine that is very busy; each wait in it has a limit of its own. */
-const testMsMax = 280_000;
+const testMsMax = 600_000;
 
 export type PairTest = (name: string, work: (pair: Pair) => Promise<void>) => void;
 

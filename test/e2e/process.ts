@@ -61,7 +61,7 @@ export function watch(child: ChildProcess, name: string, log: string): Process {
 export async function eventually<T>(
   what: string,
   probe: () => Promise<T | undefined>,
-  { timeoutMs = 30_000, intervalMs = 50 } = {},
+  { timeoutMs = 90_000, intervalMs = 50 } = {},
 ): Promise<T> {
   const end = performance.now() + timeoutMs;
   let last: unknown;

@@ -3,6 +3,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { ControlPlane } from "./control-plane.ts";
 import { controlPlaneAssets } from "./control-plane-program.ts";
+import { areEstablished } from "./kubectl.ts";
 import { type Process, startLongshore } from "./process.ts";
 import type { StorageCluster } from "./storage-cluster.ts";
 
@@ -45,7 +46,7 @@ export async function openSite(plane: ControlPlane, storage: StorageCluster, fol
 /** Definitions first, and what is made of them only once the API server serves them. */
 async function install(plane: ControlPlane): Promise<void> {
   await plane.kubectl(["apply", "--server-side", "-f", join(root, "crds"), "-f", join(controlPlaneAssets, "crds")]);
-  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]);
+  await areEstablished(plane, "crd", "--all");
   await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests/operator")]);
 }
 

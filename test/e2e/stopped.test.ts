@@ -21,7 +21,8 @@ onEachBackend(
       await volume.migrate("s1");
       await volume.writeAndSnapshot(2);
       const job = await volume.beginAndMeetMidway("s2");
-      expect((await volume.arrived()).state).toBe("Frozen");
+      // A source that was late once is thawed as well, and goes on.
+      await soon("the target being frozen", async () => (await volume.arrived()).state === "Frozen" || undefined);
       await source.agent().signal("SIGSTOP");
       const thawed = await soon("the target thawing by itself", async () => {
         const copy = await volume.arrived();
@@ -74,7 +75,7 @@ onEachBackend(
       await volume.checkArrived("s1");
     });
   },
-  () => ({ limits: { lease: "4s" } }),
+  () => ({ limits: { lease: "10s" } }),
 );
 
 /** The configuration of a side's agent, but for its ports: with the same ones it would not come as far as the data. */

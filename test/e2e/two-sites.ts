@@ -213,8 +213,10 @@ export async function isToldOf({ kube }: SeenSite, name: string, { reason, event
   for (const ref of [migration, claim]) expect((await kube.told(ref, event, part)).type).toBe("Warning");
 }
 
-/** Waits until the last snapshot of a volume whose schedule is suspended has expired and arrived, and no job is under way. */
-export async function isQuiet({ storage }: SeenSite, volume: string): Promise<void> {
+/** Waits until the last snapshot of a volume whose schedule `often` is suspended has expired and arrived, and no job is under way. */
+export async function isQuiet({ kube, storage }: SeenSite, volume: string): Promise<void> {
+  // Until then a moment between two runs would look the same.
+  await kube.condition({ kind: "SnapshotSchedule", name: "often" }, "Ready", "True", "Suspended");
   await eventually(
     `${volume} being quiet`,
     async () => {

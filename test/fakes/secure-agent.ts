@@ -13,6 +13,7 @@ import { initAuthority, issueInto } from "../../src/pki/folder.ts";
 import { openAgentClient } from "../../src/wire/agent-client.ts";
 import { type Credentials, openCredentials } from "../../src/wire/credentials.ts";
 import { understoodHere } from "../../src/wire/understood.ts";
+import { freePort } from "../e2e/free-port.ts";
 import { FakeAgent } from "./fake-agent.ts";
 import { FakePeer } from "./fake-peer.ts";
 import { ScriptedMember } from "./scripted-member.ts";
@@ -116,7 +117,8 @@ export async function secureAgent(pki: TestPki, options: SecureAgentOptions = {}
       metrics: openMetrics(),
       stopMs: 1_000,
     });
-  let server = await open(0);
+  // One that nobody's outgoing connection takes while the server is restarted.
+  let server = await open(await freePort());
   return {
     pki,
     get fake() {

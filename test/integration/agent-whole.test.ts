@@ -1,6 +1,5 @@
 import { mkdir, open, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { type Agent, openAgent } from "../../src/agent/agent.ts";
 import { parseAgentConfig } from "../../src/agent/config.ts";
@@ -11,6 +10,7 @@ import { openMetrics } from "../../src/base/metrics.ts";
 import type { AgentApi } from "../../src/wire/agent-api.ts";
 import { openAgentClient } from "../../src/wire/agent-client.ts";
 import type { JobView, LocationView } from "../../src/wire/schemas.ts";
+import { eventually } from "../e2e/process.ts";
 import { type TestPki, testPki } from "../fakes/secure-agent.ts";
 
 const mebibyte = 2 ** 20;
@@ -116,11 +116,12 @@ test("agents of one cluster meet by a seed, and a client of either learns of bot
 });
 
 async function sees(api: AgentApi, expected: string): Promise<void> {
-  const seen = async () => (await api.describe()).members.map(({ node, state }) => `${node} ${state}`);
-  const deadlineMs = performance.now() + 20_000;
-  while ((await seen()).sort().join() !== expected.replaceAll(", ", ",") && performance.now() < deadlineMs)
-    await pause(20);
-  expect((await seen()).sort().join(", ")).toBe(expected);
+  await eventually(`${expected} being seen`, async () => {
+    const { members } = await api.describe();
+    const seen = members.map(({ node, state }) => `${node} ${state}`).sort();
+    if (seen.join(", ") !== expected) throw new Error(`seen: ${seen.join(", ")}`);
+    return true;
+  });
 }
 
 test("a certificate of another role, or of another cluster than the data, is refused before anything listens", async () => {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { parse } from "yaml";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
+import { areEstablished } from "../e2e/kubectl.ts";
 import { missing, needs } from "../needs.ts";
 
 const folder = join(import.meta.dirname, "../../crds");
@@ -401,8 +402,8 @@ describe("on a real API server", () => {
     if (missing("controlplane") !== undefined) return;
     plane = await startControlPlane({ name: "crds" });
     await plane.kubectl(["apply", "--server-side", "-f", folder]);
-    await plane.kubectl(["wait", "--for=condition=Established", "--timeout=60s", "-f", folder]);
-  }, 120_000);
+    await areEstablished(plane, "-f", folder);
+  }, 300_000);
   afterAll(() => plane?.stop());
 
   for (const row of rows) {

@@ -13,7 +13,7 @@ import { missing, needs } from "../needs.ts";
 
 const check = needs("root", "apt");
 const root = join(import.meta.dirname, "../..");
-const slowMs = 300_000;
+const slowMs = 900_000;
 /** Without those whose programs come from Go, which may not be built here. */
 const images = imagesOf("all").filter(({ name }) => ["longshore", "busybox", "postgres"].includes(name));
 

@@ -21,11 +21,13 @@ import { type OperatorOptions, type OperatorPhase, runOperator } from "../../src
 import { objectPath } from "../../src/kube/resource-path.ts";
 import { gadgetDefinition } from "../contract/cluster.ts";
 import type { ControlPlane } from "../e2e/control-plane.ts";
+import { areEstablished } from "../e2e/kubectl.ts";
 
-export const startMsMax = 100_000;
+/** Of a test or a hook with a control plane; only ends what would never end by itself, as do the limits of waits. */
+export const startMsMax = 300_000;
 
 /** Waits until `holds`; fails after `limitMs` with what was waited for. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>, limitMs = 30_000): Promise<void> {
+export async function until(what: string, holds: () => boolean | Promise<boolean>, limitMs = 90_000): Promise<void> {
   const deadline = AbortSignal.timeout(limitMs);
   while (!(await holds())) {
     if (deadline.aborted) throw new Error(`${limitMs} ms went by, and not: ${what}`);
@@ -139,8 +141,15 @@ interface WithManagers {
 /** Defines the Gadget kind, and returns once it is served. */
 export async function defineGadgets(plane: ControlPlane): Promise<void> {
   await plane.kubectl(["apply", "-f", "-"], { input: JSON.stringify(gadgetDefinition) });
-  await plane.kubectl(["wait", "--for=condition=Established", "crd/gadgets.contract.longshore.dev"]);
-  await plane.kubectl(["get", "gadgets.contract.longshore.dev"]);
+  await areEstablished(plane, "crd/gadgets.contract.longshore.dev");
+  // It is told of a moment later.
+  const get = () => plane.kubectl(["get", "gadgets.contract.longshore.dev"]);
+  await until("Gadgets being served", () =>
+    get().then(
+      () => true,
+      () => false,
+    ),
+  );
 }
 
 /** Throws away all of etcd's history, so that every older resourceVersion has expired. */

@@ -9,6 +9,7 @@ import { loadKubeconfig, openConnection } from "../../src/kube/connection.ts";
 import { type Informer, openInformer } from "../../src/kube/informer.ts";
 import { type Gadget, Gadgets } from "../contract/cluster.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
+import { areEstablished } from "../e2e/kubectl.ts";
 import { missing, needs } from "../needs.ts";
 import {
   adminApi,
@@ -219,7 +220,7 @@ describe("a kind that is not there yet", () => {
     await until("it is found missing", async () => (await failuresOf(waiting, "NotFound")) > 0);
     expect(await listsOf(waiting)).toBe(0);
     await plane.kubectl(["apply", "-f", "-"], { input: JSON.stringify(definition()) });
-    await plane.kubectl(["wait", "--for=condition=Established", "crd/widgets.contract.longshore.dev"]);
+    await areEstablished(plane, "crd/widgets.contract.longshore.dev");
     await waiting.informer.synced(never);
     const widget = { apiVersion: "contract.longshore.dev/v1", kind: "Widget", metadata: { name: "first" } };
     await plane.kubectl(["apply", "-f", "-"], { input: JSON.stringify(widget) });

@@ -13,13 +13,14 @@ import { imagesOf } from "../../tools/image/catalogue.ts";
 import { type ControlPlane, startControlPlane } from "../e2e/control-plane.ts";
 import { controlPlaneAssets } from "../e2e/control-plane-program.ts";
 import { everyComponent } from "../e2e/csi/install.ts";
+import { areEstablished } from "../e2e/kubectl.ts";
 import { grantsOf, type RbacObject } from "../e2e/rbac-audit.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { missing, needs } from "../needs.ts";
 
 const check = needs("controlplane");
 const root = join(import.meta.dirname, "../..");
-const slowMs = 120_000;
+const slowMs = 300_000;
 
 interface Container {
   readonly name: string;
@@ -51,17 +52,17 @@ beforeAll(async () => {
   if (missing("controlplane") !== undefined) return;
   plane = await startControlPlane({ name: "manifests" });
   await plane.kubectl(["apply", "--server-side", "-f", join(controlPlaneAssets, "crds")]);
-  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+  await areEstablished(plane, "crd", "--all");
   base = await rendered("manifests");
   objects = await rendered(everyComponent);
   const applied = await plane.kubectl(["apply", "--server-side", "-k", join(root, "manifests")]);
   warnings = applied.stderr;
-  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+  await areEstablished(plane, "crd", "--all");
 }, slowMs);
 
 afterAll(async () => {
   await plane?.stop();
-}, 30_000);
+}, slowMs);
 
 async function rendered(kustomization: string): Promise<Applied[]> {
   const { stdout } = await plane.kubectl(["kustomize", join(root, kustomization)]);

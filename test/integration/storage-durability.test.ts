@@ -206,7 +206,7 @@ for (const [kind, options] of [
           await world.backend.close();
           await world.loop.unmount();
         }
-      }, 60_000);
+      });
     }
 
     for (const [what, { begin: undertake, judge }] of Object.entries(undertakings)) {
@@ -235,7 +235,7 @@ for (const [kind, options] of [
           await world.backend.close();
           await world.loop.unmount();
         }
-      }, 120_000);
+      }, 600_000);
     }
   });
 }

@@ -27,7 +27,7 @@ import {
 
 const mebibyte = 2 ** 20;
 // They take a few seconds each, on an idle machine.
-const timeoutMs = 240_000;
+const timeoutMs = 600_000;
 const onXfs = needs("root", "xfs");
 const onBtrfsOnly = needs("root", "btrfs");
 

@@ -74,7 +74,7 @@ async function isGivenUp(world: World): Promise<void> {
   expect(copies.length).toBe(boxes.length);
   await target.kubectl(["delete", "migratedvolume", ...copies, "--timeout=120s"]);
   const isWithdrawn = async () => (await list(target, "volumesnapshots", namespace)).length === 0 || undefined;
-  await eventually("nothing being published any more", isWithdrawn, { timeoutMs: 60_000, intervalMs: 500 });
+  await eventually("nothing being published any more", isWithdrawn, { timeoutMs: 200_000, intervalMs: 500 });
 }
 
 /** Three raw block volumes of a class that says nothing of migration, held by a pod and with something in them. */

@@ -180,7 +180,7 @@ async function aScheduledSnapshotIsRestored({ source }: World): Promise<void> {
   };
   await putOn("kept");
   const isTaken = () => scheduledSnapshotOf(source, handle);
-  const snapshot = await eventually("a snapshot of the schedule", isTaken, { timeoutMs: 60_000, intervalMs: 1_000 });
+  const snapshot = await eventually("a snapshot of the schedule", isTaken, { timeoutMs: 200_000, intervalMs: 1_000 });
   await putOn(null);
   await inPod(source, yard, "echo newer >/keel/newer && sync /keel/newer");
 

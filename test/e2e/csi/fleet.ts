@@ -15,7 +15,7 @@ const groupApi = "groupsnapshot.storage.k8s.io/v1beta1";
 const convoy = { convoy: "one" };
 const ships = ["bow", "stern"] as const;
 const log = { kind: "pod", namespace, name: "log" } as const;
-const patience = { timeoutMs: 60_000, intervalMs: 500 };
+const patience = { timeoutMs: 200_000, intervalMs: 500 };
 
 /** A number is on the first volume before it is on the second. */
 const counting = `n=0
@@ -126,7 +126,7 @@ const raw = {
 };
 
 /** Until a volume is detached, and csi-snapshotter, which waits up to half a minute between two tries, asks again. */
-const longPatience = { timeoutMs: 150_000, intervalMs: 500 };
+const longPatience = { timeoutMs: 400_000, intervalMs: 500 };
 
 /** A raw volume, of which every range that was written to is known. */
 export async function aBackupToolIsToldWhatToRead(world: World): Promise<void> {

@@ -7,6 +7,7 @@ import { runLongshore } from "../../../src/bin/longshore.ts";
 import type { Streams } from "../../../src/bin/streams.ts";
 import { makeServerCertificate, snapshotMetadataService } from "../backup-tool.ts";
 import { controlPlaneAssets } from "../control-plane-program.ts";
+import { areEstablished } from "../kubectl.ts";
 import type { TestCluster } from "./test-cluster.ts";
 
 const root = join(import.meta.dirname, "../../..");
@@ -60,7 +61,7 @@ async function makeKeys({ name }: TestCluster, folder: string): Promise<string> 
 /** Whatever drivers a cluster has, it has these once. */
 async function installSnapshots(cluster: TestCluster): Promise<void> {
   await cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", join(controlPlaneAssets, "crds")]);
-  await cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+  await areEstablished(cluster, "crd", "--all");
   await cluster.kubectl(["apply", "--server-side", "-k", join(root, "manifests/snapshot-controller")]);
   await runs(cluster, "kube-system", "deployment/snapshot-controller");
 }

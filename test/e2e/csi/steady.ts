@@ -52,9 +52,9 @@ export async function aPodWritesOnWhateverEnds({ source }: World): Promise<void>
 /** A few more numbers reach the disk. A kubelet that has just begun knows no pods yet, and says that there are none. */
 async function writesOn(source: TestCluster): Promise<void> {
   const last = async () => Number(await inPod(source, writer, "tail -n 1 /log/numbers"));
-  const before = await eventually("the pod answering", last, { timeoutMs: 60_000, intervalMs: 500 });
+  const before = await eventually("the pod answering", last, { timeoutMs: 200_000, intervalMs: 500 });
   const goesOn = async () => (await last()) >= before + 5 || undefined;
-  await eventually("the pod writing on", goesOn, { timeoutMs: 60_000, intervalMs: 500 });
+  await eventually("the pod writing on", goesOn, { timeoutMs: 200_000, intervalMs: 500 });
 }
 
 const programs = [/longshore\S* agent /, /longshore\S* csi node /, /longshore\S* csi controller /];
@@ -66,7 +66,7 @@ async function programsDie(source: TestCluster): Promise<void> {
       const before = node.pids(program);
       expect(node.kill(program)).toBeGreaterThan(0);
       const isBack = async () => node.pids(program).some((pid) => !before.includes(pid)) || undefined;
-      await eventually(`${program} running again`, isBack, { timeoutMs: 60_000, intervalMs: 500 });
+      await eventually(`${program} running again`, isBack, { timeoutMs: 200_000, intervalMs: 500 });
     }
   }
   await allRuns(source);

@@ -21,7 +21,7 @@ const changedMebibytes = 4 * frozenSeconds * mebibytesPerSecond;
 const size = `${changedMebibytes + 16}Mi`;
 
 /** How long all of them together may take, however slow the machine is. */
-export const tideMsMax = 400_000 + 2 * 1_000 * frozenSeconds;
+export const tideMsMax = 900_000 + 2 * 1_000 * frozenSeconds;
 
 /** A raw block volume that has arrived once and is published. A repeat changes nothing. */
 async function tideHasArrived({ source, target }: World): Promise<void> {
@@ -56,7 +56,8 @@ const clone = (name: string) =>
 export async function manyWaitForTheThaw(world: World): Promise<void> {
   const { source, target, figures } = world;
   await tideHasArrived(world);
-  await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
+  // Whoever waits has to be told before it is over, however long that takes.
+  await limitBandwidth(world, `${256 * mebibytesPerSecond}Ki`);
   await inPod(source, pump, change(changedMebibytes));
   const job = await startMigration(source, tide, location);
   await copyOf(target, tide, "being frozen", isFrozen);
@@ -64,6 +65,7 @@ export async function manyWaitForTheThaw(world: World): Promise<void> {
   // It is awaited below; should anything fail before, that is what is told.
   void whenBound.catch(() => undefined);
   const [wreck] = await Promise.all([giveUpOne(world), whenAllAreTold(world)]);
+  await limitBandwidth(world, `${mebibytesPerSecond}Mi`);
   await untilDescribed(world);
   const claims = await list(target, "pvc", namespace);
   // It is frozen still, and nobody got what is not complete.
@@ -86,7 +88,7 @@ async function giveUpOne({ target }: World): Promise<string> {
   await apply(target, ...ships.map(clone), clone("wreck"));
   const about = { kind: "PersistentVolumeClaim", namespace, name: "wreck" };
   const isTold = async () => (await eventsAbout(target, about)).some(isWaiting) || undefined;
-  await eventually("the claim that is given up waiting", isTold, { timeoutMs: 60_000, intervalMs: 500 });
+  await eventually("the claim that is given up waiting", isTold, { timeoutMs: 200_000, intervalMs: 500 });
   const handle = handleOf(await get(target, { kind: "pvc", namespace, name: "wreck" }));
   await remove(target, "pvc", namespace, ["wreck"]);
   return handle;
@@ -103,7 +105,7 @@ async function whenAllAreTold({ target }: World): Promise<void> {
     const told = new Set(events.filter(isWaiting).map(({ involvedObject }) => involvedObject.name));
     return ships.every((ship) => told.has(ship)) || undefined;
   };
-  await eventually("every claim being told that it waits", areTold, { timeoutMs: 120_000, intervalMs: 1_000 });
+  await eventually("every claim being told that it waits", areTold, { timeoutMs: 200_000, intervalMs: 1_000 });
 }
 
 /** What a tenant sees who looks: how far the transfer is. */

@@ -30,7 +30,7 @@ export interface Watch {
   stop(): Promise<void>;
 }
 
-const waitMsMax = 180_000;
+const waitMsMax = 400_000;
 
 /** The objects that there are come first, each as ADDED. One that does not exist yet may be named. */
 export function watchObjects(cluster: TestCluster, selection: Selection): Watch {

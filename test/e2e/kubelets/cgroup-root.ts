@@ -8,7 +8,7 @@ const mountPoint = "/sys/fs/cgroup";
 const cgroup2Magic = 0x63677270;
 const prefix = "longshore-";
 /** Processes that were killed leave their cgroups a moment later. */
-const removeMsMax = 10_000;
+const removeMsMax = 60_000;
 
 /** Makes `/longshore-PID-NAME` in all hierarchies and returns that path. */
 export function makeCgroup(name: string): string {

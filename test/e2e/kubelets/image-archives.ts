@@ -7,7 +7,7 @@ const run = promisify(execFile);
 const root = join(import.meta.dirname, "../../..");
 const folder = join(root, ".cache/image");
 /** A fresh machine fetches Debian packages for them. */
-const makeMsMax = 600_000;
+const makeMsMax = 1_500_000;
 
 export type Image =
   | "longshore"

@@ -30,7 +30,7 @@ import type { PodHost } from "./pod-network.ts";
 const run = promisify(execFile);
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 const startMsMax = 180_000;
-const endMsMax = 20_000;
+const endMsMax = 120_000;
 const kubeletProgram = /\/kubelet --config/;
 /** Who freezes file systems: the agent, and its helper, which a container ends together with it. */
 const agentPrograms = /longshore\S* agent |freeze-guard\.ts/;

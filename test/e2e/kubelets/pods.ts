@@ -27,7 +27,7 @@ export async function runPod(cluster: Cluster, wish: PodWish): Promise<string> {
   await cluster.kubectl(["create", "-f", "-"], { input: JSON.stringify(podOf(wish)) });
   const target = `pod/${wish.name}`;
   try {
-    await cluster.kubectl(["wait", "--for=jsonpath={.status.phase}=Succeeded", target, "--timeout=100s"]);
+    await cluster.kubectl(["wait", "--for=jsonpath={.status.phase}=Succeeded", target, "--timeout=300s"]);
   } catch (cause) {
     throw new Error(`${String(cause)}\n${await fateOf(cluster, target)}`, { cause });
   }
@@ -39,7 +39,7 @@ export async function startPod(cluster: Cluster, wish: PodWish): Promise<void> {
   await cluster.kubectl(["create", "-f", "-"], { input: JSON.stringify(podOf(wish)) });
   const target = `pod/${wish.name}`;
   try {
-    await cluster.kubectl(["wait", "--for=condition=Ready", target, "--timeout=100s"]);
+    await cluster.kubectl(["wait", "--for=condition=Ready", target, "--timeout=300s"]);
   } catch (cause) {
     throw new Error(`${String(cause)}\n${await fateOf(cluster, target)}`, { cause });
   }

@@ -8,7 +8,7 @@ import { openBadPath } from "./bad-path.ts";
 import { type Cast, type GroupVolume, GroupVolumes, jobPatience } from "./group-volumes.ts";
 import { leaseMs, openSites, type Sites } from "./sites.ts";
 
-const testMsMax = 240_000;
+const testMsMax = 600_000;
 
 let sites: Sites | undefined;
 let group: GroupVolumes | undefined;

@@ -2,6 +2,7 @@
 // gates in front of the calls that lead on from it.
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventually } from "../process.ts";
+import type { Gate } from "./gate-messages.ts";
 import type { GatedAgent, HeldGate } from "./gated-agent.ts";
 import type { Cast, GroupVolumes } from "./group-volumes.ts";
 import { jobPatience } from "./group-volumes.ts";
@@ -38,14 +39,16 @@ const pastLeaseMs = 1.5 * leaseMs;
 
 /** Runs one cell to its end: the job has succeeded, everything has arrived, and nothing is left behind. */
 export async function runCell(sites: Sites, group: GroupVolumes, { barrier, victim, fault }: Cell): Promise<void> {
-  const cast = await group.cast();
+  const planned = await group.cast();
   const snapshot = await group.writeAndSnapshot();
-  const held = await holdAt(barrier, group, cast);
+  const { call, moment, by } = barriers[barrier];
+  const gates = await closeAtSources(group, { call, moment });
   const job = await group.begin(snapshot);
-  await Promise.all(held.map((gate) => gate.held()));
+  const cast = by === "all" ? planned : coordinatedBy((await firstHeld(gates)).agent, planned);
+  if (by === "all") await Promise.all(gates.map(({ gate }) => gate.held()));
   const hit = cast[victim];
   await strike(sites, hit, fault);
-  for (const gate of held) gate.open();
+  for (const { gate } of gates) gate.open();
   if (fault !== "kill") {
     await sleep(pastLeaseMs);
     // Without its coordinator a job goes on elsewhere, and only then the old one is back.
@@ -56,10 +59,25 @@ export async function runCell(sites: Sites, group: GroupVolumes, { barrier, vict
   await group.check(snapshot);
 }
 
-async function holdAt(barrier: BarrierName, group: GroupVolumes, cast: Cast): Promise<HeldGate[]> {
-  const { call, moment, by } = barriers[barrier];
-  const who = by === "all" ? group.volumes.map(({ source }) => source) : [cast.coordinator];
-  return Promise.all(who.map((agent) => agent.close({ side: "calling", call, moment })));
+export interface SourceGate {
+  readonly agent: GatedAgent;
+  readonly gate: HeldGate;
+}
+
+/** At all of them, whoever makes the call. */
+export function closeAtSources(group: GroupVolumes, where: Pick<Gate, "call" | "moment">): Promise<SourceGate[]> {
+  const close = (agent: GatedAgent) => agent.close({ side: "calling", ...where });
+  return Promise.all(group.volumes.map(async ({ source }) => ({ agent: source, gate: await close(source) })));
+}
+
+/** For calls that only the coordinator makes: one that a busy machine keeps from renewing its term is taken over from. */
+export function firstHeld(gates: readonly SourceGate[]): Promise<SourceGate> {
+  return eventually("the coordinator's call being held", async () => gates.find(({ gate }) => gate.isHeld()));
+}
+
+export function coordinatedBy(coordinator: GatedAgent, planned: Cast): Cast {
+  const source = planned.source === coordinator ? planned.coordinator : planned.source;
+  return { ...planned, coordinator, source };
 }
 
 async function strike({ agents, network }: Sites, hit: GatedAgent, fault: Fault): Promise<void> {

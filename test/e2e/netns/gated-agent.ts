@@ -40,6 +40,8 @@ export interface GatedAgentOptions {
 export interface HeldGate {
   /** Resolves when `calls` calls wait there, or have; with the parameters of the first, as JSON. */
   held(calls?: number): Promise<string>;
+  /** Whether a call waits there, or has. */
+  isHeld(): boolean;
   /** Lets all calls go on, those that wait and those to come. Nothing happens when the agent is gone. */
   open(): void;
   /** How the first call that was held before it was made has ended: with an error code, or null when it went well. */
@@ -261,6 +263,10 @@ class GateState implements HeldGate {
 
   answer(code: string | null): void {
     if (this.code === undefined) this.code = code;
+  }
+
+  isHeld(): boolean {
+    return this.calls.length > 0;
   }
 
   held(calls = 1): Promise<string> {

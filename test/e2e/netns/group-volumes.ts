@@ -203,7 +203,7 @@ export class GroupVolumes {
         left = await leftovers(this.sites);
         return left.length === 0 ? true : undefined;
       },
-      { timeoutMs: 20_000, intervalMs: 200 },
+      jobPatience,
     ).catch(() => assert.deepEqual(left, []));
   }
 

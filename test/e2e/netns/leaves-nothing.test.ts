@@ -10,7 +10,7 @@ import { processesNaming } from "../../processes.ts";
 import { eventually } from "../process.ts";
 import { openSites } from "./sites.ts";
 
-const testMsMax = 120_000;
+const testMsMax = 600_000;
 
 /** Of two agents: four namespaces, a link, two disks, two processes. */
 const allTraces = 4 + 1 + 2 + 2;

@@ -5,7 +5,7 @@ import { type Cell, cells, type Fault, runCell } from "./fault-matrix.ts";
 import { GroupVolumes } from "./group-volumes.ts";
 import { openSites, type Sites } from "./sites.ts";
 
-const testMsMax = 240_000;
+const testMsMax = 600_000;
 
 /** Cells that cannot be as the others, each with the reason; `FAULT VICTIM BARRIER`. There may be three of them at most. */
 export const excused: ReadonlyMap<string, string> = new Map();
