@@ -22,6 +22,7 @@ import { auditPolicy } from "../e2e/csi/test-cluster.ts";
 import { type CsiProcess, startCsiController } from "../e2e/csi-processes.ts";
 import { freePort } from "../e2e/free-port.ts";
 import type { Manifest, Seen } from "../e2e/kube-client.ts";
+import { areEstablished } from "../e2e/kubectl.ts";
 import { eventually } from "../e2e/process.ts";
 import {
   eventsOf,
@@ -65,7 +66,7 @@ beforeAll(async () => {
   plane = await startControlPlane({ name: "sidecars", hosting: { address: "127.0.0.1", nodes: [], auditPolicy } });
   closers.push(() => plane.stop());
   await plane.kubectl(["apply", "--server-side", "-f", join(controlPlaneAssets, "crds")]);
-  await plane.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+  await areEstablished(plane, "crd", "--all");
   for (const what of [everyComponent, "manifests/snapshot-controller"]) {
     await plane.kubectl(["apply", "--server-side", "-k", join(root, what)]);
   }
