@@ -4,12 +4,9 @@ import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
 import { systemDice } from "../base/dice.ts";
-import { openLog } from "../base/log.ts";
 import { keepHeapSmall } from "../base/memory.ts";
-import { openMetrics } from "../base/metrics.ts";
 import type { Streams } from "./streams.ts";
 import { version } from "./version.ts";
-import { readYamlFile } from "./yaml-file.ts";
 
 export function addAgentCommand(program: Command, streams: Streams): void {
   program
@@ -21,7 +18,10 @@ export function addAgentCommand(program: Command, streams: Streams): void {
 
 async function runAgent(file: string, streams: Streams): Promise<void> {
   keepHeapSmall();
-  // Loaded here, for a person's `longshore job list` should not wait for an HTTP server to load.
+  // Loaded here, for a person's `longshore job list` should not wait for an HTTP server, logs and metrics to load.
+  const { openLog } = await import("../base/log.ts");
+  const { openMetrics } = await import("../base/metrics.ts");
+  const { readYamlFile } = await import("./yaml-file.ts");
   const { openAgent } = await import("../agent/agent.ts");
   const { parseAgentConfig } = await import("../agent/config.ts");
   const { tree, lineOf } = await readYamlFile(file);

@@ -2,8 +2,8 @@
 import { once } from "node:events";
 import type { Command } from "commander";
 import { systemClock } from "../base/clock.ts";
-import { type Log, openLog } from "../base/log.ts";
-import { type Metrics, openMetrics } from "../base/metrics.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metrics.ts";
 import { isServed, socketPathOf } from "../csi/unix-socket.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "../wire/agent-api.ts";
@@ -77,12 +77,15 @@ interface Closable {
 type Serve = (parts: Parts, opened: Closable[]) => Promise<void>;
 
 async function runProcess(name: string, options: ProcessOptions, streams: Streams, serve: Serve): Promise<void> {
-  const log = openLog({ name, level: logLevelOf(options.logLevel) });
+  const level = logLevelOf(options.logLevel);
   const listen = options.listen === undefined ? undefined : listenOf(options.listen);
   socketPathOf(options.endpoint);
   // Loaded here, for a person's `longshore job list` should not wait for it.
+  const { openLog } = await import("../base/log.ts");
+  const { openMetrics } = await import("../base/metrics.ts");
   const { openCredentials } = await import("../wire/credentials.ts");
   const { cert, key, ca } = options;
+  const log = openLog({ name, level });
   const credentials = await openCredentials({ certFile: cert, keyFile: key, caFile: ca }, { clock: systemClock, log });
   const metrics = openMetrics();
   const opened: Closable[] = [{ close: async () => credentials.close() }];
