@@ -9,5 +9,5 @@ export default {
   testMatch: ["**/*.test.ts"],
   modulePathIgnorePatterns: ["<rootDir>/.cache/"],
   testPathIgnorePatterns: ["/node_modules/", "/.cache/"],
-  testTimeout: 20_000,
+  testTimeout: 60_000,
 };
