@@ -16,17 +16,24 @@ const stepMsMax = 20;
 export function openUnhurriedClock(): UnhurriedClock {
   const clock = new FakeClock();
   let isStopped = false;
+  let lookedAtMs = performance.now();
+  const sinceLookMs = () => Math.min(performance.now() - lookedAtMs, stepMsMax);
   const running = (async () => {
-    for (let lastMs = performance.now(); !isStopped; ) {
+    while (!isStopped) {
       await pause(stepMs);
-      const nowMs = performance.now();
-      await clock.advance(Math.min(nowMs - lastMs, stepMsMax));
-      lastMs = nowMs;
+      const passedMs = sinceLookMs();
+      lookedAtMs = performance.now();
+      await clock.advance(passedMs);
     }
   })();
+  let toldMs = 0;
   return {
     nowMs: () => systemClock.nowMs(),
-    monotonicMs: () => clock.monotonicMs(),
+    // Finer than the steps, for what is measured; it never goes backwards in the middle of one.
+    monotonicMs() {
+      toldMs = Math.max(toldMs, clock.monotonicMs() + sinceLookMs());
+      return toldMs;
+    },
     sleep: (durationMs, signal) => clock.sleep(durationMs, signal),
     stop() {
       isStopped = true;
