@@ -186,6 +186,14 @@ async function sourceFlawsNow({ source }: World, volume: string): Promise<string
 }
 
 async function targetFlaws(world: World, volume: string, target: Cluster): Promise<string[]> {
+  const found = await settled(
+    () => targetFlawsNow(world, volume, target),
+    (list) => list.length === 0,
+  );
+  return [...found, ...(await contentFlaws(world, await requireCopy(world, volume, target), target))];
+}
+
+async function targetFlawsNow(world: World, volume: string, target: Cluster): Promise<string[]> {
   const found: string[] = [];
   const copy = await requireCopy(world, volume, target);
   if (copy.state === "Frozen" || copy.transfer !== null) found.push(`the copy is ${copy.state}`);
@@ -195,7 +203,6 @@ async function targetFlaws(world: World, volume: string, target: Cluster): Promi
   const images = await imagesOf(target, new Set(points.map((point) => point.pointId)));
   const known = new Set(points.map((point) => point.pointId));
   for (const { point } of images) if (!known.has(point ?? "")) found.push(`the file ${point} is left over`);
-  found.push(...(await contentFlaws(world, copy, target)));
   return found;
 }
 
