@@ -4,7 +4,7 @@ import { existsSync, rmSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Clock, systemClock } from "../../src/base/clock.ts";
+import type { Clock } from "../../src/base/clock.ts";
 import { systemDice } from "../../src/base/dice.ts";
 import { openLog } from "../../src/base/log.ts";
 import { openMetrics } from "../../src/base/metrics.ts";
@@ -25,6 +25,7 @@ import type { PeerApi } from "../../src/wire/peer.ts";
 import type { LocationSpec } from "../../src/wire/schemas.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { FakeLanes } from "./fake-lanes.ts";
+import { openUnhurriedClock } from "./unhurried-clock.ts";
 
 /** One agent; of a cluster that has no other it stands for the whole. */
 export interface Cluster {
@@ -84,6 +85,7 @@ export interface Clusters {
 
 export interface ClustersOptions {
   readonly limits?: Partial<EngineLimits>;
+  /** The machine's, but that a pause of this process ends no lease, unless given. */
   readonly clock?: Clock;
   /** Keeps the folders in memory where the machine can: fsync costs nothing there, so hundreds of runs are quick. */
   readonly inMemory?: boolean;
@@ -107,6 +109,8 @@ export async function openClusters(
   options: ClustersOptions = {},
 ): Promise<Clusters> {
   const { inMemory, parent, ...rest } = options;
+  const unhurried = openUnhurriedClock();
+  const clock = options.clock ?? unhurried;
   const usual = inMemory && existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
   const root = await mkdtemp(join(parent ?? usual, "longshore-engines-"));
   const forget = onInterrupt(() => rmSync(root, { recursive: true, force: true }));
@@ -115,7 +119,7 @@ export async function openClusters(
   for (const [clusterName, count] of counts) {
     for (let number = 1; number <= count; number++) {
       const name = count === 1 ? clusterName : `${clusterName}-${number}`;
-      net.agents.push(await openAgent(net, { root, name, clusterName, ...rest }));
+      net.agents.push(await openAgent(net, { root, name, clusterName, ...rest, clock }));
     }
   }
   const all = net.agents;
@@ -126,6 +130,7 @@ export async function openClusters(
     heal: () => net.cuts.clear(),
     async close() {
       for (const agent of all) await agent.stop();
+      await unhurried.stop();
       // What is sealed under a parent may be immutable; its owner removes it with its file system.
       if (parent === undefined) await rm(root, { recursive: true, force: true });
       forget();
@@ -144,7 +149,7 @@ interface AgentOptions {
   readonly name: string;
   readonly clusterName: string;
   readonly limits?: Partial<EngineLimits>;
-  readonly clock?: Clock;
+  readonly clock: Clock;
   readonly backend?: StorageBackend["kind"];
   readonly isOneName?: boolean;
 }
@@ -179,7 +184,7 @@ async function openAgent(net: Net, options: AgentOptions): Promise<Cluster> {
         options.isOneName ? [...new Set([agent, ...peers()])].map(({ host }) => `${host}:1`) : [seed],
       connectMember: (address, agentId) => connectMember(net, agent, { address, agentId }),
       openJournal: (dataDir) => watched(openJournal(dataDir), (when) => agent.onTransaction(when)),
-      clock: options.clock ?? systemClock,
+      clock: options.clock,
       dice: systemDice,
       log: openLog({ name, level: "silent" }),
       metrics: openMetrics(),

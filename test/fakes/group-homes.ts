@@ -19,7 +19,7 @@ import type {
 import type { MigratedVolumeView } from "../../src/wire/schemas.ts";
 import { type Cluster, type Clusters, openClusters, restart } from "./engines.ts";
 import { FakeClock } from "./fake-clock.ts";
-import { cloneBytes } from "./migration-world.ts";
+import { cloneBytes, settled } from "./migration-world.ts";
 
 export const leaseMs = 10_000;
 const unitBytes = 16_384;
@@ -85,11 +85,11 @@ export async function openGroupHomes({ decider = 0 }: { decider?: 0 | 2 } = {}):
 
 /** Lets whatever can happen without time happen until `isThere`. */
 export async function until({ clock }: Pick<GroupHomes, "clock">, isThere: () => Promise<boolean>): Promise<void> {
-  for (let turn = 0; turn < 5_000; turn++) {
-    if (await isThere()) return;
+  const look = async () => {
     await clock.advance(0);
-  }
-  throw new Error("it did not come to that");
+    return isThere();
+  };
+  if (!(await settled(look, Boolean))) throw new Error("it did not come to that");
 }
 
 export async function pass({ clock }: Pick<GroupHomes, "clock">, ms: number): Promise<void> {

@@ -127,8 +127,8 @@ export async function startGroup(
 }
 
 /** The job at every source agent, once it has ended there; agents that are down come back first. */
-export function endedEverywhere(world: GroupWorld, job: string, waitMs = 20_000): Promise<JobView[]> {
-  return Promise.all(world.sources.map((agent) => reaches(agent, job, (view) => view.finishedAt !== null, waitMs)));
+export function endedEverywhere(world: GroupWorld, job: string): Promise<JobView[]> {
+  return Promise.all(world.sources.map((agent) => reaches(agent, job, (view) => view.finishedAt !== null)));
 }
 
 export async function copyAt(agent: Cluster, volume: string): Promise<MigratedVolumeView | undefined> {

@@ -96,14 +96,15 @@ export function ended(cluster: Cluster, job: string): Promise<JobView> {
   return reaches(cluster, job, (view) => view.finishedAt !== null);
 }
 
+/**
+ * How long a test waits for what has to come: not measured by how long that takes, but less than Jest's limit, so that it is told
+ * what did not come. Not counted in turns of the event loop: on a busy machine thousands go by before a file is written.
+ */
+export const patienceMs = 45_000;
+
 /** The job once `isThere`; follows it over restarts of its agent. */
-export async function reaches(
-  cluster: Cluster,
-  job: string,
-  isThere: (view: JobView) => boolean,
-  waitMs = 10_000,
-): Promise<JobView> {
-  const signal = AbortSignal.timeout(waitMs);
+export async function reaches(cluster: Cluster, job: string, isThere: (view: JobView) => boolean): Promise<JobView> {
+  const signal = AbortSignal.timeout(patienceMs);
   let last: JobView | undefined;
   while (!signal.aborted) {
     const { engine } = cluster;
@@ -150,9 +151,6 @@ export async function flaws(world: World, volume: string, target = world.target)
   return [...(await sourceFlaws(world, volume)), ...(await targetFlaws(world, volume, target))];
 }
 
-/** Not counted in turns of the event loop: on a busy machine thousands go by before a file is written. */
-const patienceMs = 15_000;
-
 /** Reads again, until it fits, what background work (such as deleting files) is about to settle; the last value read. */
 export async function settled<T>(read: () => Promise<T>, isSettled: (value: T) => boolean): Promise<T> {
   const endMs = performance.now() + patienceMs;
@@ -188,6 +186,14 @@ async function sourceFlawsNow({ source }: World, volume: string): Promise<string
 }
 
 async function targetFlaws(world: World, volume: string, target: Cluster): Promise<string[]> {
+  const found = await settled(
+    () => targetFlawsNow(world, volume, target),
+    (list) => list.length === 0,
+  );
+  return [...found, ...(await contentFlaws(world, await requireCopy(world, volume, target), target))];
+}
+
+async function targetFlawsNow(world: World, volume: string, target: Cluster): Promise<string[]> {
   const found: string[] = [];
   const copy = await requireCopy(world, volume, target);
   if (copy.state === "Frozen" || copy.transfer !== null) found.push(`the copy is ${copy.state}`);
@@ -197,7 +203,6 @@ async function targetFlaws(world: World, volume: string, target: Cluster): Promi
   const images = await imagesOf(target, new Set(points.map((point) => point.pointId)));
   const known = new Set(points.map((point) => point.pointId));
   for (const { point } of images) if (!known.has(point ?? "")) found.push(`the file ${point} is left over`);
-  found.push(...(await contentFlaws(world, copy, target)));
   return found;
 }
 

@@ -22,7 +22,7 @@ beforeEach(async () => {
   world = await openGroupWorld();
   await pair(world.targets, world.sources);
   back = { ...world, sources: world.targets, targets: world.sources, volumes: ["w1", "w2"] };
-}, 30_000);
+});
 afterEach(() => world.clusters.close());
 
 /** Clones every copy at the group point, where it is, as a volume that is to be migrated back. */

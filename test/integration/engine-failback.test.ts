@@ -47,7 +47,7 @@ function story(open: () => Promise<World>): void {
   let world: World;
   beforeEach(async () => {
     world = await open();
-  }, 30_000);
+  });
   afterEach(() => world.clusters.close());
 
   async function allIsWell(...ways: (readonly [World, string])[]): Promise<void> {

@@ -8,6 +8,7 @@ import { afterEach, expect } from "@jest/globals";
 import { codeOf } from "../../src/domain/errors.ts";
 import type { GroupSnapshotView } from "../../src/wire/schemas.ts";
 import { type Cluster, type Clusters, openClusters } from "../fakes/engines.ts";
+import { patienceMs } from "../fakes/migration-world.ts";
 import { type MountedImage, mountImage } from "../fakes/mounted-image.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { needs } from "../needs.ts";
@@ -53,7 +54,7 @@ async function volumeOn(agent: Cluster, name: string): Promise<string> {
 async function both(): Promise<readonly [Cluster, Cluster]> {
   clusters = await openClusters({ west: 2 }, { inMemory: true, limits: { freezeMs: 30_000 } });
   const agents = clusters.of("west") as unknown as readonly [Cluster, Cluster];
-  const end = performance.now() + 10_000;
+  const end = performance.now() + patienceMs;
   while ((await agents[0].engine.api.describe()).members.length < 2) {
     if (performance.now() > end) throw new Error("the agents do not meet");
     await pause(10);

@@ -6,6 +6,7 @@ import { codeOf, LongshoreError } from "../../src/domain/errors.ts";
 import type { MemberApi } from "../../src/wire/member.ts";
 import type { GroupSnapshotView, SnapshotView } from "../../src/wire/schemas.ts";
 import { type Cluster, type Clusters, openClusters } from "../fakes/engines.ts";
+import { patienceMs } from "../fakes/migration-world.ts";
 
 const sizeBytes = 2 ** 20;
 /** For tests in which time has to pass; a busy machine may be too slow for it, so in those nothing has to go well at once. */
@@ -31,7 +32,7 @@ function agent(number: number): Cluster {
 }
 
 async function eventually(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + 15_000;
+  const end = performance.now() + patienceMs;
   while (!(await isSo())) {
     if (performance.now() > end) throw new Error(`${what} did not happen`);
     await pause(10);

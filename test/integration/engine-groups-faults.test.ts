@@ -113,6 +113,5 @@ describe.each(Object.keys(roles) as (keyof typeof roles)[])("a group's job in wh
       );
       expect((await groupPointsOf(world)).map((points) => points.at(-1))).toEqual([point, point]);
     },
-    30_000,
   );
 });

@@ -338,8 +338,10 @@ describe("a member that has not voted", () => {
     expect(clone.state).toBe("Waiting");
     await outlast();
     expect(await statesOf()).toEqual(["Available", "Available"]);
-    const served = await world.parts[0].home.engine.api.getClone("c");
-    expect(served).toMatchObject({ state: "Ready", pointId: base.toId(0) });
+    // Its image is made after that, on a disk.
+    const served = () => world.parts[0].home.engine.api.getClone("c");
+    await until(world, async () => (await served()).state === "Ready");
+    expect(await served()).toMatchObject({ pointId: base.toId(0) });
     expect(await flawsOf(world)).toEqual([]);
   });
 });

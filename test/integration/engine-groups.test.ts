@@ -214,7 +214,7 @@ describe("a coordinator that does not come back in time", () => {
     await snapshotGroup(world, "s1");
     once("store", "before", () => void first.stop());
     const job = await startGroup(world, "s1");
-    const ended = await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000);
+    const ended = await reaches(second, job, ({ finishedAt }) => finishedAt !== null);
     expect(ended).toMatchObject({ state: "Failed", error: { code: "Unreachable" } });
     expect((await second.engine.api.getVolume("v2")).snapshots[0]?.holds).toEqual([]);
     quiet();
@@ -231,7 +231,7 @@ describe("a coordinator that does not come back in time", () => {
       throw new Error("the reply is lost");
     });
     const job = await startGroup(world, "s1");
-    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Succeeded");
+    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null)).state).toBe("Succeeded");
     quiet();
     await first.start();
     expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
@@ -247,7 +247,7 @@ describe("a coordinator that does not come back in time", () => {
     await reached;
     // As a process that is stopped: what it has sent is on its way, and nothing more comes.
     part(first, [second, ...world.targets]);
-    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Failed");
+    expect((await reaches(second, job, ({ finishedAt }) => finishedAt !== null)).state).toBe("Failed");
     go();
     world.clusters.heal();
     expect(states(await endedEverywhere(world, job))).toEqual(["Failed", "Failed"]);
@@ -267,49 +267,45 @@ describe("a target cut off while the commit is asked for", () => {
     test.each([
       ["the sources hear from the group home first, and then the other home does", "sources"],
       ["the other home hears from the group home first, and then the sources do", "targets"],
-    ] as const)(
-      "leaves the job undecided until %s",
-      async (_order, firstHealed) => {
-        const { first } = await open({ limits });
-        const point = await snapshotGroup(world, "s1");
-        const { home, other } = await targetRoles();
-        once("commitGroup", when, () => {
-          part(home, [other, ...world.sources]);
-          throw new Error("cut off");
-        });
-        const job = await startGroup(world, "s1");
-        const undecided = await reaches(first, job, ({ state }) => state === "Undecided", 20_000);
-        expect(undecided.finishedAt).toBeNull();
-        const { snapshots } = await first.engine.api.getVolume("v1");
-        expect(snapshots[0]?.holds).toMatchObject([{ reason: "job", owner: job }]);
-        world.clusters.heal();
-        if (firstHealed === "sources") {
-          part(home, [other]);
-          const { attempts } = await first.engine.api.getJob(job);
-          await reaches(first, job, (view) => view.attempts > attempts + 1 || view.barrier !== "Stored", 20_000);
-          const volume = world.volumes.find((name) => homeOf(world, name).target === other) ?? "";
-          // Nothing is served before the decision is known there.
-          expect((await copyAt(other, volume))?.points).toEqual([]);
-        } else part(home, world.sources);
-        if (firstHealed === "targets") {
-          const settledState = when === "after" ? "Available" : "Empty";
-          const volume = world.volumes.find((name) => homeOf(world, name).target === other) ?? "";
-          const copy = await settled(
-            () => copyAt(other, volume),
-            (view) => view?.state === settledState,
-          );
-          expect(copy?.state).toBe(settledState);
-        }
-        world.clusters.heal();
-        const ended = states(await endedEverywhere(world, job, 30_000));
-        // Not committed, it may go on or be given up, for its attempts are spent; but all of it, either way.
-        const isArrived = when === "after" || ended[0] === "Succeeded";
-        expect(ended).toEqual(isArrived ? succeeded : ["Failed", "Failed"]);
-        expect(await groupPointsOf(world)).toEqual(isArrived ? [[point], [point]] : [[], []]);
-        await nextArrives();
-      },
-      60_000,
-    );
+    ] as const)("leaves the job undecided until %s", async (_order, firstHealed) => {
+      const { first } = await open({ limits });
+      const point = await snapshotGroup(world, "s1");
+      const { home, other } = await targetRoles();
+      once("commitGroup", when, () => {
+        part(home, [other, ...world.sources]);
+        throw new Error("cut off");
+      });
+      const job = await startGroup(world, "s1");
+      const undecided = await reaches(first, job, ({ state }) => state === "Undecided");
+      expect(undecided.finishedAt).toBeNull();
+      const { snapshots } = await first.engine.api.getVolume("v1");
+      expect(snapshots[0]?.holds).toMatchObject([{ reason: "job", owner: job }]);
+      world.clusters.heal();
+      if (firstHealed === "sources") {
+        part(home, [other]);
+        const { attempts } = await first.engine.api.getJob(job);
+        await reaches(first, job, (view) => view.attempts > attempts + 1 || view.barrier !== "Stored");
+        const volume = world.volumes.find((name) => homeOf(world, name).target === other) ?? "";
+        // Nothing is served before the decision is known there.
+        expect((await copyAt(other, volume))?.points).toEqual([]);
+      } else part(home, world.sources);
+      if (firstHealed === "targets") {
+        const settledState = when === "after" ? "Available" : "Empty";
+        const volume = world.volumes.find((name) => homeOf(world, name).target === other) ?? "";
+        const copy = await settled(
+          () => copyAt(other, volume),
+          (view) => view?.state === settledState,
+        );
+        expect(copy?.state).toBe(settledState);
+      }
+      world.clusters.heal();
+      const ended = states(await endedEverywhere(world, job));
+      // Not committed, it may go on or be given up, for its attempts are spent; but all of it, either way.
+      const isArrived = when === "after" || ended[0] === "Succeeded";
+      expect(ended).toEqual(isArrived ? succeeded : ["Failed", "Failed"]);
+      expect(await groupPointsOf(world)).toEqual(isArrived ? [[point], [point]] : [[], []]);
+      await nextArrives();
+    });
   });
 });
 
@@ -489,7 +485,7 @@ test("a term that was ended by its own release does not interrupt those that are
     return undefined;
   };
   await first.engine.api.putJob("job", { group, location: "target", snapshot: "s1" });
-  const ended = await reaches(first, "job", ({ finishedAt }) => finishedAt !== null, 20_000);
+  const ended = await reaches(first, "job", ({ finishedAt }) => finishedAt !== null);
   expect([ended.state, ended.attempts]).toEqual(["Succeeded", 0]);
   expect(renewals).toBeGreaterThan(1);
 });
@@ -506,7 +502,7 @@ describe("what a person asks of a group's job", () => {
     const job = await startGroup(world, "s1");
     await reached;
     await agent.engine.api.putJob(job, groupSpec(world, "s1", { suspend: true }));
-    for (const one of world.sources) await reaches(one, job, ({ state }) => state === "Suspended", 20_000);
+    for (const one of world.sources) await reaches(one, job, ({ state }) => state === "Suspended");
     quiet();
     go();
     for (const volume of world.volumes) {
@@ -555,11 +551,11 @@ describe("what a person asks of a group's job", () => {
     await reached;
     part(second, [first, ...world.targets]);
     await first.engine.api.putJob(job, groupSpec(world, "s1", { suspend: true }));
-    await reaches(first, job, ({ state }) => state === "Suspended", 20_000);
+    await reaches(first, job, ({ state }) => state === "Suspended");
     quiet();
     go();
     world.clusters.heal();
-    expect((await reaches(second, job, ({ state }) => state === "Suspended", 20_000)).barrier).toBe("None");
+    expect((await reaches(second, job, ({ state }) => state === "Suspended")).barrier).toBe("None");
     await first.engine.api.putJob(job, groupSpec(world, "s1"));
     expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
     await allIsWell();
@@ -630,7 +626,7 @@ describe("a participant", () => {
     await backup.restore();
     quiet();
     go();
-    expect((await reaches(first, job, ({ finishedAt }) => finishedAt !== null, 20_000)).state).toBe("Succeeded");
+    expect((await reaches(first, job, ({ finishedAt }) => finishedAt !== null)).state).toBe("Succeeded");
     expect(states(await endedEverywhere(world, job))).toEqual(succeeded);
     await allIsWell();
   });
@@ -645,7 +641,7 @@ describe("a participant", () => {
     await backup.restore();
     quiet();
     go();
-    const ended = await reaches(first, job, ({ finishedAt }) => finishedAt !== null, 20_000);
+    const ended = await reaches(first, job, ({ finishedAt }) => finishedAt !== null);
     expect([ended.state, ended.error?.code]).toEqual(["Failed", "SnapshotGone"]);
     expect((await second.engine.api.listJobs()).items).toEqual([]);
   });

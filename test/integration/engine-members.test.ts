@@ -1,14 +1,22 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
-import { type Cluster, type Clusters, openClusters, pair, restart } from "../fakes/engines.ts";
+import { type Cluster, type Clusters, type ClustersOptions, openClusters, pair, restart } from "../fakes/engines.ts";
+import { FakeClock } from "../fakes/fake-clock.ts";
 
+const memberIntervalMs = 2_000;
 let clusters: Clusters;
+/** Stands still but in {@link eventually}: who was alive a moment ago still is, however long the machine takes for the next line. */
+let clock: FakeClock;
 
 afterEach(() => clusters.close());
+
+async function open(counts: Readonly<Record<string, number>>, options: ClustersOptions = {}): Promise<void> {
+  clock = new FakeClock();
+  clusters = await openClusters(counts, { inMemory: true, clock, limits: { memberIntervalMs }, ...options });
+}
 
 /** What an agent knows of the members of its cluster: `1+` alive, `2-` unreachable, `3!` lost. */
 async function seenBy(agent: Cluster): Promise<string> {
@@ -20,12 +28,11 @@ async function seenBy(agent: Cluster): Promise<string> {
     .join(" ");
 }
 
-/** Meetings come by the clock; the answer is waited for, and what was answered last is what counts. */
+/** Meetings come by the clock, which goes on until the answer fits; what was answered last is what counts. */
 async function eventually(read: () => Promise<string>, expected: string): Promise<void> {
-  const deadlineMs = performance.now() + 10_000;
   let answer = await read();
-  while (answer !== expected && performance.now() < deadlineMs) {
-    await pause(5);
+  for (let meetings = 0; answer !== expected && meetings < 100; meetings++) {
+    await clock.advance(memberIntervalMs);
     answer = await read();
   }
   expect(answer).toBe(expected);
@@ -36,7 +43,7 @@ function sees(agent: Cluster, what: string): Promise<void> {
 }
 
 const three = async (): Promise<readonly [Cluster, Cluster, Cluster]> => {
-  clusters = await openClusters({ west: 3 }, { inMemory: true });
+  await open({ west: 3 });
   return clusters.of("west") as unknown as [Cluster, Cluster, Cluster];
 };
 
@@ -46,7 +53,7 @@ describe("agents of one cluster", () => {
   });
 
   test("learn of each other from one name that leads each of them to itself first", async () => {
-    clusters = await openClusters({ west: 3 }, { inMemory: true, isOneName: true });
+    await open({ west: 3 }, { isOneName: true });
     for (const agent of clusters.of("west")) await sees(agent, "1+ 2+ 3+");
   });
 
@@ -113,7 +120,7 @@ const copyOfV1 = { volumes: [{ volume: "v1", sizeBytes: 4096 }] };
 
 /** A cluster that takes volumes of another one, all its agents acquainted. */
 async function receivers(): Promise<readonly [Cluster, Cluster, Cluster]> {
-  clusters = await openClusters({ east: 1, west: 3 }, { inMemory: true });
+  await open({ east: 1, west: 3 });
   const [first, second, third] = clusters.of("west") as [Cluster, Cluster, Cluster];
   await pair(clusters.of("east"), [first, second, third]);
   for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
@@ -219,8 +226,8 @@ test("an agent that is new and has met nobody does not say that a copy is new", 
 describe("agents that have lost their disks, after a loss of power", () => {
   let agents: readonly Cluster[];
 
-  const open = async (count: number) => {
-    clusters = await openClusters({ west: count }, { inMemory: true, isOneName: true });
+  const lose = async (count: number) => {
+    await open({ west: count }, { isOneName: true });
     agents = clusters.of("west");
     for (const agent of agents) await sees(agent, agents.map((_, index) => `${index + 1}+`).join(" "));
     for (const agent of agents) await agent.stop();
@@ -234,7 +241,7 @@ describe("agents that have lost their disks, after a loss of power", () => {
   const make = (agent: Cluster) => agent.engine.api.putVolume("data", { sizeBytes: 4096 });
 
   test("do not take themselves for the only ones while most of the others are still starting", async () => {
-    await open(4);
+    await lose(4);
     await replaced(agentOf(1));
     await expect(make(agentOf(1))).rejects.toMatchObject({
       code: "Unreachable",
@@ -255,7 +262,7 @@ describe("agents that have lost their disks, after a loss of power", () => {
   });
 
   test("are a new cluster when most of those that there are say that they are new", async () => {
-    await open(3);
+    await lose(3);
     await replaced(agentOf(1));
     await expect(make(agentOf(1))).rejects.toMatchObject({ code: "Unreachable" });
     await replaced(agentOf(2));
@@ -264,7 +271,7 @@ describe("agents that have lost their disks, after a loss of power", () => {
   });
 
   test("know for good who there is, once they do", async () => {
-    await open(2);
+    await lose(2);
     await replaced(agentOf(1));
     await agentOf(2).start();
     await eventually(acquaintance, "true true");
@@ -275,7 +282,7 @@ describe("agents that have lost their disks, after a loss of power", () => {
   });
 
   test("believe one of an earlier version, which does not say whether it is new itself", async () => {
-    await open(3);
+    await lose(3);
     await replaced(agentOf(1));
     agentOf(2).onMemberCall = (method) => {
       if (method === "acquaintance") throw new LongshoreError("NotFound", "there is no such route");

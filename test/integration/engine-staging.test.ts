@@ -85,9 +85,9 @@ describe("a staging image that takes long to make", () => {
   let made: number;
   let gate: ReturnType<typeof Promise.withResolvers<void>>;
 
-  /** A delta, whose image is held up until the gate is opened. */
-  async function begun(): Promise<void> {
-    world = await openWorld({ limits: { leaseMs: 900 } });
+  /** A delta, whose image is held up until the gate is opened. Who asks for it is told after a third of a lease that it is being made. */
+  async function begun(leaseMs = 30_000): Promise<void> {
+    world = await openWorld({ limits: { leaseMs } });
     await makeVolume(world, "data");
     await migrate(world, "data", "s1");
     await write(world.source, "data", 0, randomBytes(4096));
@@ -121,7 +121,7 @@ describe("a staging image that takes long to make", () => {
   }
 
   test("keeps nobody waiting, and costs the job no attempt however long it takes", async () => {
-    await begun();
+    await begun(900);
     await freezesAreAnsweredPatiently();
     const { volume } = await claimOf(job);
     expect(await peer().report(volume)).toMatchObject({ barrier: "Frozen", staging: { stored: [] } });
@@ -196,8 +196,8 @@ describe("a target that starts again with a copy that is half stored", () => {
   let job: string;
 
   /** Two of three units are stored when the target's process ends; the next one reads them again once it is let. */
-  async function halfStored(): Promise<{ reading: () => number; open: () => void }> {
-    world = await openWorld({ limits: { attemptsMax: 1000, leaseMs: 900 } });
+  async function halfStored(leaseMs = 30_000): Promise<{ reading: () => number; open: () => void }> {
+    world = await openWorld({ limits: { attemptsMax: 1000, leaseMs } });
     const { target } = world;
     await makeVolume(world, "data");
     await snapshot(world, "data", "s1");
@@ -258,7 +258,7 @@ describe("a target that starts again with a copy that is half stored", () => {
   });
 
   test("tells its source in time that it is at it, which costs the job no attempt however long it takes", async () => {
-    const { open } = await halfStored();
+    const { open } = await halfStored(900);
     const { attempts } = await world.source.engine.api.getJob(job);
     await freezesAreAnsweredPatiently();
     open();

@@ -4,6 +4,7 @@ import { open, readFile } from "node:fs/promises";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import type { JobView, MigratedVolumeView } from "../../src/wire/schemas.ts";
 import { type Cluster, type Clusters, openClusters, pair } from "../fakes/engines.ts";
+import { ended } from "../fakes/migration-world.ts";
 
 const MiB = 1 << 20;
 const sizeBytes = 24 * MiB;
@@ -25,13 +26,6 @@ async function write(offset: number, data: Uint8Array): Promise<void> {
   const file = await open(path, "r+");
   await file.write(data, 0, data.length, offset);
   await file.close();
-}
-
-async function ended(cluster: Cluster, job: string): Promise<JobView> {
-  for await (const view of cluster.engine.api.followJob(job, AbortSignal.timeout(15_000))) {
-    if (view.finishedAt !== null) return view;
-  }
-  throw new Error(`job ${job} did not end: ${JSON.stringify(await cluster.engine.api.getJob(job))}`);
 }
 
 async function migrate(name: string): Promise<JobView> {
