@@ -1,5 +1,10 @@
-import { expect, test } from "@jest/globals";
-import { checkPresent, type LoopRow, parseLoopDevices } from "./loop-devices.ts";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { silentLog } from "../base/log.ts";
+import type { Commands } from "./command.ts";
+import { checkPresent, type LoopRow, openLoopDevices, parseLoopDevices } from "./loop-devices.ts";
 
 const plain = {
   name: "/dev/loop3",
@@ -78,4 +83,53 @@ test.each(presences)("of %j, read-only %s, is said: %s", (present, isReadOnly, e
   const check = () => checkPresent("/a/live.img", rowsPresent, isReadOnly);
   if (expected === undefined) expect(check).not.toThrow();
   else expect(check).toThrow(expected);
+});
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "longshore-loops-"));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true });
+});
+
+/** The image at a path of the folder, and what is found over it once `losetup` shows its inode under another name. */
+async function noted() {
+  const image = join(folder, "live.img");
+  await writeFile(image, "");
+  let text = "";
+  const commands: Commands = {
+    attempt: async () => ({ status: 0, stdout: text, stderr: "" }),
+    run: async () => text,
+  };
+  const loops = openLoopDevices({ commands, log: silentLog });
+  const identity = await loops.identify(image);
+  const { inode, device } = identity;
+  const devicesOver = (name: string) => {
+    const row = { ...plain, "maj:min": "7:none", "back-ino": inode, "back-maj:min": device, "back-file": name };
+    text = listed(row);
+    // Whether it is taken for the image's shows by its size being asked for.
+    return loops.devicesOf(identity).then(
+      (found) => found.length,
+      (error: Error) => error.message,
+    );
+  };
+  return { image, devicesOver };
+}
+
+const taken = "there is no block device 7:none";
+
+test("an image that is there has its device, whatever another mount namespace has called it", async () => {
+  const { devicesOver } = await noted();
+  expect(await devicesOver("/elsewhere/a/live.img")).toBe(taken);
+});
+
+test("an image that was deleted has its device, but not that of a later image with its inode number", async () => {
+  const { image, devicesOver } = await noted();
+  await writeFile(join(folder, "other"), "");
+  for (const end of [() => rename(join(folder, "other"), image), () => rm(image)]) {
+    await end();
+    expect(await devicesOver(`${image} (deleted)`)).toBe(taken);
+    expect(await devicesOver("/var/lib/longshore/volumes/b/live.img")).toBe(0);
+  }
 });

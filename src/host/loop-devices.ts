@@ -101,7 +101,11 @@ export function openLoopDevices({ commands, log }: { commands: Commands; log: Lo
     if (unknown !== undefined) {
       throw new HostError(`cannot tell which file ${unknown.path} is over; is the node's /dev mounted here?`);
     }
-    return rows.filter(({ behind }) => behind?.inode === image.inode && behind.device === image.device);
+    const same = rows.filter(({ behind }) => behind?.inode === image.inode && behind.device === image.device);
+    const isNamed = (row: LoopRow) => ownName(row.image) === ownName(image.path);
+    if (same.every(isNamed) || (await isStillThere(image))) return same;
+    // The image was deleted, and a later one may have its inode number.
+    return same.filter(isNamed);
   }
 
   return {
@@ -190,10 +194,22 @@ function complaints(row: LoopRow, isReadOnly: boolean): readonly (readonly [bool
   ];
 }
 
+/** The part of an image's path that every mount namespace has, and no other image: the volume's folder, and the file in it. */
+function ownName(path: string): string {
+  return path.split("/").slice(-2).join("/");
+}
+
+async function isStillThere({ path, device, inode }: ImageIdentity): Promise<boolean> {
+  const found = await statsOf(path);
+  return found !== undefined && renderDevice(found.dev) === device && String(found.ino) === inode;
+}
+
+function statsOf(path: string) {
+  return attempt(`look at ${path}`, () => unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(path, { bigint: true })));
+}
+
 async function identify(path: string): Promise<ImageIdentity> {
-  const found = await attempt(`look at ${path}`, () =>
-    unlessErrno(["ENOENT", "ENOTDIR"], () => fs.stat(path, { bigint: true })),
-  );
+  const found = await statsOf(path);
   if (found === undefined || !found.isFile()) {
     const text = `the image ${path} is not there; is the agent's data folder mounted here at the same path?`;
     throw new LongshoreError("VolumeGone", text);
