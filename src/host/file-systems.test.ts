@@ -71,6 +71,19 @@ test.each([
   expect(outcome).toBe(expected);
 });
 
+const inUse = { status: 8, stdout: "/dev/loop0 is in use.\n", stderr: "e2fsck: Cannot continue, aborting.\n" };
+
+test("an ext4 that is still mounted in another mount namespace is in order, and not checked from below", async () => {
+  const { tools } = scripted({ e2fsck: inUse });
+  await checkFileSystem(tools, "/dev/loop0", { type: "ext4" });
+});
+
+test("but it does not grow as if it were mounted nowhere", async () => {
+  const { ran, tools } = scripted({ e2fsck: inUse });
+  await expect(growUnmounted(tools, "/dev/loop0", "ext4")).rejects.toThrow("in use elsewhere");
+  expect(ran).toHaveLength(1);
+});
+
 test.each(["xfs", "btrfs"] as const)("%s is not checked: it does so itself", async (type) => {
   const { ran, tools } = scripted();
   await checkFileSystem(tools, "/dev/loop0", { type });

@@ -63,11 +63,15 @@ export async function checkFileSystem(
   if (type !== "ext4") return;
   const words = ["e2fsck", "-p", ...(isWhole ? ["-f"] : []), device];
   const outcome = await commands.attempt(words, checkMsMax);
+  // It is mounted where this process does not see it, as in a container that got a copy of the mount. So it is in order; and mounting fails
+  // by itself when it is somebody else who has the device.
+  const isInUse = outcome.status > 3 && outcome.stdout.includes(`${device} is in use`);
+  if (isInUse && !isWhole) return;
   // 1: errors were corrected. 2: the machine should be started anew, if it were mounted.
   if (outcome.status > 3) {
-    throw new HostError(`the file system on ${device} needs a repair by hand: e2fsck ${device}`, {
-      cause: failed(words, outcome),
-    });
+    const repair = "needs a repair by hand: end its pods, attach its image with losetup, and run e2fsck on that";
+    const what = isInUse ? "is in use elsewhere, as by a mount in some other container" : repair;
+    throw new HostError(`the file system on ${device} ${what}`, { cause: failed(words, outcome) });
   }
   if (outcome.status > 0) log.warn({ device, said: outcome.stdout.trim() }, "file system corrected");
 }

@@ -1,8 +1,9 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import type { Commands, Outcome } from "./command.ts";
+import { HostError } from "./host-error.ts";
 import type { Device } from "./loop-devices.ts";
 import { openMounts } from "./mounts.ts";
 
@@ -26,7 +27,12 @@ function scripted(...answers: readonly Outcome[]) {
     ran.push(words.join(" "));
     return answers[ran.length - 1] ?? good;
   };
-  const commands: Commands = { attempt, run: async (words, timeoutMs) => (await attempt(words, timeoutMs)).stdout };
+  const run: Commands["run"] = async (words, timeoutMs) => {
+    const { status, stdout, stderr } = await attempt(words, timeoutMs);
+    if (status !== 0) throw new HostError(stderr);
+    return stdout;
+  };
+  const commands: Commands = { attempt, run };
   return { ran, mounts: openMounts(commands, join(folder, "private")) };
 }
 
@@ -49,6 +55,14 @@ test("a btrfs that the kernel takes for one it remembers is mounted once that is
 test("one that it takes for another that is mounted is told as what it is", async () => {
   const { mounts } = scripted(exists, good, exists);
   await expect(mounts.mount(device, join(folder, "a"), btrfs)).rejects.toThrow("another btrfs with the same UUID");
+});
+
+test("a bind for reading only that fails keeps no mount of its own, which would hold the file system", async () => {
+  const target = join(folder, "target");
+  const { ran, mounts } = scripted(good, good, { status: 32, stdout: "", stderr: "mount point does not exist" });
+  await expect(mounts.bind("/source", target, { place: "folder", isReadOnly: true })).rejects.toThrow("does not exist");
+  expect(ran).toHaveLength(3);
+  expect(await readdir(join(folder, "private"))).toEqual([]);
 });
 
 test("any other failure is told as it is, at once", async () => {

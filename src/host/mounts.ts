@@ -86,15 +86,19 @@ export function openMounts(commands: Commands, privateFolder: string): Mounts {
       // One that is bound from a read-only mount is read-only from its first moment, everywhere.
       const via = viaFor(target);
       await unbind(via);
-      await makePlace(via, place);
-      await commands.run(["mount", "--bind", source, via], quickMsMax);
-      await commands.run(["mount", "-o", "remount,bind,ro", via], quickMsMax);
-      await makePlace(target, place);
-      await commands.run(["mount", "--bind", via, target], quickMsMax);
-      await unbind(via);
+      try {
+        await makePlace(via, place);
+        await commands.run(["mount", "--bind", source, via], quickMsMax);
+        await commands.run(["mount", "-o", "remount,bind,ro", via], quickMsMax);
+        await makePlace(target, place);
+        await commands.run(["mount", "--bind", via, target], quickMsMax);
+      } finally {
+        // Also after a failure: a kubelet that is told of one need not come back, and this would keep the file system in use.
+        await unbind(via);
+      }
     },
     async unbind(target) {
-      // What an interrupted bind may have left would keep the file system in use.
+      // What a bind that was killed may have left would keep the file system in use.
       await unbind(viaFor(target));
       await unbind(target);
     },

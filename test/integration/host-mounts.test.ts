@@ -1,6 +1,7 @@
 // Mounts as only a real kernel has them: in use, broken, seen from other mount namespaces. Needs root.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { readlinkSync } from "node:fs";
+import { hash } from "node:crypto";
+import { mkdirSync, readlinkSync } from "node:fs";
 import { mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect } from "@jest/globals";
@@ -70,23 +71,35 @@ it("through a bind for reading only nothing is written, through its source it is
   expect(mountsBelow(real.folder)).toEqual([path]);
 });
 
-it("what an interrupted bind has left is taken away by unbinding, and does not add up", async () => {
+it("a bind that fails leaves nothing mounted", async () => {
   const { path } = await mounted("a");
   // It gets as far as its target, for which there is no room.
   await writeFile(place("file"), "");
   const target = join(place("file"), "target");
-  for (const _ of [1, 2]) {
-    const bound = real.host.bind(path, target, { place: "folder", isReadOnly: true });
-    await expect(bound).rejects.toThrow(`cannot make ${target}`);
-    expect(mountsBelow(real.folder)).toHaveLength(2);
-  }
+  const bound = real.host.bind(path, target, { place: "folder", isReadOnly: true });
+  await expect(bound).rejects.toThrow(`cannot make ${target}`);
+  expect(mountsBelow(real.folder)).toEqual([path]);
+});
+
+it("what an interrupted bind has left is taken away by unbinding, and does not add up", async () => {
+  const { path } = await mounted("a");
+  const target = place("target");
+  const via = join(real.stateDir, "private", hash("sha256", target).slice(0, 32));
+  const interrupt = () => {
+    mkdirSync(via);
+    run("mount", "--bind", path, via);
+  };
+  interrupt();
+  await real.host.bind(path, target, { place: "folder", isReadOnly: true });
+  expect(mountsBelow(real.folder)).toEqual([path, target]);
+  interrupt();
   await real.host.unbind(target);
   expect(mountsBelow(real.folder)).toEqual([path]);
 });
 
-/** A mount namespace that gets what is mounted here, as the kubelet's does; ended with the test. */
-async function follower(): Promise<{ child: ChildProcess; table: () => Promise<string> }> {
-  const child = spawn("unshare", ["--mount", "--propagation", "slave", "sleep", "600"], { env, stdio: "ignore" });
+/** A mount namespace that gets what is mounted here, as the kubelet's does, or keeps its copy of it; ended with the test. */
+async function other(propagation: "slave" | "private"): Promise<{ child: ChildProcess; table: () => Promise<string> }> {
+  const child = spawn("unshare", ["--mount", "--propagation", propagation, "sleep", "600"], { env, stdio: "ignore" });
   const forget = onInterrupt(() => child.kill("SIGKILL"));
   child.once("exit", forget);
   await eventually("the other mount namespace", async () =>
@@ -99,7 +112,7 @@ it("a bind for reading only is so in other mount namespaces as well", async () =
   run("mount", "--bind", real.kubeletDir, real.kubeletDir);
   run("mount", "--make-shared", real.kubeletDir);
   const { path } = await mounted("a");
-  const { child, table } = await follower();
+  const { child, table } = await other("slave");
   try {
     await real.host.bind(path, place("target"), { place: "folder", isReadOnly: true });
     await real.host.bind(path, place("other"), { place: "folder", isReadOnly: false });
@@ -108,6 +121,21 @@ it("a bind for reading only is so in other mount namespaces as well", async () =
     expect(topmostAt(entries, place("other"))).toMatchObject({ isReadOnly: false });
     await real.host.unbind(place("target"));
     expect(topmostAt(parseMountTable(await table()), place("target"))).toBeUndefined();
+  } finally {
+    child.kill("SIGKILL");
+  }
+});
+
+it("an ext4 that a container has kept its copy of is mounted here again, and not touched from below", async () => {
+  const { device, path } = await mounted("a");
+  await writeFile(join(path, "file"), "content");
+  const { child } = await other("private");
+  try {
+    await real.host.unmount(path);
+    await real.host.mount(device, path, { type: "ext4", flags: [], isReadOnly: false });
+    expect(await readFile(join(path, "file"), "utf8")).toBe("content");
+    await real.host.unmount(path);
+    await expect(real.host.growUnmounted(device, "ext4")).rejects.toThrow("is in use elsewhere");
   } finally {
     child.kill("SIGKILL");
   }
