@@ -109,8 +109,11 @@ test.each(modes)("a volume that is given up on its way leaves nothing: %s", asyn
       .then(() => publish({ fsType: "xfs" })(calls, world))
       .catch(() => undefined);
     await live(world, death, new CrashPoint());
-    const { notes, devices, mounts } = world.host.summary();
-    expect({ effect, notes, devices, mounts }).toEqual({ effect, notes: {}, devices: [], mounts: [] });
+    const { devices, mounts } = world.host.summary();
+    expect({ effect, devices, mounts }).toEqual({ effect, devices: [], mounts: [] });
+    // A half made file system is still known for one when the next pod comes, of which nothing is left either.
+    await live(world, [...life({ fsType: "xfs" }), ...death], new CrashPoint());
+    expect({ effect, notes: world.host.summary().notes }).toEqual({ effect, notes: {} });
     if (!crash.wasReached) return expect(effect).toBeGreaterThan(4);
   }
   throw new Error(`there are more than ${effectsMax} effects`);

@@ -1,7 +1,7 @@
 // A volume comes to its node, and leaves it: attached, with a file system, mounted at the kubelet's staging path. Each step is noted
 // before it is taken and looks at what is there, so that a call goes on wherever another one was interrupted; see docs/csi-node.md.
 import { metadataKey } from "../api/names.ts";
-import { codeOf } from "../domain/errors.ts";
+import { codeOf, describe } from "../domain/errors.ts";
 import { isVolumeHandle } from "../domain/handles.ts";
 import { type FileSystemType, isFileSystemType, type MountHow } from "../host/file-systems.ts";
 import type { Host } from "../host/host.ts";
@@ -23,7 +23,7 @@ export interface StageRequest {
 /** Staged already in the same way is success. */
 export async function stage(parts: NodeParts, request: StageRequest): Promise<void> {
   const { host, agent } = parts;
-  const { volume, path, wanted } = request;
+  const { volume, wanted } = request;
   const view = await agent.getVolume(volume);
   requireMode(view, wanted);
   const image = await host.identify(view.path);
@@ -31,6 +31,28 @@ export async function stage(parts: NodeParts, request: StageRequest): Promise<vo
   const note = await ensureNote(host, volume, { uid: view.uid, image });
   // The log of a file system that was not unmounted is replayed also when it is mounted for reading only, and that takes writing.
   const device = await host.attach(image.path, { isReadOnly: wanted.kind === "block" && wanted.isReadOnly });
+  try {
+    await bring(parts, request, { view, note, device, present });
+  } catch (error) {
+    if (present === undefined) await takeBack(host, request, { device, error });
+    throw error;
+  }
+}
+
+interface Attached {
+  readonly view: VolumeView;
+  readonly note: VolumeNote;
+  readonly device: Device;
+  /** The type of its file system that is mounted at the staging path already. */
+  readonly present: FileSystemType | undefined;
+}
+
+async function bring(
+  parts: NodeParts,
+  { volume, path, wanted }: StageRequest,
+  { view, note, device, present }: Attached,
+): Promise<void> {
+  const { host } = parts;
   const isUsed = wanted.kind === "block" || present !== undefined;
   // From here on what is on the device is its user's, whatever was begun before.
   if (isUsed && note.formatting !== null) await host.writeNote(volume, { ...note, formatting: null });
@@ -39,6 +61,27 @@ export async function stage(parts: NodeParts, request: StageRequest): Promise<vo
   const how: MountHow = { type, flags: wanted.flags, isReadOnly: wanted.isReadOnly };
   if (present === undefined) await host.mount(device, path, how);
   if (!wanted.isReadOnly) await grow(parts, { volume, device, path, how });
+}
+
+/**
+ * A kubelet that is told of a failure for good never unstages the volume, and what is attached cannot be deleted. ABORTED it does not take
+ * for the end.
+ */
+async function takeBack(
+  host: Host,
+  { volume, path }: StageRequest,
+  { device, error: cause }: { device: Device; error: unknown },
+): Promise<void> {
+  try {
+    await host.unmount(path);
+    // Pods use it, which a kubelet that was started anew has found.
+    if ((await host.mountsOf(device)).length > 0) return;
+    await host.detach(device);
+    await forget(host, volume);
+  } catch (error) {
+    const text = `volume ${volume} could not be staged, and what was begun is still there: ${describe(error)}`;
+    throw new CsiError("ABORTED", text, { cause });
+  }
 }
 
 /**
@@ -59,8 +102,26 @@ export async function unstage(parts: NodeParts, { volumeId, path }: { volumeId: 
   await host.unmount(path);
   if (!isVolumeHandle(volumeId)) return;
   const image = await imageOf(parts, volumeId);
-  if (image !== undefined) for (const device of await host.devicesOf(image)) await host.detach(device);
-  await host.removeNote(volumeId);
+  for (const device of image === undefined ? [] : await host.devicesOf(image)) {
+    await checkNotShown(host, volumeId, device);
+    await host.detach(device);
+  }
+  await forget(host, volumeId);
+}
+
+/** The kernel keeps a device for whoever has mounted or opened it. Where it is only shown, another image would come to be seen. */
+async function checkNotShown(host: Host, volume: string, device: Device): Promise<void> {
+  for (const place of await host.mountsOf(device)) {
+    if ((await host.mountAt(place))?.type !== "block") continue;
+    const text = `volume ${volume} is still published at ${place}, as a block device; unpublish it there first`;
+    throw new CsiError("FAILED_PRECONDITION", text);
+  }
+}
+
+/** The mark of a format that was not finished stays: without it nobody could tell what that has left from somebody's data. */
+async function forget(host: Host, volume: string): Promise<void> {
+  const note = await host.readNote(volume);
+  if (note !== undefined && note.formatting === null) await host.removeNote(volume);
 }
 
 /** The type of the volume's file system that is mounted at the staging path; throws for anything else there. */

@@ -14,6 +14,7 @@ import {
   unstageRequest,
 } from "../../test/fakes/node-world.ts";
 import { LongshoreError } from "../domain/errors.ts";
+import { HostError } from "../host/host-error.ts";
 import { isIn } from "./topology.ts";
 
 const gibibyte = 2 ** 30;
@@ -491,6 +492,70 @@ describe("staging", () => {
     await first;
     await calls.NodeStageVolume(stageRequest("pvc-1"));
   });
+});
+
+/** A kubelet that was told so forgets about the volume, and never unstages it. */
+describe("a staging that fails for good", () => {
+  const failures: readonly (readonly [string, Use, () => void])[] = [
+    [
+      "because of what is on the volume",
+      { fsType: "ext4" },
+      () => {
+        world.host.image(image).content = { kind: "fileSystem", type: "xfs" };
+      },
+    ],
+    [
+      "because it cannot be mounted",
+      {},
+      () => {
+        world.host.image(image).content = { kind: "fileSystem", type: "ext4" };
+      },
+    ],
+    [
+      "once it is mounted",
+      { fsType: "xfs" },
+      () => {
+        world.host.grow = () => Promise.reject(new HostError("xfs_growfs: exit status 1"));
+      },
+    ],
+  ];
+  test.each(failures)("%s leaves nothing", async (_, use, arrange) => {
+    arrange();
+    expect(await failure(calls.NodeStageVolume(stageRequest("pvc-1", use)))).toMatch(/^(FAILED_PRECONDITION|INTERNAL)/);
+    expect(traces()).toEqual(clean);
+  });
+
+  test("takes nothing from pods that use the volume already", async () => {
+    await calls.NodeStageVolume(stageRequest("pvc-1"));
+    await calls.NodePublishVolume(publishRequest("pvc-1"));
+    await world.host.unmount(stagingOf("pvc-1"));
+    const before = traces();
+    world.host.grow = () => Promise.reject(new HostError("resize2fs: exit status 1"));
+    expect(await failure(calls.NodeStageVolume(stageRequest("pvc-1")))).toMatch(/^INTERNAL/);
+    expect(traces()).toEqual(before);
+  });
+
+  test("and cannot be taken back is not told so for good: the kubelet unstages", async () => {
+    world.host.grow = () => Promise.reject(new HostError("xfs_growfs: exit status 1"));
+    world.host.unmount = () => Promise.reject(new LongshoreError("VolumeBusy", "it is being snapshotted"));
+    const told = failure(calls.NodeStageVolume(stageRequest("pvc-1", { fsType: "xfs" })));
+    expect(await told).toMatch(/^ABORTED: .*it is being snapshotted/);
+  });
+});
+
+test("a block device is not detached while it is shown to a pod: its number would become another image's there", async () => {
+  const use = { isBlock: true };
+  await calls.NodeStageVolume(stageRequest("pvc-1", use));
+  await calls.NodePublishVolume(publishRequest("pvc-1", use));
+  const before = traces();
+  const told = await failure(calls.NodeUnstageVolume(unstageRequest("pvc-1")));
+  expect(told).toBe(
+    `FAILED_PRECONDITION: volume pvc-1 is still published at ${targetOf("pvc-1")}, as a block device; unpublish it there first`,
+  );
+  expect(traces()).toEqual(before);
+  await calls.NodeUnpublishVolume(unpublishRequest("pvc-1"));
+  await calls.NodeUnstageVolume(unstageRequest("pvc-1"));
+  expect(traces()).toEqual(clean);
 });
 
 describe("expanding", () => {
