@@ -113,7 +113,8 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     planned: plannedOf(users.filter(({ spec }) => spec.policy.dryRun === true && spec.policy.locations.includes(name))),
     invalid: typeof wish === "string" ? wish : undefined,
     inUse: undefined,
-    isPaused: wished?.isPaused === true,
+    // What cannot be followed changes nothing at the agents, nor here.
+    isPaused: wished?.isPaused ?? isConditionTrue(location.status?.conditions, conditionType.paused),
     wished,
     behind: followed.filter((agent) => isBehind(agent)),
     known: held.map(({ agent }) => agent),

@@ -57,6 +57,10 @@ const events = (world: OperatorWorld, about: string) =>
 
 const claim = "PersistentVolumeClaim shop/db-pv1";
 
+const paused = { bandwidth: { limit: "0" }, suspend: true };
+const nonsense = { bandwidth: { timeZone: "Europe/Atlantis" } };
+const silent = { state: "unreachable", message: "no answer" } as const;
+
 /** What Kubernetes makes of a volume whose claim is gone, unless it is told otherwise. */
 function releaseClaim(world: OperatorWorld, { phase = "Released", policy = "Delete" } = {}): void {
   const key = { name: "pv1" };
@@ -829,6 +833,29 @@ test("while the bandwidth is nought nothing is started, and what runs is suspend
   await world.runUntil(25 * minute);
   expect(condition(world, MigrationLocations, "berlin")).toBe("True Ok");
   expect(jobs(world)).toBe("one Pending");
+});
+
+test.each([
+  ["is suspended by its user", "True Suspended", (world: OperatorWorld) => location(world, "berlin", paused)],
+  ["does not answer", "False Unreachable", (world: OperatorWorld) => world.agent.probeFinds("berlin", silent)],
+  ["says what cannot be followed", "False Invalid", (world: OperatorWorld) => location(world, "berlin", nonsense)],
+])("jobs stay suspended while a location whose bandwidth is nought %s", async (_, ready, happens) => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  location(world, "berlin", { ...paused, suspend: false });
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run(minute);
+  expect(jobs(world)).toBe("one Suspended");
+  happens(world);
+  await world.run(minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe(ready);
+  expect(jobs(world)).toBe("one Suspended");
+  expect(condition(world, MigrationLocations, "berlin", "Paused")).toBe("True Paused");
+  expect([...world.agent.jobs.values()].map(({ spec }) => spec.suspend)).toEqual([true]);
+  location(world, "berlin");
+  await world.run(minute);
+  expect([condition(world, MigrationLocations, "berlin", "Paused"), jobs(world)]).toEqual(["none", "one Pending"]);
 });
 
 test("a location that an agent refuses says why, and is told again", async () => {
