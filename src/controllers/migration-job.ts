@@ -251,7 +251,7 @@ function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { is
   if (gifts.length === 0) return { kind: "watch", view };
   const away = gifts.flatMap(({ agent }) => awayBecause(agent) ?? []);
   if (away.length === 0) return { kind: "give", gifts };
-  return { kind: "wait", wait: { ...agentsAway(away.join("; ")), phase: job.status?.phase } };
+  return { kind: "wait", wait: agentsAway(away.join("; ")) };
 }
 
 function agentsAway(message: string): JobWait {
@@ -451,8 +451,7 @@ async function trying(
     const message = explain(error, facts.job.status?.message);
     // A location that the agent does not know yet is told to it by another reconciler.
     if (isRetryable(error) || code === "NotFound" || facts.view !== undefined) {
-      const phase = facts.view === undefined ? undefined : facts.job.status?.phase;
-      await write(waitingStatus(facts.job, { reason: code, message, phase }, deps.clock.nowMs()));
+      await write(waitingStatus(facts.job, { reason: code, message }, deps.clock.nowMs()));
       throw error;
     }
     const ending: JobEnding = { phase: "Failed", reason: code, message };

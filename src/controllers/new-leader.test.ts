@@ -133,3 +133,20 @@ test("the VolumeMigration of a dry run that is given up is not removed, when it 
   await controller.reconcile({ name: "pv1" }, context);
   expect(world.server.get(VolumeMigrations, { name: "pv1" })?.spec.policy).not.toHaveProperty("dryRun");
 });
+
+test.each(["Undecided", "Running"] as const)("a job that is %s stays so while its agent is not seen", async (state) => {
+  const world = sourceWorld();
+  world.onJob = (name) => world.agent.progressJob(name, { state });
+  await world.run();
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  const told = [...world.server.events.values()];
+  const deps = newLeader(world);
+  const unseen = { volumes: new Map(), jobs: new Map(), problem: "not asked yet" };
+  const agents = { all: () => [{ ...seenAgent(world.agent), ...unseen }], members: () => [] };
+  const controller = migrationJobController({ ...deps, agents }, openSnapshotPace(deps.clock));
+  await controller.reconcile({ name: "now" }, context);
+  const { status } = world.server.require(MigrationJobs, { name: "now" });
+  expect(status).toMatchObject({ phase: state, message: `agent ${world.agent.view.agentId}: not asked yet` });
+  expect([...world.server.events.values()]).toEqual(told);
+});
