@@ -10,6 +10,7 @@ import {
   MigratedVolumes,
   MigrationJobs,
   MigrationLocations,
+  MigrationSources,
   PersistentVolumes,
   StorageClasses,
   VolumeMigrations,
@@ -17,6 +18,7 @@ import {
 import { migratedVolumeController } from "./migrated-volume.ts";
 import { migrationJobController } from "./migration-job.ts";
 import { migrationLocationController } from "./migration-location.ts";
+import { migrationSourceController } from "./migration-source.ts";
 import { persistentVolumeController } from "./persistent-volume.ts";
 import { openSnapshotPace } from "./snapshot-pace.ts";
 
@@ -118,6 +120,18 @@ test("bases are not given up for a location that is gone, when a new one has its
   await migrationLocationController(deps).reconcile({ name: "berlin" }, context);
   expect(world.agent.volumes.get("vol-1")?.bases).toHaveLength(1);
   expect(world.agent.locations.has("berlin")).toBe(true);
+});
+
+test("consent is not withdrawn for a source that is gone, when a new one has its name", async () => {
+  const world = targetWorld();
+  await world.run();
+  const { spec } = world.server.require(MigrationSources, { name: "east" });
+  world.server.delete(MigrationSources, { name: "east" });
+  const deps = newLeader(world);
+  release(world, MigrationSources, "east");
+  world.server.create(MigrationSources, { metadata: { name: "east" }, spec });
+  await migrationSourceController(deps).reconcile({ name: "east" }, context);
+  expect(world.agent.sources.has("east")).toBe(true);
 });
 
 test("the VolumeMigration of a dry run that is given up is not removed, when it is more than that by now", async () => {
