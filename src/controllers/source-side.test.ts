@@ -6,6 +6,7 @@ import { location, OperatorWorld, sourceWorld, volume } from "../../test/fakes/o
 import type { Condition } from "../api/object.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { KindRef, KubeObject } from "../kube/cluster.ts";
+import { KubeError } from "../kube/errors.ts";
 import { routeNews } from "./controllers.ts";
 import {
   MigrationJobs,
@@ -572,6 +573,24 @@ test("a snapshot that cannot be taken does not keep those that nobody needs any 
   // All have expired, the newest was migrated, and is the base now.
   expect(snapshots(world)).toBe(newest);
   expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
+});
+
+test("jobs that the API server does not let be made are told, and what nobody needs any more is let go of", async () => {
+  const world = sourceWorld();
+  const create = world.server.create.bind(world.server);
+  world.server.create = (kind, draft) => {
+    if (kind.plural === MigrationJobs.plural) throw new KubeError("Forbidden", "denied by policy no-jobs");
+    return create(kind, draft);
+  };
+  await world.runUntil(6 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False Applying");
+  const ready = migration(world)?.status?.conditions?.find(({ type }) => type === "Ready");
+  expect(ready?.message).toContain("denied by policy no-jobs");
+  expect(snapshots(world)).toBe("4 5 6");
+  world.server.create = create;
+  await world.run(10 * minute);
+  expect(bases(world)).toBe("berlin@4");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
 });
 
 test("a failed job is not repeated; its changes are part of the next", async () => {
