@@ -4,7 +4,7 @@
 import type { PersistentVolume } from "../api/core.ts";
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { eventReason, finalizer, label, reason } from "../api/names.ts";
+import { eventReason, finalizer, label, managedByLongshore, reason } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { codeOf, isRetryable } from "../domain/errors.ts";
 import { renderBytes } from "../domain/quantity.ts";
@@ -270,6 +270,8 @@ function decideNotGiven(facts: Facts, { isCancelled, early }: Wishes): Action {
   if (subject.group !== undefined && subject.parts.length === 0) return decideUnsettled(job, subject.group);
   const gone = subject.group && subject.parts.find(({ migration }) => migration === undefined);
   if (gone !== undefined) return { kind: "end", ending: volumeGone(gone) };
+  const unwanted = isScheduled(job) ? subject.parts.find((part) => !isWanted(part, job)) : undefined;
+  if (unwanted !== undefined) return { kind: "end", ending: locationGone(unwanted, job) };
   const wait = waitFor(facts);
   if (wait !== undefined) return { kind: "wait", wait };
   const isTaken = subject.parts.every(({ snapshot }) => snapshot !== undefined && snapshot.state !== "creating");
@@ -336,13 +338,28 @@ function volumeGone({ name }: JobPart): JobEnding {
   return { phase: "Failed", reason: reason.volumeMissing, message };
 }
 
+/** Nobody is there to cancel it, and as long as it waits its snapshot is kept for it. */
+function isScheduled({ metadata }: MigrationJob): boolean {
+  return metadata.labels?.[label.managedBy] === managedByLongshore;
+}
+
+/** What is not known to be unwanted is waited for. */
+function isWanted({ migration }: JobPart, { spec }: MigrationJob): boolean {
+  return migration === undefined || migration.spec.policy.locations.includes(spec.location);
+}
+
+function locationGone({ name }: JobPart, { spec }: MigrationJob): JobEnding {
+  const message = `The policy of PersistentVolume ${name} does not name location ${spec.location} any more.`;
+  return { phase: "Cancelled", reason: reason.locationMissing, message };
+}
+
 /** Why the job cannot even get its snapshots yet. */
 function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
-  const { location } = job.spec;
-  for (const { name, migration, held } of subject.parts) {
+  for (const part of subject.parts) {
+    const { name, migration, held } = part;
     if (migration === undefined) return unknownVolume(name);
-    if (!migration.spec.policy.locations.includes(location)) {
-      const message = `The policy of PersistentVolume ${name} does not name location ${location}; add it there, or cancel this job.`;
+    if (!isWanted(part, job)) {
+      const message = `The policy of PersistentVolume ${name} does not name location ${job.spec.location}; add it there, or cancel this job.`;
       return { reason: reason.locationMissing, message };
     }
     const away = held === undefined ? agentsProblem : awayBecause(held.agent);

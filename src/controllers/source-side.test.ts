@@ -593,6 +593,27 @@ test("jobs that the API server does not let be made are told, and what nobody ne
   expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
 });
 
+test("a scheduled job that could not be given to its agent ends when the policy names its location no more", async () => {
+  const world = sourceWorld();
+  location(world, "oslo");
+  const put = world.agent.putJob.bind(world.agent);
+  world.agent.putJob = async () => {
+    throw new LongshoreError("Unreachable", "the agent does not answer");
+  };
+  await world.runUntil(3.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
+  world.annotate(PersistentVolumes, "pv1", { migrationLocations: "oslo" });
+  await world.runUntil(3.6 * hour);
+  world.agent.putJob = put;
+  await world.runUntil(6 * hour);
+  expect(job(world, world.server.list(MigrationJobs)[0]?.metadata.name ?? "")?.status).toMatchObject({
+    phase: "Cancelled",
+    message: "The policy of PersistentVolume pv1 does not name location berlin any more.",
+  });
+  // Nothing is kept for it.
+  expect([bases(world), snapshots(world)]).toEqual(["oslo@4", "4 5 6"]);
+});
+
 test("a failed job is not repeated; its changes are part of the next", async () => {
   const world = sourceWorld();
   const succeed = world.onJob;
