@@ -875,6 +875,20 @@ test("while the bandwidth is nought nothing is started, and what runs is suspend
   expect(jobs(world)).toBe("one Pending");
 });
 
+test("until what runs is suspended, it goes on at the least rate that is not nought", async () => {
+  const world = sourceWorld();
+  const windows = [
+    { start: "00:10", end: "00:20", limit: "0" },
+    { start: "00:20", end: "00:30", limit: "2M" },
+  ];
+  location(world, "berlin", { bandwidth: { limit: "10M", windows } });
+  const limit = () => world.agent.locations.get("berlin")?.spec.bytesPerSecondMax;
+  await world.runUntil(5 * minute);
+  expect(limit()).toBe(10e6);
+  await world.runUntil(15 * minute);
+  expect([condition(world, MigrationLocations, "berlin"), limit()]).toEqual(["True Paused", 2e6]);
+});
+
 test.each([
   ["is suspended by its user", "True Suspended", (world: OperatorWorld) => location(world, "berlin", paused)],
   ["does not answer", "False Unreachable", (world: OperatorWorld) => world.agent.probeFinds("berlin", silent)],
