@@ -121,6 +121,7 @@ interface Facts {
   /** The job of the same volume and location whose turn it is before this one's. */
   readonly earlier: MigrationJob | undefined;
   readonly agentsProblem: string | undefined;
+  readonly location: MigrationLocation | undefined;
   /** By its user, or because its location is paused. */
   readonly isSuspended: boolean;
   /** The first of its volumes that is about to be deleted, by name. */
@@ -172,6 +173,7 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
   const job = cluster.get(MigrationJobs, key);
   if (job === undefined) return undefined;
   const subject = observeSubject(job, deps);
+  const location = cluster.get(MigrationLocations, { name: job.spec.location });
   const agentJobs = agentJobsOf(job, subject, agents);
   return {
     job,
@@ -182,7 +184,8 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
       .flatMap((name) => cluster.find(jobsByVolume, name))
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
     agentsProblem: agentsProblem(agents),
-    isSuspended: job.spec.suspend === true || isPaused(cluster.get(MigrationLocations, { name: job.spec.location })),
+    location,
+    isSuspended: job.spec.suspend === true || isPaused(location),
     leaving: volumesOfJob(job).find((name) => isLeaving(cluster.get(PersistentVolumes, { name }))),
   };
 }
@@ -354,7 +357,7 @@ function locationGone({ name }: JobPart, { spec }: MigrationJob): JobEnding {
 }
 
 /** Why the job cannot even get its snapshots yet. */
-function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
+function waitFor({ job, subject, location, agentsProblem }: Facts): JobWait | undefined {
   for (const part of subject.parts) {
     const { name, migration, held } = part;
     if (migration === undefined) return unknownVolume(name);
@@ -368,7 +371,11 @@ function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
     const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}; check the PersistentVolume's volumeHandle.`;
     return { reason: reason.volumeMissing, message };
   }
-  return undefined;
+  if (location?.spec.suspend !== true || job.spec.dryRun === true) return undefined;
+  return {
+    reason: reason.waiting,
+    message: `MigrationLocation ${job.spec.location} is suspended: no new job is started.`,
+  };
 }
 
 function unknownVolume(name: string): JobWait {

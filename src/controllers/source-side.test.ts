@@ -755,6 +755,30 @@ test("a job is suspended and goes on", async () => {
   expect(jobs(world)).toBe("one Pending");
 });
 
+test("no job is started while its location is suspended, and what runs goes on", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "runs", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  location(world, "berlin", { suspend: true });
+  for (const number of [2, 3]) {
+    await world.agent.putVolume(`vol-${number}`, { sizeBytes: 2 ** 20 });
+    volume(world, `pv${number}`, `vol-${number}`);
+  }
+  world.apply(MigrationJobs, "waits", { spec: { volumeName: "pv2", location: "berlin" } });
+  world.apply(MigrationJobs, "plans", { spec: { volumeName: "pv3", location: "berlin", dryRun: true } });
+  await world.run(minute);
+  expect(condition(world, MigrationJobs, "waits", "Complete")).toBe("False Waiting");
+  const given = () => [...world.agent.jobs.keys()].map((name) => name.split(".")[0]);
+  expect(given()).toEqual(["runs", "plans"]);
+  expect(jobs(world)).toBe("plans Pending, runs Pending, waits Pending");
+  const lifted = world.clock.sleep(minute).then(() => location(world, "berlin"));
+  await world.run(70 * second);
+  await lifted;
+  expect(given()).toEqual(["runs", "plans", "waits"]);
+});
+
 test("a job past its deadline fails with that reason", async () => {
   const world = sourceWorld();
   world.onJob = () => undefined;
