@@ -371,11 +371,10 @@ function waitFor({ job, subject, location, agentsProblem }: Facts): JobWait | un
     const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}; check the PersistentVolume's volumeHandle.`;
     return { reason: reason.volumeMissing, message };
   }
-  if (location?.spec.suspend !== true || job.spec.dryRun === true) return undefined;
-  return {
-    reason: reason.waiting,
-    message: `MigrationLocation ${job.spec.location} is suspended: no new job is started.`,
-  };
+  const { metadata, spec } = location ?? {};
+  const closed = metadata?.deletionTimestamp === undefined ? spec?.suspend && "suspended" : "being deleted";
+  if (!closed || job.spec.dryRun === true) return undefined;
+  return { reason: reason.waiting, message: `MigrationLocation ${job.spec.location} is ${closed}: no job is started.` };
 }
 
 function unknownVolume(name: string): JobWait {

@@ -779,6 +779,16 @@ test("no job is started while its location is suspended, and what runs goes on",
   expect(given()).toEqual(["runs", "plans", "waits"]);
 });
 
+test("no job is started towards a location that is being deleted, for its base would keep the location", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.server.delete(MigrationLocations, { name: "berlin" });
+  world.apply(MigrationJobs, "late", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run(minute);
+  expect([condition(world, MigrationJobs, "late", "Complete"), bases(world)]).toEqual(["False Waiting", ""]);
+  expect(job(world, "late")?.status?.message).toContain("is being deleted");
+});
+
 test("a job past its deadline fails with that reason", async () => {
   const world = sourceWorld();
   world.onJob = () => undefined;
