@@ -59,6 +59,8 @@ export const conditionType = {
   trusted: "Trusted",
   /** MigrationLocation: the cluster has a MigrationSource for us. */
   consented: "Consented",
+  /** MigrationLocation: its bandwidth is nought at the moment, whether or not it is ready. */
+  paused: "Paused",
   /** MigrationLocation, MigrationSource: why it is not gone yet. */
   deletable: "Deletable",
   /** SnapshotSchedule: the retention is not shorter than the gaps between runs. */

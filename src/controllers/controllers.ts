@@ -86,10 +86,6 @@ export function routeNews(cluster: Cluster): (news: AgentNews) => readonly Conce
             .map(({ metadata }) => ({ controller: controllerName.migrationJob, key: { name: metadata.name } })),
         ];
       case "member":
-        return [
-          ...all(VolumeMigrations, controllerName.volumeMigration),
-          ...all(MigratedVolumes, controllerName.migratedVolume),
-        ];
       case "lost":
         return [
           ...all(VolumeMigrations, controllerName.volumeMigration),

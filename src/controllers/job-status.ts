@@ -8,7 +8,7 @@ import { volumesOfJob } from "./kinds.ts";
 import { clipped, exactTime, isSame, judge, judged, parseTime, present } from "./status-parts.ts";
 import { snapshotOf } from "./volume-facts.ts";
 
-export type Phase = NonNullable<MigrationJobStatus["phase"]>;
+type Phase = NonNullable<MigrationJobStatus["phase"]>;
 
 /** Progress is not written more often than this; state changes are written at once. */
 export const progressEveryMs = 30_000;
@@ -23,13 +23,12 @@ export interface JobEnding {
 export interface JobWait {
   readonly reason: string;
   readonly message: string;
-  /** Of a job that an agent has: it is as far as it was. */
-  readonly phase?: Phase | undefined;
 }
 
-/** The status while the job waits for something before it can be given to the agent. */
+/** The status while the job waits for something. One that an agent was given is as far as it was, whether or not that is seen now. */
 export function waitingStatus(job: MigrationJob, wait: JobWait, nowMs: number): MigrationJobStatus {
-  const phase: Phase = wait.phase ?? (job.spec.suspend === true ? "Suspended" : "Pending");
+  const given = job.status?.startTime === undefined ? undefined : job.status.phase;
+  const phase: Phase = given ?? (job.spec.suspend === true ? "Suspended" : "Pending");
   return withConditions(job, { ...job.status, phase, message: clipped(wait.message, 1024), ...toOf(job) }, wait, nowMs);
 }
 

@@ -114,7 +114,7 @@ function isProbeRecorded(before: MigrationLocationStatus | undefined, view: Loca
 }
 
 function judgementsOf(facts: LocationFacts, worst: LocationView | undefined): Judgement[] {
-  const { location, inUse } = facts;
+  const { location, inUse, isPaused } = facts;
   const { generation } = location.metadata;
   const verdict = verdictOf(worst?.state ?? "unknown", worst?.message || facts.agentsProblem || "Not probed yet.");
   return [
@@ -122,11 +122,19 @@ function judgementsOf(facts: LocationFacts, worst: LocationView | undefined): Ju
     judge(conditionType.reachable, generation, verdict.reachable),
     judge(conditionType.trusted, generation, verdict.trusted),
     judge(conditionType.consented, generation, verdict.consented),
+    // Apart from whether it is ready: what runs may not send although it could.
+    ...(isPaused ? [judge(conditionType.paused, generation, paused)] : []),
     ...(inUse === undefined
       ? []
       : [judge(conditionType.deletable, generation, { status: false, reason: reason.inUse, message: inUse })]),
   ];
 }
+
+const paused: Found = {
+  status: true,
+  reason: reason.paused,
+  message: "Its bandwidth is 0 at the moment: no job is started, and those that run are suspended.",
+};
 
 function readiness(facts: LocationFacts, verdict: Verdict): Found {
   const { location, views, agents, agentsProblem, invalid } = facts;
@@ -144,10 +152,7 @@ function readiness(facts: LocationFacts, verdict: Verdict): Found {
   if (location.spec.suspend === true) {
     return { status: true, reason: reason.suspended, message: "Suspended: no new job is started." };
   }
-  if (facts.isPaused) {
-    const message = "Its bandwidth is 0 at the moment: no job is started, and those that run are suspended.";
-    return { status: true, reason: reason.paused, message };
-  }
+  if (facts.isPaused) return paused;
   const away = agentsProblem === undefined ? "" : ` Not of agents that are away: ${agentsProblem}.`;
   return { status: true, reason: reason.ok, message: `The cluster answers, is trusted, and takes our volumes.${away}` };
 }

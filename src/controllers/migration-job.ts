@@ -4,7 +4,7 @@
 import type { PersistentVolume } from "../api/core.ts";
 import type { MigrationJob, MigrationJobStatus } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { eventReason, finalizer, label, reason } from "../api/names.ts";
+import { eventReason, finalizer, label, managedByLongshore, reason } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { codeOf, isRetryable } from "../domain/errors.ts";
 import { renderBytes } from "../domain/quantity.ts";
@@ -121,6 +121,7 @@ interface Facts {
   /** The job of the same volume and location whose turn it is before this one's. */
   readonly earlier: MigrationJob | undefined;
   readonly agentsProblem: string | undefined;
+  readonly location: MigrationLocation | undefined;
   /** By its user, or because its location is paused. */
   readonly isSuspended: boolean;
   /** The first of its volumes that is about to be deleted, by name. */
@@ -172,6 +173,7 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
   const job = cluster.get(MigrationJobs, key);
   if (job === undefined) return undefined;
   const subject = observeSubject(job, deps);
+  const location = cluster.get(MigrationLocations, { name: job.spec.location });
   const agentJobs = agentJobsOf(job, subject, agents);
   return {
     job,
@@ -182,7 +184,8 @@ function observe(key: Key, deps: ControllerDeps): Facts | undefined {
       .flatMap((name) => cluster.find(jobsByVolume, name))
       .find((other) => other.spec.location === job.spec.location && !hasEnded(other) && isBefore(other, job)),
     agentsProblem: agentsProblem(agents),
-    isSuspended: job.spec.suspend === true || isPaused(cluster.get(MigrationLocations, { name: job.spec.location })),
+    location,
+    isSuspended: job.spec.suspend === true || isPaused(location),
     leaving: volumesOfJob(job).find((name) => isLeaving(cluster.get(PersistentVolumes, { name }))),
   };
 }
@@ -251,7 +254,7 @@ function decideGiven({ job, agentJobs, isSuspended }: Facts, view: JobView, { is
   if (gifts.length === 0) return { kind: "watch", view };
   const away = gifts.flatMap(({ agent }) => awayBecause(agent) ?? []);
   if (away.length === 0) return { kind: "give", gifts };
-  return { kind: "wait", wait: { ...agentsAway(away.join("; ")), phase: job.status?.phase } };
+  return { kind: "wait", wait: agentsAway(away.join("; ")) };
 }
 
 function agentsAway(message: string): JobWait {
@@ -270,6 +273,8 @@ function decideNotGiven(facts: Facts, { isCancelled, early }: Wishes): Action {
   if (subject.group !== undefined && subject.parts.length === 0) return decideUnsettled(job, subject.group);
   const gone = subject.group && subject.parts.find(({ migration }) => migration === undefined);
   if (gone !== undefined) return { kind: "end", ending: volumeGone(gone) };
+  const unwanted = isScheduled(job) ? subject.parts.find((part) => !isWanted(part, job)) : undefined;
+  if (unwanted !== undefined) return { kind: "end", ending: locationGone(unwanted, job) };
   const wait = waitFor(facts);
   if (wait !== undefined) return { kind: "wait", wait };
   const isTaken = subject.parts.every(({ snapshot }) => snapshot !== undefined && snapshot.state !== "creating");
@@ -336,13 +341,28 @@ function volumeGone({ name }: JobPart): JobEnding {
   return { phase: "Failed", reason: reason.volumeMissing, message };
 }
 
+/** Nobody is there to cancel it, and as long as it waits its snapshot is kept for it. */
+function isScheduled({ metadata }: MigrationJob): boolean {
+  return metadata.labels?.[label.managedBy] === managedByLongshore;
+}
+
+/** What is not known to be unwanted is waited for. */
+function isWanted({ migration }: JobPart, { spec }: MigrationJob): boolean {
+  return migration === undefined || migration.spec.policy.locations.includes(spec.location);
+}
+
+function locationGone({ name }: JobPart, { spec }: MigrationJob): JobEnding {
+  const message = `The policy of PersistentVolume ${name} does not name location ${spec.location} any more.`;
+  return { phase: "Cancelled", reason: reason.locationMissing, message };
+}
+
 /** Why the job cannot even get its snapshots yet. */
-function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
-  const { location } = job.spec;
-  for (const { name, migration, held } of subject.parts) {
+function waitFor({ job, subject, location, agentsProblem }: Facts): JobWait | undefined {
+  for (const part of subject.parts) {
+    const { name, migration, held } = part;
     if (migration === undefined) return unknownVolume(name);
-    if (!migration.spec.policy.locations.includes(location)) {
-      const message = `The policy of PersistentVolume ${name} does not name location ${location}; add it there, or cancel this job.`;
+    if (!isWanted(part, job)) {
+      const message = `The policy of PersistentVolume ${name} does not name location ${job.spec.location}; add it there, or cancel this job.`;
       return { reason: reason.locationMissing, message };
     }
     const away = held === undefined ? agentsProblem : awayBecause(held.agent);
@@ -351,7 +371,10 @@ function waitFor({ job, subject, agentsProblem }: Facts): JobWait | undefined {
     const message = `No agent of this cluster holds volume ${migration.spec.volume.handle}; check the PersistentVolume's volumeHandle.`;
     return { reason: reason.volumeMissing, message };
   }
-  return undefined;
+  const { metadata, spec } = location ?? {};
+  const closed = metadata?.deletionTimestamp === undefined ? spec?.suspend && "suspended" : "being deleted";
+  if (!closed || job.spec.dryRun === true) return undefined;
+  return { reason: reason.waiting, message: `MigrationLocation ${job.spec.location} is ${closed}: no job is started.` };
 }
 
 function unknownVolume(name: string): JobWait {
@@ -451,8 +474,7 @@ async function trying(
     const message = explain(error, facts.job.status?.message);
     // A location that the agent does not know yet is told to it by another reconciler.
     if (isRetryable(error) || code === "NotFound" || facts.view !== undefined) {
-      const phase = facts.view === undefined ? undefined : facts.job.status?.phase;
-      await write(waitingStatus(facts.job, { reason: code, message, phase }, deps.clock.nowMs()));
+      await write(waitingStatus(facts.job, { reason: code, message }, deps.clock.nowMs()));
       throw error;
     }
     const ending: JobEnding = { phase: "Failed", reason: code, message };

@@ -3,7 +3,7 @@
 import type { MigrationLocation, MigrationLocationSpec } from "../api/migration-location.ts";
 import { annotation, conditionType, eventReason, finalizer } from "../api/names.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
-import { bandwidthAt } from "../domain/bandwidth.ts";
+import { bandwidthAt, leastRate } from "../domain/bandwidth.ts";
 import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import {
   again,
@@ -57,7 +57,8 @@ function agentSpec(
 ): Wish {
   const { bytesPerSecond, untilMs } = bandwidth === undefined ? {} : bandwidthAt(bandwidth, nowMs);
   const isPaused = bytesPerSecond === 0;
-  const bytesPerSecondMax = isPaused ? undefined : bytesPerSecond;
+  // Told to the agents before what runs is suspended, and perhaps, after a crash, long before.
+  const bytesPerSecondMax = isPaused ? leastRate(bandwidth ?? {}) : bytesPerSecond;
   const spec = {
     clusterName,
     seeds: [...seeds],
@@ -113,7 +114,8 @@ function observe(key: Key, { cluster, agents }: ControllerDeps, nowMs: number): 
     planned: plannedOf(users.filter(({ spec }) => spec.policy.dryRun === true && spec.policy.locations.includes(name))),
     invalid: typeof wish === "string" ? wish : undefined,
     inUse: undefined,
-    isPaused: wished?.isPaused === true,
+    // What cannot be followed changes nothing at the agents, nor here.
+    isPaused: wished?.isPaused ?? isConditionTrue(location.status?.conditions, conditionType.paused),
     wished,
     behind: followed.filter((agent) => isBehind(agent)),
     known: held.map(({ agent }) => agent),

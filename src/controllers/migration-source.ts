@@ -4,7 +4,15 @@ import type { MigratedVolume } from "../api/migrated-volume.ts";
 import type { MigrationSource, MigrationSourceSpec, MigrationSourceStatus } from "../api/migration-source.ts";
 import { conditionType, finalizer, reason } from "../api/names.ts";
 import { parseQuantity } from "../domain/quantity.ts";
-import { type Controller, counting, type Key, type Outcome, type ReconcileContext, settled } from "../kube/cluster.ts";
+import {
+  type Controller,
+  counting,
+  type Key,
+  keyOf,
+  type Outcome,
+  type ReconcileContext,
+  settled,
+} from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
 import type { SourceSpec } from "../wire/schemas.ts";
 import { agentsProblem, findAll, type SeenAgent } from "./agents.ts";
@@ -114,6 +122,9 @@ function readiness({ source, behind, problem, refusal }: Facts) {
 /** Withdraws the consent everywhere. An agent that is away keeps it from going, for it would still take volumes. */
 async function depart(facts: Facts, deps: ControllerDeps, signal: AbortSignal): Promise<Outcome> {
   const { source, known, problem } = facts;
+  // The cache of a leader that has just begun may show one that is gone, and the agents have the consent of its successor.
+  const present = await deps.cluster.read(MigrationSources, keyOf(source), signal);
+  if (present?.metadata.uid !== source.metadata.uid) return settled;
   const followed = known.filter((agent) => agent.problem === undefined);
   const refusal = await refusalOfAny(followed, ({ api }) => api.removeSource(source.metadata.name));
   if (refusal !== undefined) throw refusal;

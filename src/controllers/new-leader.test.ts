@@ -10,6 +10,7 @@ import {
   MigratedVolumes,
   MigrationJobs,
   MigrationLocations,
+  MigrationSources,
   PersistentVolumes,
   StorageClasses,
   VolumeMigrations,
@@ -17,6 +18,7 @@ import {
 import { migratedVolumeController } from "./migrated-volume.ts";
 import { migrationJobController } from "./migration-job.ts";
 import { migrationLocationController } from "./migration-location.ts";
+import { migrationSourceController } from "./migration-source.ts";
 import { persistentVolumeController } from "./persistent-volume.ts";
 import { openSnapshotPace } from "./snapshot-pace.ts";
 
@@ -120,6 +122,18 @@ test("bases are not given up for a location that is gone, when a new one has its
   expect(world.agent.locations.has("berlin")).toBe(true);
 });
 
+test("consent is not withdrawn for a source that is gone, when a new one has its name", async () => {
+  const world = targetWorld();
+  await world.run();
+  const { spec } = world.server.require(MigrationSources, { name: "east" });
+  world.server.delete(MigrationSources, { name: "east" });
+  const deps = newLeader(world);
+  release(world, MigrationSources, "east");
+  world.server.create(MigrationSources, { metadata: { name: "east" }, spec });
+  await migrationSourceController(deps).reconcile({ name: "east" }, context);
+  expect(world.agent.sources.has("east")).toBe(true);
+});
+
 test("the VolumeMigration of a dry run that is given up is not removed, when it is more than that by now", async () => {
   const world = sourceWorld();
   world.annotate(StorageClasses, "fast", { "dry-run": "true" });
@@ -132,4 +146,21 @@ test("the VolumeMigration of a dry run that is given up is not removed, when it 
   world.cluster.catchUp();
   await controller.reconcile({ name: "pv1" }, context);
   expect(world.server.get(VolumeMigrations, { name: "pv1" })?.spec.policy).not.toHaveProperty("dryRun");
+});
+
+test.each(["Undecided", "Running"] as const)("a job that is %s stays so while its agent is not seen", async (state) => {
+  const world = sourceWorld();
+  world.onJob = (name) => world.agent.progressJob(name, { state });
+  await world.run();
+  world.apply(MigrationJobs, "now", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  const told = [...world.server.events.values()];
+  const deps = newLeader(world);
+  const unseen = { volumes: new Map(), jobs: new Map(), problem: "not asked yet" };
+  const agents = { all: () => [{ ...seenAgent(world.agent), ...unseen }], members: () => [] };
+  const controller = migrationJobController({ ...deps, agents }, openSnapshotPace(deps.clock));
+  await controller.reconcile({ name: "now" }, context);
+  const { status } = world.server.require(MigrationJobs, { name: "now" });
+  expect(status).toMatchObject({ phase: state, message: `agent ${world.agent.view.agentId}: not asked yet` });
+  expect([...world.server.events.values()]).toEqual(told);
 });

@@ -3,6 +3,7 @@
 import { expect, test } from "@jest/globals";
 import { beingDeleted, boundProtection, runSnapshotControllers } from "../../test/fakes/fake-snapshot-controller.ts";
 import { type OperatorWorld, pem, targetWorld } from "../../test/fakes/operator-world.ts";
+import { KubeError } from "../kube/errors.ts";
 import { MigratedVolumes, MigrationSources, VolumeSnapshotContents, VolumeSnapshots } from "./kinds.ts";
 
 const second = 1_000;
@@ -158,6 +159,30 @@ test("a name that cannot be is told, and what has one is published all the same"
   expect(published(world)).toBe("False NameConflict");
   expect(object(world)?.status?.published).toMatchObject([place]);
 });
+
+test.each([
+  ["knows no such kind", VolumeSnapshotContents, "NotFound"],
+  ["has no such namespace", VolumeSnapshots, "NotFound"],
+  ["refuses it by a policy", VolumeSnapshots, "Invalid"],
+] as const)(
+  "where the API server %s, that is told, and what the volume is like all the same",
+  async (_, kind, code) => {
+    const world = targetWorld();
+    const create = world.server.create.bind(world.server);
+    world.server.create = (made, draft) => {
+      if (made.plural === kind.plural) throw new KubeError(code, "no");
+      return create(made, draft);
+    };
+    arrive(world);
+    commit(world);
+    await world.run(second);
+    expect(published(world)).toBe("False NamespaceMissing");
+    expect(object(world)?.status).toMatchObject({ state: "Available", pointCount: 1 });
+    world.server.create = create;
+    await settle(world);
+    expect(published(world)).toBe("True Ok");
+  },
+);
 
 test("a VolumeSnapshot that a tenant deletes is made anew and bound anew, and no point is lost", async () => {
   const world = await publishedWorld();

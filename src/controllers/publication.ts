@@ -7,7 +7,7 @@ import { driverName, label, managedByLongshore, reason } from "../api/names.ts";
 import { type PointHandle, renderSnapshotHandle } from "../domain/handles.ts";
 import { contentNameOf, labelValueOf } from "../domain/names.ts";
 import type { Place, PublicationPlan } from "../domain/publication.ts";
-import { type Cluster, controlledBy, type Draft } from "../kube/cluster.ts";
+import { type Cluster, controlledBy, type Draft, type KindRef, keyOf, renderKey } from "../kube/cluster.ts";
 import { isKubeError } from "../kube/errors.ts";
 import {
   contentsByMigratedVolume,
@@ -219,12 +219,10 @@ export async function applyPublicationStep(
   signal: AbortSignal,
 ): Promise<StepResult> {
   switch (step.kind) {
-    case "makeContent": {
-      const draft = contentDraft(owner, step.place, volumeMode);
-      return (await cluster.create(VolumeSnapshotContents, draft, signal)) === "created" ? made : behind;
-    }
+    case "makeContent":
+      return make(VolumeSnapshotContents, contentDraft(owner, step.place, volumeMode), cluster, signal);
     case "makeSnapshot":
-      return makeSnapshot(owner, step.place, cluster, signal);
+      return make(VolumeSnapshots, snapshotDraft(owner, step.place), cluster, signal);
     case "removeSnapshot": {
       const { name, namespace, uid } = step.snapshot.metadata;
       await cluster.remove(VolumeSnapshots, { name, uid, ...present({ namespace }) }, signal);
@@ -241,17 +239,18 @@ export async function applyPublicationStep(
   }
 }
 
-async function makeSnapshot(
-  owner: MigratedVolume,
-  place: Place,
+/** What cannot be made, for want of the namespace or of the kind, or by a policy, is told: nothing else of the volume depends on it. */
+async function make<T extends VolumeSnapshot | VolumeSnapshotContent>(
+  kind: KindRef<T>,
+  draft: Draft<T>,
   cluster: Cluster,
   signal: AbortSignal,
 ): Promise<StepResult> {
   try {
-    return (await cluster.create(VolumeSnapshots, snapshotDraft(owner, place), signal)) === "created" ? made : behind;
+    return (await cluster.create(kind, draft, signal)) === "created" ? made : behind;
   } catch (error) {
-    if (!isKubeError(error, "NotFound", "Forbidden")) throw error;
-    const message = `VolumeSnapshot ${place.namespace}/${place.name} cannot be made: ${error.message}`;
+    if (!isKubeError(error, "NotFound", "Forbidden", "Invalid")) throw error;
+    const message = `${kind.kind} ${renderKey(keyOf(draft))} cannot be made: ${error.message}`;
     return { kind: "obstacle", reason: reason.namespaceMissing, message };
   }
 }

@@ -6,6 +6,7 @@ import { location, OperatorWorld, sourceWorld, volume } from "../../test/fakes/o
 import type { Condition } from "../api/object.ts";
 import { LongshoreError } from "../domain/errors.ts";
 import type { KindRef, KubeObject } from "../kube/cluster.ts";
+import { KubeError } from "../kube/errors.ts";
 import { routeNews } from "./controllers.ts";
 import {
   MigrationJobs,
@@ -56,6 +57,10 @@ const events = (world: OperatorWorld, about: string) =>
   [...world.server.events.values()].filter((event) => event.about === about).map(({ reason }) => reason);
 
 const claim = "PersistentVolumeClaim shop/db-pv1";
+
+const paused = { bandwidth: { limit: "0" }, suspend: true };
+const nonsense = { bandwidth: { timeZone: "Europe/Atlantis" } };
+const silent = { state: "unreachable", message: "no answer" } as const;
 
 /** What Kubernetes makes of a volume whose claim is gone, unless it is told otherwise. */
 function releaseClaim(world: OperatorWorld, { phase = "Released", policy = "Delete" } = {}): void {
@@ -570,6 +575,45 @@ test("a snapshot that cannot be taken does not keep those that nobody needs any 
   expect(condition(world, VolumeMigrations, "pv1", "Snapshotted")).toBe("False SnapshotFailed");
 });
 
+test("jobs that the API server does not let be made are told, and what nobody needs any more is let go of", async () => {
+  const world = sourceWorld();
+  const create = world.server.create.bind(world.server);
+  world.server.create = (kind, draft) => {
+    if (kind.plural === MigrationJobs.plural) throw new KubeError("Forbidden", "denied by policy no-jobs");
+    return create(kind, draft);
+  };
+  await world.runUntil(6 * hour);
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("False Applying");
+  const ready = migration(world)?.status?.conditions?.find(({ type }) => type === "Ready");
+  expect(ready?.message).toContain("denied by policy no-jobs");
+  expect(snapshots(world)).toBe("4 5 6");
+  world.server.create = create;
+  await world.run(10 * minute);
+  expect(bases(world)).toBe("berlin@4");
+  expect(condition(world, VolumeMigrations, "pv1")).toBe("True Ok");
+});
+
+test("a scheduled job that could not be given to its agent ends when the policy names its location no more", async () => {
+  const world = sourceWorld();
+  location(world, "oslo");
+  const put = world.agent.putJob.bind(world.agent);
+  world.agent.putJob = async () => {
+    throw new LongshoreError("Unreachable", "the agent does not answer");
+  };
+  await world.runUntil(3.5 * hour);
+  expect(jobs(world)).toBe("pv1-berlin-g1 Pending");
+  world.annotate(PersistentVolumes, "pv1", { migrationLocations: "oslo" });
+  await world.runUntil(3.6 * hour);
+  world.agent.putJob = put;
+  await world.runUntil(6 * hour);
+  expect(job(world, world.server.list(MigrationJobs)[0]?.metadata.name ?? "")?.status).toMatchObject({
+    phase: "Cancelled",
+    message: "The policy of PersistentVolume pv1 does not name location berlin any more.",
+  });
+  // Nothing is kept for it.
+  expect([bases(world), snapshots(world)]).toEqual(["oslo@4", "4 5 6"]);
+});
+
 test("a failed job is not repeated; its changes are part of the next", async () => {
   const world = sourceWorld();
   const succeed = world.onJob;
@@ -711,6 +755,40 @@ test("a job is suspended and goes on", async () => {
   expect(jobs(world)).toBe("one Pending");
 });
 
+test("no job is started while its location is suspended, and what runs goes on", async () => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  await world.run();
+  world.apply(MigrationJobs, "runs", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run();
+  location(world, "berlin", { suspend: true });
+  for (const number of [2, 3]) {
+    await world.agent.putVolume(`vol-${number}`, { sizeBytes: 2 ** 20 });
+    volume(world, `pv${number}`, `vol-${number}`);
+  }
+  world.apply(MigrationJobs, "waits", { spec: { volumeName: "pv2", location: "berlin" } });
+  world.apply(MigrationJobs, "plans", { spec: { volumeName: "pv3", location: "berlin", dryRun: true } });
+  await world.run(minute);
+  expect(condition(world, MigrationJobs, "waits", "Complete")).toBe("False Waiting");
+  const given = () => [...world.agent.jobs.keys()].map((name) => name.split(".")[0]);
+  expect(given()).toEqual(["runs", "plans"]);
+  expect(jobs(world)).toBe("plans Pending, runs Pending, waits Pending");
+  const lifted = world.clock.sleep(minute).then(() => location(world, "berlin"));
+  await world.run(70 * second);
+  await lifted;
+  expect(given()).toEqual(["runs", "plans", "waits"]);
+});
+
+test("no job is started towards a location that is being deleted, for its base would keep the location", async () => {
+  const world = sourceWorld();
+  await world.run();
+  world.server.delete(MigrationLocations, { name: "berlin" });
+  world.apply(MigrationJobs, "late", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run(minute);
+  expect([condition(world, MigrationJobs, "late", "Complete"), bases(world)]).toEqual(["False Waiting", ""]);
+  expect(job(world, "late")?.status?.message).toContain("is being deleted");
+});
+
 test("a job past its deadline fails with that reason", async () => {
   const world = sourceWorld();
   world.onJob = () => undefined;
@@ -829,6 +907,43 @@ test("while the bandwidth is nought nothing is started, and what runs is suspend
   await world.runUntil(25 * minute);
   expect(condition(world, MigrationLocations, "berlin")).toBe("True Ok");
   expect(jobs(world)).toBe("one Pending");
+});
+
+test("until what runs is suspended, it goes on at the least rate that is not nought", async () => {
+  const world = sourceWorld();
+  const windows = [
+    { start: "00:10", end: "00:20", limit: "0" },
+    { start: "00:20", end: "00:30", limit: "2M" },
+  ];
+  location(world, "berlin", { bandwidth: { limit: "10M", windows } });
+  const limit = () => world.agent.locations.get("berlin")?.spec.bytesPerSecondMax;
+  await world.runUntil(5 * minute);
+  expect(limit()).toBe(10e6);
+  await world.runUntil(15 * minute);
+  expect([condition(world, MigrationLocations, "berlin"), limit()]).toEqual(["True Paused", 2e6]);
+});
+
+test.each([
+  ["is suspended by its user", "True Suspended", (world: OperatorWorld) => location(world, "berlin", paused)],
+  ["does not answer", "False Unreachable", (world: OperatorWorld) => world.agent.probeFinds("berlin", silent)],
+  ["says what cannot be followed", "False Invalid", (world: OperatorWorld) => location(world, "berlin", nonsense)],
+])("jobs stay suspended while a location whose bandwidth is nought %s", async (_, ready, happens) => {
+  const world = sourceWorld();
+  world.onJob = () => undefined;
+  location(world, "berlin", { ...paused, suspend: false });
+  await world.run();
+  world.apply(MigrationJobs, "one", { spec: { volumeName: "pv1", location: "berlin" } });
+  await world.run(minute);
+  expect(jobs(world)).toBe("one Suspended");
+  happens(world);
+  await world.run(minute);
+  expect(condition(world, MigrationLocations, "berlin")).toBe(ready);
+  expect(jobs(world)).toBe("one Suspended");
+  expect(condition(world, MigrationLocations, "berlin", "Paused")).toBe("True Paused");
+  expect([...world.agent.jobs.values()].map(({ spec }) => spec.suspend)).toEqual([true]);
+  location(world, "berlin");
+  await world.run(minute);
+  expect([condition(world, MigrationLocations, "berlin", "Paused"), jobs(world)]).toEqual(["none", "one Pending"]);
 });
 
 test("a location that an agent refuses says why, and is told again", async () => {

@@ -2,11 +2,18 @@
 // happens as well when the process is killed at any of its effects.
 import { expect, test } from "@jest/globals";
 import { CrashPoint } from "../../test/fakes/crash-point.ts";
-import { type OperatorWorld, pem, targetWorld } from "../../test/fakes/operator-world.ts";
+import { location, OperatorWorld, pem, targetWorld } from "../../test/fakes/operator-world.ts";
 import type { VolumeSnapshot } from "../api/core.ts";
+import type { KubeObject } from "../kube/cluster.ts";
 import { routeNews } from "./controllers.ts";
 import { controllerName } from "./deps.ts";
-import { MigratedVolumes, MigrationSources, VolumeSnapshotContents, VolumeSnapshots } from "./kinds.ts";
+import {
+  MigratedVolumes,
+  MigrationLocations,
+  MigrationSources,
+  VolumeSnapshotContents,
+  VolumeSnapshots,
+} from "./kinds.ts";
 
 const second = 1_000;
 
@@ -340,6 +347,30 @@ test("a copy that its agent lost is said to be missing; the object stays until a
   world.server.delete(MigratedVolumes, { name: "east-vol-1" });
   await world.run(10 * second);
   expect(object(world)).toBeUndefined();
+});
+
+test("what waits for an agent that is away is looked at as soon as that is given up", async () => {
+  const world = new OperatorWorld({ agents: 2 });
+  world.apply(MigrationSources, "east", { spec: { clusterName: "east", caBundle: pem } });
+  location(world, "west");
+  const left = () =>
+    [MigrationSources, MigrationLocations]
+      .flatMap((kind) => world.server.list<KubeObject>(kind))
+      .map(({ metadata }) => metadata.name);
+  await world.run();
+  const { agentId } = world.agents[1]?.view ?? { agentId: "" };
+  world.agentProblems.set(agentId, "connection refused");
+  world.server.delete(MigrationSources, { name: "east" });
+  world.server.delete(MigrationLocations, { name: "west" });
+  await world.run();
+  expect(left()).toEqual(["east", "west"]);
+  expect(routeNews(world.cluster)({ kind: "member", name: agentId })).toEqual([
+    { controller: "migration-location", key: { name: "west" } },
+    { controller: "migration-source", key: { name: "east" } },
+  ]);
+  for (const member of world.agent.view.members) if (member.agentId === agentId) member.state = "lost";
+  await world.run(60 * second);
+  expect(left()).toEqual([]);
 });
 
 test("a source that tells nonsense about its labels is published all the same", async () => {

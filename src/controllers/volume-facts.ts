@@ -3,7 +3,7 @@
 import type { PersistentVolume } from "../api/core.ts";
 import type { MigrationJob } from "../api/migration-job.ts";
 import type { MigrationLocation } from "../api/migration-location.ts";
-import { conditionType, reason } from "../api/names.ts";
+import { conditionType } from "../api/names.ts";
 import type { SnapshotSchedule } from "../api/snapshot-schedule.ts";
 import type { VolumeMigration } from "../api/volume-migration.ts";
 import { parseDuration } from "../domain/duration.ts";
@@ -11,7 +11,7 @@ import type { JobFacts, LocationFacts, PeerFacts, SnapshotFacts, VolumeFacts } f
 import { demandSnapshotName, dueOfSnapshot, isDemandSnapshot } from "../domain/names.ts";
 import { type Expiry, expiryOf, type Retention } from "../domain/retention.ts";
 import type { Cluster, Key } from "../kube/cluster.ts";
-import { conditionOf } from "../kube/conditions.ts";
+import { conditionOf, isConditionTrue } from "../kube/conditions.ts";
 import type { Member, SnapshotView, VolumeView } from "../wire/schemas.ts";
 import { agentsProblem, findOne, type Held } from "./agents.ts";
 import type { ControllerDeps } from "./deps.ts";
@@ -210,14 +210,15 @@ export function blockedBecause(name: string, location: MigrationLocation | undef
   if (location.metadata.deletionTimestamp !== undefined) return `MigrationLocation ${name} is being deleted`;
   if (location.spec.suspend === true) return `MigrationLocation ${name} is suspended`;
   const ready = conditionOf(location.status?.conditions, conditionType.ready);
-  if (isPaused(location)) return `MigrationLocation ${name} is paused: ${ready?.message}`;
-  if (ready?.status === "True") return undefined;
-  return `MigrationLocation ${name} is not ready: ${ready?.message ?? "it has not been probed yet"}`;
+  if (ready?.status !== "True") {
+    return `MigrationLocation ${name} is not ready: ${ready?.message ?? "it has not been probed yet"}`;
+  }
+  return isPaused(location) ? `MigrationLocation ${name} is paused: ${ready.message}` : undefined;
 }
 
 /** Whether a location's bandwidth is nought at the moment. */
 export function isPaused(location: MigrationLocation | undefined): boolean {
-  return conditionOf(location?.status?.conditions, conditionType.ready)?.reason === reason.paused;
+  return isConditionTrue(location?.status?.conditions, conditionType.paused);
 }
 
 /**

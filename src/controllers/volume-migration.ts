@@ -10,6 +10,7 @@ import { codeOf } from "../domain/errors.ts";
 import { planMigrations } from "../domain/migration-due.ts";
 import {
   again,
+  type Cluster,
   type Controller,
   type EventNote,
   type Index,
@@ -21,6 +22,7 @@ import {
   watching,
 } from "../kube/cluster.ts";
 import { conditionOf } from "../kube/conditions.ts";
+import { isKubeError, type KubeError } from "../kube/errors.ts";
 import type { VolumeView } from "../wire/schemas.ts";
 import { type Held, laneOfHolder } from "./agents.ts";
 import { type ControllerDeps, controllerName } from "./deps.ts";
@@ -142,20 +144,37 @@ async function apply(
   const turn = turnOf(seen, decision, pace);
   const snapshot =
     turn?.kind === "go" ? await refusalOf(() => takeSnapshot(held, decision)).finally(turn.leave) : undefined;
-  for (const due of decision.plan.jobs) {
-    const draft = jobDraft(seen, due);
-    if (draft !== undefined) await cluster.create(MigrationJobs, draft, signal);
-  }
+  const jobs = await makeJobs(seen, decision, cluster, signal);
   // What waits for its turn has not been tried again: what went wrong the last time stands.
   const standing = turn?.kind === "wait" ? lastTrouble(migration) : othersTrouble(seen, decision, clock.nowMs());
+  // Whoever acted on an old view looks again; that is no trouble worth telling.
+  const other = isOutdated(marking) ? jobs : (marking ?? jobs);
   const troubles: Troubles = {
-    // Whoever acted on an old view looks again; that is no trouble worth telling.
-    ...(marking !== undefined && !isOutdated(marking) && { other: explain(marking, said(conditionType.ready)) }),
+    ...(other !== undefined && { other: explain(other, said(conditionType.ready)) }),
     ...(snapshot === undefined ? standing : { snapshot: explain(snapshot, said(conditionType.snapshotted)) }),
   };
   // One that is away is not tried again and again: it is news when it is back.
-  const error = held.agent.problem === undefined ? (marking ?? snapshot) : undefined;
+  const error = held.agent.problem === undefined ? (marking ?? snapshot ?? jobs) : undefined;
   return { troubles, error, ...(turn?.kind === "wait" && { waitMs: turn.waitMs }) };
+}
+
+/** Asks for the jobs that are due; what the API server has against one, and will have the next time. */
+async function makeJobs(
+  seen: SeenVolume,
+  { plan }: VolumeDecision,
+  cluster: Cluster,
+  signal: AbortSignal,
+): Promise<KubeError | undefined> {
+  try {
+    for (const due of plan.jobs) {
+      const draft = jobDraft(seen, due);
+      if (draft !== undefined) await cluster.create(MigrationJobs, draft, signal);
+    }
+    return undefined;
+  } catch (error) {
+    if (!isKubeError(error, "Forbidden", "Invalid")) throw error;
+    return error;
+  }
 }
 
 /** For the snapshot that is due, if one is: of a group, on all agents that have a volume of it. */

@@ -40,6 +40,13 @@ export function bandwidthAt({ limit, timeZone = "UTC", windows = [] }: Bandwidth
   };
 }
 
+/** The least limit that is not nought, at whatever time; `undefined` where there is none. */
+export function leastRate({ limit, windows = [] }: Bandwidth): number | undefined {
+  const limits = [limit, ...windows.map((window) => window.limit)].flatMap((text) => text ?? []).map(parseQuantity);
+  const rates = limits.filter((rate) => rate > 0);
+  return rates.length === 0 ? undefined : Math.min(...rates);
+}
+
 function zoned(nowMs: number, timeZone: string): Temporal.ZonedDateTime {
   try {
     return Temporal.Instant.fromEpochMilliseconds(nowMs).toZonedDateTimeISO(timeZone);

@@ -210,3 +210,12 @@ test("a message that is too long is cut", async () => {
   await clock.advance(0);
   expect(written()[0]?.message).toHaveLength(1_000);
 });
+
+test.each(["-", ".", "x"])(
+  "an object's name that is too long is cut to one that an event can have: 199 letters and %s",
+  async (next) => {
+    recorder.record(about(`${"a".repeat(199)}${next}b`), note("Frozen"));
+    await clock.advance(0);
+    expect(written()[0]?.metadata.name).toMatch(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/);
+  },
+);

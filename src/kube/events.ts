@@ -233,7 +233,7 @@ function opened(subject: EventSubject, note: EventNote, nowMs: number, name: str
 function nameOf({ metadata }: EventSubject, { type, reason, occasion }: EventNote): string {
   const said = [metadata.uid, type, reason, ...(occasion === undefined ? [] : [occasion])];
   const digest = hash("sha256", said.join("/")).slice(0, 16);
-  return `${metadata.name.slice(0, 200)}.${digest}`;
+  return `${metadata.name.slice(0, 200).replace(/[-.]+$/, "")}.${digest}`;
 }
 
 const messageCharactersMax = 1000;
