@@ -91,6 +91,18 @@ export class Members {
   }
 
   /**
+   * Throws `Forbidden` when the one that asks was forgotten. `Unreachable` when this one was: it is not there for the others, for
+   * what it knows of the cluster is as old as that, and `Forbidden` would say that the other one was.
+   */
+  checkAsker(asker: string): void {
+    const { agentId } = this.core;
+    if (this.isForgotten(agentId))
+      throw new LongshoreError("Unreachable", `agent ${agentId} was forgotten by its cluster`);
+    if (!this.isForgotten(asker)) return;
+    throw new LongshoreError("Forbidden", `agent ${asker} was forgotten; start it on an empty folder`);
+  }
+
+  /**
    * Whether this agent can know who else there is. One that is new, perhaps because it has lost its disk, can once an agent has answered
    * that itself can, or most of those that its seeds lead to, itself included, have answered that they are new as well: then the whole
    * cluster is. From then on it always can, for it keeps whom it has met.
@@ -122,11 +134,15 @@ export class Members {
 
   /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
   async forget(agentId: string): Promise<void> {
+    // The others would never hear of it.
+    this.checkWelcome();
     const row = this.known().find((one) => one.agentId === agentId);
     if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
     if (row.state === "forgotten") return;
-    if (await this.answers(row)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
-    // What is known may have changed while it was asked.
+    // What is known may have changed while it was asked, and it may be the one that has asked meanwhile.
+    if ((await this.answers(row)) || this.isAlive(agentId)) {
+      throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    }
     this.save({ ...(this.row(agentId) ?? row), state: "forgotten" });
     this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
     // Whoever answers knows it when the caller does, so that the next job does not meet one that still waits for it.
@@ -136,9 +152,7 @@ export class Members {
 
   /** See MemberApi.meet. */
   async meet({ self, members }: Meeting): Promise<Meeting> {
-    if (this.isForgotten(self.agentId)) {
-      throw new LongshoreError("Forbidden", `agent ${self.agentId} was forgotten; start it on an empty folder`);
-    }
+    this.checkAsker(self.agentId);
     this.heard(self);
     for (const member of members) this.learn(member);
     return this.meeting();
@@ -262,6 +276,10 @@ export class Members {
       await this.connection(address, agentId).api.meet(this.meeting());
       return true;
     } catch (error) {
+      if (codeOf(error) === "Forbidden") {
+        this.refused(error);
+        throw error;
+      }
       this.core.log.info({ agentId, address, problem: describe(error) }, "the agent to forget does not answer");
       return false;
     }
@@ -296,10 +314,12 @@ export class Members {
     if (known === undefined || isNewer(told, known)) this.save(told);
   }
 
-  private hearOfSelf({ state, incarnation }: KnownMember): void {
-    if (state === "forgotten") this.refused(new LongshoreError("Forbidden", "forgotten, as another agent tells"));
-    // Taken for lost, although it is here: said anew, louder.
-    else if (state === "lost" && incarnation >= this.incarnation) this.incarnation = this.raiseIncarnation(incarnation);
+  private hearOfSelf(told: KnownMember): void {
+    const { self } = this.meeting();
+    const isElsewhere = told.incarnation === self.incarnation && told.address !== self.address;
+    if (told.state === "forgotten") this.refused(new LongshoreError("Forbidden", "forgotten, as another agent tells"));
+    // Taken for lost, although it is here, or known by a life that its disk, put back, knows nothing of: said anew, louder.
+    else if (isNewer(told, self) || isElsewhere) this.incarnation = this.raiseIncarnation(told.incarnation);
   }
 
   /** An agent that is away while another one has come up on its node has lost its data, as far as can be told. */

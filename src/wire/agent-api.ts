@@ -43,7 +43,8 @@ export interface AgentApi {
   describe(): Promise<AgentView>;
   /**
    * Says that an agent of this cluster, and what it had, will not come back: new copies may be placed without it, and groups it
-   * decided for are decided by their members. For good. Throws `InUse` for one that answers.
+   * decided for are decided by their members. For good. Throws `InUse` for one that answers, and `Forbidden` where this agent was
+   * forgotten itself.
    */
   forgetMember(agentId: string): Promise<void>;
 

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Cluster, type Clusters, type ClustersOptions, openClusters, pair, restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
+import { backUp } from "../fakes/old-disk.ts";
 
 const memberIntervalMs = 2_000;
 let clusters: Clusters;
@@ -112,6 +113,20 @@ describe("agents of one cluster", () => {
     await sees(first, "1+ 2+ 3-");
     clusters.heal();
     for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+  });
+
+  test.each([1, 2])("learn where one is now that has come back on a disk of %d starts ago", async (starts) => {
+    const [first, second, third] = await three();
+    for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+    const backup = await backUp(third);
+    for (let more = 1; more < starts; more++) await restart(third);
+    await sees(third, "1+ 2+ 3+");
+    third.host = "elsewhere";
+    await backup.restore();
+    for (const agent of [first, second]) {
+      const known = async () => (await agent.engine.api.describe()).members.find(({ node }) => node === "node-west-3");
+      await eventually(async () => String((await known())?.address), "elsewhere:1");
+    }
   });
 });
 
@@ -270,6 +285,23 @@ describe("agents that have lost their disks, after a loss of power", () => {
     expect(await make(agentOf(2))).toMatchObject({ name: "data" });
   });
 
+  test("do not believe one that was forgotten, for it has not heard since of those that came later", async () => {
+    await lose(4);
+    for (const number of [1, 2]) await agentOf(number).start();
+    await sees(agentOf(1), "1+ 2+ 3- 4-");
+    await agentOf(1).engine.api.forgetMember(agentOf(3).engine.agentId);
+    await agentOf(3).start();
+    const refusal = () => make(agentOf(3)).then(String, ({ code }) => code);
+    await eventually(refusal, "Forbidden");
+    for (const number of [1, 2]) await agentOf(number).stop();
+    await replaced(agentOf(4));
+    await expect(make(agentOf(4))).rejects.toMatchObject({ code: "Unreachable" });
+    expect((await agentOf(4).engine.api.describe()).isAcquainted).toBe(false);
+    for (const number of [1, 2]) await agentOf(number).start();
+    await sees(agentOf(4), "1+ 2+ 4! 4+");
+    expect((await agentOf(4).engine.api.describe()).isAcquainted).toBe(true);
+  });
+
   test("know for good who there is, once they do", async () => {
     await lose(2);
     await replaced(agentOf(1));
@@ -376,6 +408,50 @@ test("one that answers is not forgotten, though it has not been heard of since a
   await first.start();
   const { agentId } = third.engine;
   await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
+});
+
+test("one that comes back while it is asked whether it is there is not forgotten", async () => {
+  const [first, second, third] = await three();
+  for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+  clusters.cut(first, third);
+  clusters.cut(third, first);
+  await sees(first, "1+ 2+ 3-");
+  clusters.heal();
+  let isAsked = false;
+  third.onMemberCall = async () => {
+    if (!isAsked) {
+      isAsked = true;
+      await eventually(() => seenBy(first), "1+ 2+ 3+");
+    }
+    throw new LongshoreError("Unreachable", "not yet");
+  };
+  const { agentId } = third.engine;
+  await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
+  expect(await seenBy(first)).toBe("1+ 2+ 3+");
+});
+
+test("one that was forgotten forgets nobody, also when it hears of it only from the one that it is to forget", async () => {
+  const agents = await three();
+  const [first, second, third] = agents;
+  for (const agent of agents) await sees(agent, "1+ 2+ 3+");
+  await third.stop();
+  await sees(second, "1+ 2+ 3-");
+  await second.engine.api.forgetMember(third.engine.agentId);
+  await sees(first, "1+ 2+");
+  // The first meetings after the start do not take place.
+  for (const agent of agents) {
+    let calls = 0;
+    agent.onMemberCall = () => {
+      if (calls++ === 0) throw new LongshoreError("Unreachable", "not yet");
+    };
+  }
+  await third.start();
+  const { agentId } = first.engine;
+  for (const when of ["told now", "known"]) {
+    const forgets = third.engine.api.forgetMember(agentId).then(String, ({ code }) => code);
+    expect([when, await forgets]).toEqual([when, "Forbidden"]);
+  }
+  expect((await third.engine.api.describe()).members.map((one) => one.agentId)).toContain(agentId);
 });
 
 test("no copy is placed while one that may have it is away, until a person says that it will not come back", async () => {
