@@ -2,6 +2,7 @@
 // volume happens under its lock and, but for the claim, in the granted term. Who may: terms.ts. What is staged: plans.ts
 // and staging-area.ts. What counts: decisions.ts.
 import { rangesOf } from "../domain/plan.ts";
+import type { Precondition } from "../wire/agent-api.ts";
 import type { MemberApi } from "../wire/member.ts";
 import {
   type Claim,
@@ -95,6 +96,11 @@ export class Target {
       abort: (target, options) => this.settled(caller, target, () => decisions.abort(caller, target, options)),
       release: (target) => this.settled(caller, target, () => decisions.release(caller, target)),
     };
+  }
+
+  /** See AgentApi.removeMigratedVolume. */
+  remove(name: string, precondition: Precondition): Promise<void> {
+    return this.migrated.remove(name, precondition, (row, staging) => this.staging.drop(row, staging));
   }
 
   /** What the other agents of this cluster may ask of a member of a group. */
