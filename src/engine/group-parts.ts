@@ -171,7 +171,7 @@ export class GroupParts {
   }
 
   private async begin(round: Round, { volumes, timeoutMs }: FreezeRequest): Promise<void> {
-    this.core.members.checkWelcome();
+    this.core.members.checkPresent();
     await this.volumes.checkReserve(0);
     for (const name of volumes) await this.lock(round, name);
     // Under their locks: nothing else changes them from here on.

@@ -1,7 +1,7 @@
 // The agents of this storage cluster as this one knows them: learnt from seeds, passed on from one to the next, and kept in the
 // journal, so that an agent that is away is missed. Nobody is taken off the list by a timeout: only a person can tell that
 // an agent, and what it has, will not come back.
-import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
+import { codeOf, describe, type ErrorCode, LongshoreError } from "../domain/errors.ts";
 import type { KnownMember, Meeting, MemberApi } from "../wire/member.ts";
 import type { Member } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
@@ -80,26 +80,31 @@ export class Members {
     return this.connection(this.member(agentId).address, agentId).api;
   }
 
-  /** Throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
+  /** For people and what acts for them: throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
   checkWelcome(): void {
-    const { agentId, dataDir } = this.core;
-    if (!this.isForgotten(agentId)) return;
-    throw new LongshoreError(
-      "Forbidden",
-      `agent ${agentId} was forgotten by its cluster; start it on an empty folder instead of ${dataDir}`,
-    );
+    this.checkCounts("Forbidden");
   }
 
   /**
-   * Throws `Forbidden` when the one that asks was forgotten. `Unreachable` when this one was: it is not there for the others, for
-   * what it knows of the cluster is as old as that, and `Forbidden` would say that the other one was.
+   * For other agents and other clusters. For them one that was forgotten is not there (`Unreachable`): another one is to be asked,
+   * what it knows of its cluster is old, and `Forbidden` would be about whoever asks.
    */
+  checkPresent(): void {
+    this.checkCounts("Unreachable");
+  }
+
+  /** As {@link checkPresent}, for what an agent of this cluster asks. Throws `Forbidden` when that one was forgotten. */
   checkAsker(asker: string): void {
-    const { agentId } = this.core;
-    if (this.isForgotten(agentId))
-      throw new LongshoreError("Unreachable", `agent ${agentId} was forgotten by its cluster`);
+    this.checkPresent();
     if (!this.isForgotten(asker)) return;
     throw new LongshoreError("Forbidden", `agent ${asker} was forgotten; start it on an empty folder`);
+  }
+
+  private checkCounts(code: ErrorCode): void {
+    const { agentId, dataDir } = this.core;
+    if (!this.isForgotten(agentId)) return;
+    const advice = `start it on an empty folder instead of ${dataDir}`;
+    throw new LongshoreError(code, `agent ${agentId} was forgotten by its cluster; ${advice}`);
   }
 
   /**

@@ -133,7 +133,7 @@ export class Target {
         return this.homes.locate(caller.clusterUid, request);
       },
       claimGroup: async (claim) => {
-        this.core.members.checkWelcome();
+        this.core.members.checkPresent();
         return groups.claim(caller, claim);
       },
       reportGroup: async (group) => groups.report(caller, group),
@@ -141,7 +141,7 @@ export class Target {
       prepare: async (target, request) => votes.prepare(caller, target, request),
       commitGroup: async (target, request) => {
         // Once it is forgotten its members decide without it.
-        this.core.members.checkWelcome();
+        this.core.members.checkPresent();
         return groups.commit(caller, target, request);
       },
       abortGroup: async (target) => groups.abort(caller, target),
@@ -203,7 +203,7 @@ export class Target {
   }
 
   private async claim(caller: Caller, claim: Claim): Promise<Grant> {
-    this.core.members.checkWelcome();
+    this.core.members.checkPresent();
     const key = migratedLockKey({ clusterUid: caller.clusterUid, volumeUid: claim.volume });
     return this.core.lock.run(key, async () => {
       const before = this.migrated.bySource(caller.clusterUid, claim.volume);

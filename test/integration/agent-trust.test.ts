@@ -2,12 +2,14 @@ import { connect, type TLSSocket } from "node:tls";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
 import { systemClock } from "../../src/base/clock.ts";
 import { systemDice } from "../../src/base/dice.ts";
+import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Role, roles } from "../../src/domain/identity.ts";
 import { issueCertificate, makeAuthority } from "../../src/pki/certificate.ts";
 import { readAuthority } from "../../src/pki/folder.ts";
 import type { Credentials } from "../../src/wire/credentials.ts";
 import { openPeerClient } from "../../src/wire/peer-client.ts";
 import { agentRoutes, memberRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
+import type { FakePeer } from "../fakes/fake-peer.ts";
 import { rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -264,6 +266,19 @@ describe("the client of another cluster", () => {
     expect(await peer.hello()).toMatchObject({ clusterUid: east.clusterUid });
     const none = await peerClient({ seeds: ["127.0.0.1:1", "127.0.0.1:2"] });
     await expect(none.hello()).rejects.toThrow(/127\.0\.0\.1:1.*127\.0\.0\.1:2/);
+  });
+
+  test("asks another seed next time when one answers that it is not there", async () => {
+    await consent();
+    const other = await secureAgent(east);
+    closers.push(() => other.close());
+    other.fake.sources.set("west", agent.fake.sources.get("west") as never);
+    const peer = await peerClient({ seeds: [other.server.address, agent.server.address] });
+    await peer.hello();
+    const away = other.peers.get(west.clusterUid) as FakePeer;
+    away.hello = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten by its cluster"));
+    await expect(peer.hello()).rejects.toMatchObject({ code: "Unreachable" });
+    expect(await peer.hello()).toMatchObject({ clusterUid: east.clusterUid });
   });
 
   test("does not take an operator for an agent, even of the right CA", async () => {

@@ -148,6 +148,13 @@ function claimAt(agent: Cluster, volume = "v1", sizeBytes = 4096) {
   return at(agent).claim({ ...claim, nonce: "0".repeat(32), offeredEpoch: 0 });
 }
 
+/** What other clusters are answered by an agent: whether it says that it was forgotten. */
+const refusalOf = (asked: Promise<unknown>) =>
+  asked.then(
+    String,
+    ({ code, message }) => `${code}: ${/start it on an empty folder/.test(message) ? "forgotten" : message}`,
+  );
+
 /** Its node comes back with an empty disk. */
 async function replaced(agent: Cluster): Promise<void> {
   await agent.stop();
@@ -332,19 +339,38 @@ test("a forgotten agent takes nothing on, also when there is nobody left to tell
   await first.engine.api.forgetMember(third.engine.agentId);
   await sees(second, "1+ 2+");
   await third.start();
-  const located = () =>
-    at(third)
-      .locate(copyOfV1)
-      .then(String, ({ code }) => code);
-  await eventually(located, "Forbidden");
+  await eventually(() => refusalOf(at(third).locate(copyOfV1)), "Unreachable: forgotten");
   await first.stop();
   await second.stop();
   await third.stop();
   await third.start();
+  for (const asked of [claimAt(third), at(third).locate(copyOfV1)]) {
+    expect(await refusalOf(asked)).toBe("Unreachable: forgotten");
+  }
   const refused = { code: "Forbidden", message: expect.stringContaining("start it on an empty folder") };
-  await expect(claimAt(third)).rejects.toMatchObject(refused);
-  await expect(at(third).locate(copyOfV1)).rejects.toMatchObject(refused);
   await expect(third.engine.api.putVolume("new", { sizeBytes: 4096 })).rejects.toMatchObject(refused);
+});
+
+test("a job that asks a forgotten agent of its target is tried again until it asks another one, and done", async () => {
+  await open({ east: 1, west: 2 }, { limits: { memberIntervalMs, attemptsMax: 1000 } });
+  const [source] = clusters.of("east") as [Cluster];
+  const [first, second] = clusters.of("west") as [Cluster, Cluster];
+  await pair(source, [first, second]);
+  await sees(second, "1+ 2+");
+  await first.stop();
+  await sees(second, "1- 2+");
+  await second.engine.api.forgetMember(first.engine.agentId);
+  await first.start();
+  const make = () => first.engine.api.putVolume("new", { sizeBytes: 4096 });
+  await eventually(() => refusalOf(make()), "Forbidden: forgotten");
+  const { api } = source.engine;
+  await api.putVolume("data", { sizeBytes: 4096 });
+  await api.putSnapshot("data", "s1");
+  await api.putJob("job-1", { volume: "data", snapshot: "s1", location: "west" });
+  const state = async () => (await api.getJob("job-1")).state;
+  await eventually(async () => ((await api.getJob("job-1")).attempts > 0 ? state() : "Pending"), "Running");
+  await first.stop();
+  await eventually(state, "Succeeded");
 });
 
 test("one that was forgotten, and is told so only when it claims a name, makes no volume", async () => {
@@ -466,8 +492,7 @@ test("no copy is placed while one that may have it is away, until a person says 
   await sees(first, "1+ 2+");
   expect((await locate()).homes).toHaveLength(1);
   await third.start();
-  const answer = () => locateAt(third).then(String, ({ code }) => code);
-  await eventually(answer, "Forbidden");
+  await eventually(() => refusalOf(locateAt(third)), "Unreachable: forgotten");
   await expect(first.engine.api.forgetMember("nobody")).rejects.toMatchObject({ code: "NotFound" });
   const { agentId: alive } = await second.engine.api.describe();
   await expect(first.engine.api.forgetMember(alive)).rejects.toMatchObject({ code: "InUse" });
