@@ -270,6 +270,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
 }
 
 async function describeAgent({ agentId, node, version, cluster, storage, members }: Core) {
+  members.checkPresent();
   const space = await storage.space();
   return {
     agentId,

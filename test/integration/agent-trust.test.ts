@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { type AddressInfo, connect as connectTcp, createServer } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import { connect, type TLSSocket } from "node:tls";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
 import { systemClock } from "../../src/base/clock.ts";
@@ -9,7 +12,7 @@ import { readAuthority } from "../../src/pki/folder.ts";
 import type { Credentials } from "../../src/wire/credentials.ts";
 import { openPeerClient } from "../../src/wire/peer-client.ts";
 import { agentRoutes, memberRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
-import type { FakePeer } from "../fakes/fake-peer.ts";
+import { FakePeer } from "../fakes/fake-peer.ts";
 import { rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -268,18 +271,43 @@ describe("the client of another cluster", () => {
     await expect(none.hello()).rejects.toThrow(/127\.0\.0\.1:1.*127\.0\.0\.1:2/);
   });
 
-  test("asks another seed next time when one answers that it is not there", async () => {
-    await consent();
-    const other = await secureAgent(east);
-    closers.push(() => other.close());
-    other.fake.sources.set("west", agent.fake.sources.get("west") as never);
-    const peer = await peerClient({ seeds: [other.server.address, agent.server.address] });
-    await peer.hello();
-    const away = other.peers.get(west.clusterUid) as FakePeer;
-    away.hello = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten by its cluster"));
-    await expect(peer.hello()).rejects.toMatchObject({ code: "Unreachable" });
-    expect(await peer.hello()).toMatchObject({ clusterUid: east.clusterUid });
-  });
+  test.each(["at another address", "behind the same address"])(
+    "asks another agent %s when one says that it is not there",
+    async (where) => {
+      await consent();
+      const other = await secureAgent(east);
+      closers.push(() => other.close());
+      other.fake.sources.set("west", agent.fake.sources.get("west") as never);
+      const addresses = [other.server.address, agent.server.address];
+      const seeds = where === "at another address" ? addresses : [await inTurn(addresses)];
+      const peer = await peerClient({ seeds });
+      const away = new FakePeer({ clusterUid: east.clusterUid });
+      away.hello = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten by its cluster"));
+      other.peers.set(west.clusterUid, away);
+      await expect(peer.hello()).rejects.toMatchObject({ code: "Unreachable" });
+      // A connection that is kept is free for the next call only then.
+      await pause(100);
+      expect(await peer.hello()).toMatchObject({ clusterUid: east.clusterUid });
+    },
+  );
+
+  /** An address whose connections lead to one of these after the other, as that of a Service does. */
+  async function inTurn(addresses: readonly string[]): Promise<string> {
+    let connections = 0;
+    const server = createServer((socket) => {
+      const [host, port] = String(addresses[connections++ % addresses.length]).split(":");
+      const behind = connectTcp({ host: String(host), port: Number(port) });
+      for (const [one, another] of [
+        [socket, behind],
+        [behind, socket],
+      ] as const) {
+        one.on("error", () => another.destroy()).pipe(another);
+      }
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    closers.push(() => server.close());
+    return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
 
   test("does not take an operator for an agent, even of the right CA", async () => {
     const operator = await east.credentials("operator");
