@@ -1,7 +1,7 @@
 // The agents of this storage cluster as this one knows them: learnt from seeds, passed on from one to the next, and kept in the
 // journal, so that an agent that is away is missed. Nobody is taken off the list by a timeout: only a person can tell that
 // an agent, and what it has, will not come back.
-import { codeOf, describe, type ErrorCode, LongshoreError } from "../domain/errors.ts";
+import { codeOf, describe, LongshoreError } from "../domain/errors.ts";
 import type { KnownMember, Meeting, MemberApi } from "../wire/member.ts";
 import type { Member } from "../wire/schemas.ts";
 import type { Core } from "./core.ts";
@@ -82,15 +82,23 @@ export class Members {
 
   /** For people and what acts for them: throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
   checkWelcome(): void {
-    this.checkCounts("Forbidden");
+    const { agentId, dataDir } = this.core;
+    if (!this.isForgotten(agentId)) return;
+    const advice = `start it on an empty folder instead of ${dataDir}`;
+    throw new LongshoreError("Forbidden", `agent ${agentId} was forgotten by its cluster; ${advice}`);
   }
 
   /**
-   * For other agents and other clusters. For them one that was forgotten is not there (`Unreachable`): another one is to be asked,
-   * what it knows of its cluster is old, and `Forbidden` would be about whoever asks.
+   * For whoever can ask another agent. One that was forgotten is not there (`Unreachable`): what it knows of its cluster is old, and
+   * `Forbidden` would be about the one that asks.
    */
   checkPresent(): void {
-    this.checkCounts("Unreachable");
+    const { agentId } = this.core;
+    if (!this.isForgotten(agentId)) return;
+    throw new LongshoreError(
+      "Unreachable",
+      `agent ${agentId} was forgotten by its cluster; start it on an empty folder`,
+    );
   }
 
   /** As {@link checkPresent}, for what an agent of this cluster asks. Throws `Forbidden` when that one was forgotten. */
@@ -98,13 +106,6 @@ export class Members {
     this.checkPresent();
     if (!this.isForgotten(asker)) return;
     throw new LongshoreError("Forbidden", `agent ${asker} was forgotten; start it on an empty folder`);
-  }
-
-  private checkCounts(code: ErrorCode): void {
-    const { agentId, dataDir } = this.core;
-    if (!this.isForgotten(agentId)) return;
-    const advice = `start it on an empty folder instead of ${dataDir}`;
-    throw new LongshoreError(code, `agent ${agentId} was forgotten by its cluster; ${advice}`);
   }
 
   /**
