@@ -16,6 +16,8 @@ import { additionsIn, fitted } from "./understood.ts";
 export interface HttpClientOptions {
   /** host:port of agents of one cluster; they are tried in turn, beginning with the last that answered, or behind it if it said `Unreachable`. */
   readonly addresses: readonly string[];
+  /** Who has answered is asked on, whatever it said, for as long as it can be connected to. */
+  readonly isOneAgent?: boolean | undefined;
   readonly credentials: Credentials;
   /** The bundle that the other side must be of, PEM, as of now. */
   readonly trustedCa: () => string;
@@ -124,7 +126,8 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
       if (status >= 400) {
         const failure = failureOf(status, body, address);
         // Such as one that its own cluster has forgotten: the next call goes to another one first.
-        if (failure.code === "Unreachable") preferred = options.addresses.indexOf(address) + 1;
+        if (failure.code === "Unreachable" && options.isOneAgent !== true)
+          preferred = options.addresses.indexOf(address) + 1;
         throw failure;
       }
       return status === 204 ? undefined : checked(route, body, address);

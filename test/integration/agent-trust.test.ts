@@ -9,6 +9,7 @@ import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Role, roles } from "../../src/domain/identity.ts";
 import { issueCertificate, makeAuthority } from "../../src/pki/certificate.ts";
 import { readAuthority } from "../../src/pki/folder.ts";
+import { openAgentClient } from "../../src/wire/agent-client.ts";
 import type { Credentials } from "../../src/wire/credentials.ts";
 import { openPeerClient } from "../../src/wire/peer-client.ts";
 import { agentRoutes, memberRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
@@ -316,6 +317,19 @@ describe("the client of another cluster", () => {
     const peer = await peerClient({ seeds: [impostor.server.address] });
     await expect(peer.hello()).rejects.toMatchObject({ code: "Untrusted" });
   });
+});
+
+test("a client that is to keep to one agent asks it again, whatever it has answered", async () => {
+  const other = await secureAgent(east);
+  closers.push(() => other.close());
+  const client = openAgentClient({
+    addresses: [other.server.address, agent.server.address],
+    isOneAgent: true,
+    credentials: await east.credentials("admin"),
+  });
+  closers.push(() => client.close());
+  other.fake.describe = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten"));
+  for (let call = 0; call < 2; call++) await expect(client.describe()).rejects.toThrow("agent 1 was forgotten");
 });
 
 const claim = {
