@@ -311,8 +311,10 @@ async function stream(
 }
 
 function sendProblem(reply: FastifyReply, problem: Problem): void {
-  // A refused stranger may be trusted a moment later; a new connection is then judged afresh by everyone on the way.
-  if (problem.status === 401 || problem.code === "NotConsented") reply.header("connection", "close");
+  // A refused stranger may be trusted a moment later; a new connection is then judged afresh by everyone on the way. It may lead
+  // to another agent, too, where this one cannot help.
+  const isBetterAnew = problem.status === 401 || problem.code === "NotConsented" || problem.code === "Unreachable";
+  if (isBetterAnew) reply.header("connection", "close");
   reply.code(problem.status).type(problemMediaType).serializer(JSON.stringify).send(problem);
 }
 

@@ -37,7 +37,7 @@ export async function withAgent(options: ConnectionOptions, streams: Streams, wo
     throw new LongshoreError("BadRequest", `--output ${options.output}: use table or json`);
   const credentials = await openCredentials(await filesOf(options, streams));
   const open = (addresses: readonly string[], agentId?: string) =>
-    openAgentClient({ addresses, agentId, credentials, reconnectMs: 30_000 });
+    openAgentClient({ addresses, agentId, isOneAgent: true, credentials, reconnectMs: 30_000 });
   const first = open(addressesOf(options, streams));
   const api = openClusterClient({
     first,

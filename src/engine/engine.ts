@@ -119,7 +119,7 @@ async function start(options: EngineOptions, journal: Journal): Promise<Engine> 
   return {
     agentId: core.agentId,
     member,
-    api: agentApi(core, { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs }),
+    api: agentApi(core, { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs, target }),
     peer: (clusterUid, verifiedUnder) => {
       const source = sources.admit(clusterUid, verifiedUnder);
       return target.for({ clusterUid, source: source.name });
@@ -224,10 +224,11 @@ interface Parts {
   readonly locations: Locations;
   readonly clones: Clones;
   readonly jobs: Jobs;
+  readonly target: Target;
 }
 
 function agentApi(core: Core, parts: Parts): AgentApi {
-  const { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs } = parts;
+  const { volumes, groupSnapshots, migrated, sources, groups, locations, clones, jobs, target } = parts;
   const list = async <T>(items: T[]): Promise<List<T>> => ({ items, sequence: core.feed.sequence });
   return {
     describe: () => describeAgent(core),
@@ -257,7 +258,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
     removeSource: async (name, precondition = {}) => sources.remove(name, precondition),
     listMigratedVolumes: () => list(migrated.list()),
     getMigratedVolume: async (name) => migrated.get(name),
-    removeMigratedVolume: (name, precondition = {}) => migrated.remove(name, precondition),
+    removeMigratedVolume: (name, precondition = {}) => target.remove(name, precondition),
     listGroups: () => list(groups.list()),
     getGroup: async (name, choice) => groups.get(name, choice),
     listClones: () => list(clones.list()),
@@ -269,6 +270,7 @@ function agentApi(core: Core, parts: Parts): AgentApi {
 }
 
 async function describeAgent({ agentId, node, version, cluster, storage, members }: Core) {
+  members.checkPresent();
   const space = await storage.space();
   return {
     agentId,

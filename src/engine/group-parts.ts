@@ -171,10 +171,11 @@ export class GroupParts {
   }
 
   private async begin(round: Round, { volumes, timeoutMs }: FreezeRequest): Promise<void> {
-    this.core.members.checkWelcome();
-    const rows = volumes.map((name) => this.volumes.row(name));
+    this.core.members.checkPresent();
     await this.volumes.checkReserve(0);
-    for (const row of rows) await this.lock(round, row);
+    for (const name of volumes) await this.lock(round, name);
+    // Under their locks: nothing else changes them from here on.
+    const rows = volumes.map((name) => this.volumes.row(name));
     const freezes = rows.map(async (row) => {
       round.frozen.set(row, await this.core.storage.freeze(row.uid, timeoutMs));
     });
@@ -183,7 +184,7 @@ export class GroupParts {
   }
 
   /** Does not wait for others: applications that are held up already would wait too. */
-  private async lock(round: Round, { name }: VolumeRow): Promise<void> {
+  private async lock(round: Round, name: string): Promise<void> {
     const { lock } = this.core;
     if (!lock.isFree(volumeLockKey(name))) {
       throw new LongshoreError("VolumeBusy", `volume ${name} is being snapshotted or changed; try again`);

@@ -123,7 +123,7 @@ export class Homes {
 
   /** Whoever does not know the cluster would take for new what others have. */
   private checkEntitled(): void {
-    this.core.members.checkWelcome();
+    this.core.members.checkPresent();
     this.core.members.checkAcquainted();
   }
 

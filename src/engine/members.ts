@@ -80,14 +80,32 @@ export class Members {
     return this.connection(this.member(agentId).address, agentId).api;
   }
 
-  /** Throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
+  /** For people and what acts for them: throws `Forbidden` when this agent was forgotten by its cluster, which may have replaced what it has. */
   checkWelcome(): void {
     const { agentId, dataDir } = this.core;
     if (!this.isForgotten(agentId)) return;
+    const advice = `start it on an empty folder instead of ${dataDir}`;
+    throw new LongshoreError("Forbidden", `agent ${agentId} was forgotten by its cluster; ${advice}`);
+  }
+
+  /**
+   * For whoever can ask another agent. One that was forgotten is not there (`Unreachable`): what it knows of its cluster is old, and
+   * `Forbidden` would be about the one that asks.
+   */
+  checkPresent(): void {
+    const { agentId } = this.core;
+    if (!this.isForgotten(agentId)) return;
     throw new LongshoreError(
-      "Forbidden",
-      `agent ${agentId} was forgotten by its cluster; start it on an empty folder instead of ${dataDir}`,
+      "Unreachable",
+      `agent ${agentId} was forgotten by its cluster; start it on an empty folder`,
     );
+  }
+
+  /** As {@link checkPresent}, for what an agent of this cluster asks. Throws `Forbidden` when that one was forgotten. */
+  checkAsker(asker: string): void {
+    this.checkPresent();
+    if (!this.isForgotten(asker)) return;
+    throw new LongshoreError("Forbidden", `agent ${asker} was forgotten; start it on an empty folder`);
   }
 
   /**
@@ -122,11 +140,15 @@ export class Members {
 
   /** See AgentApi.forgetMember. Throws `InUse` for one that answers, and `NotFound`. */
   async forget(agentId: string): Promise<void> {
+    // The others would never hear of it.
+    this.checkWelcome();
     const row = this.known().find((one) => one.agentId === agentId);
     if (row === undefined) throw new LongshoreError("NotFound", `agent ${agentId} is not known here`);
     if (row.state === "forgotten") return;
-    if (await this.answers(row)) throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
-    // What is known may have changed while it was asked.
+    // What is known may have changed while it was asked, and it may be the one that has asked meanwhile.
+    if ((await this.answers(row)) || this.isAlive(agentId)) {
+      throw new LongshoreError("InUse", `agent ${agentId} answers; stop it first`);
+    }
     this.save({ ...(this.row(agentId) ?? row), state: "forgotten" });
     this.core.log.warn({ agentId, node: row.node }, "agent forgotten");
     // Whoever answers knows it when the caller does, so that the next job does not meet one that still waits for it.
@@ -136,9 +158,7 @@ export class Members {
 
   /** See MemberApi.meet. */
   async meet({ self, members }: Meeting): Promise<Meeting> {
-    if (this.isForgotten(self.agentId)) {
-      throw new LongshoreError("Forbidden", `agent ${self.agentId} was forgotten; start it on an empty folder`);
-    }
+    this.checkAsker(self.agentId);
     this.heard(self);
     for (const member of members) this.learn(member);
     return this.meeting();
@@ -262,6 +282,10 @@ export class Members {
       await this.connection(address, agentId).api.meet(this.meeting());
       return true;
     } catch (error) {
+      if (codeOf(error) === "Forbidden") {
+        this.refused(error);
+        throw error;
+      }
       this.core.log.info({ agentId, address, problem: describe(error) }, "the agent to forget does not answer");
       return false;
     }
@@ -296,10 +320,12 @@ export class Members {
     if (known === undefined || isNewer(told, known)) this.save(told);
   }
 
-  private hearOfSelf({ state, incarnation }: KnownMember): void {
-    if (state === "forgotten") this.refused(new LongshoreError("Forbidden", "forgotten, as another agent tells"));
-    // Taken for lost, although it is here: said anew, louder.
-    else if (state === "lost" && incarnation >= this.incarnation) this.incarnation = this.raiseIncarnation(incarnation);
+  private hearOfSelf(told: KnownMember): void {
+    const { self } = this.meeting();
+    const isElsewhere = told.incarnation === self.incarnation && told.address !== self.address;
+    if (told.state === "forgotten") this.refused(new LongshoreError("Forbidden", "forgotten, as another agent tells"));
+    // Taken for lost, although it is here, or known by a life that its disk, put back, knows nothing of: said anew, louder.
+    else if (isNewer(told, self) || isElsewhere) this.incarnation = this.raiseIncarnation(told.incarnation);
   }
 
   /** An agent that is away while another one has come up on its node has lost its data, as far as can be told. */

@@ -197,8 +197,12 @@ export class MigratedVolumes {
     this.core.journal.run("UPDATE migrated SET revision = revision + 1 WHERE uid = ?", uid);
   }
 
-  /** See AgentApi.removeMigratedVolume. */
-  async remove(name: string, { ifMatch }: Precondition): Promise<void> {
+  /** See AgentApi.removeMigratedVolume. `drop` ends whatever is at work on what is staged, and removes it. */
+  async remove(
+    name: string,
+    { ifMatch }: Precondition,
+    drop: (row: MigratedRow, staging: StagingRow) => Promise<void>,
+  ): Promise<void> {
     const { core } = this;
     const found = core.journal.get<MigratedRow>("SELECT * FROM migrated WHERE name = ?", name);
     if (found === undefined) return;
@@ -213,6 +217,8 @@ export class MigratedVolumes {
       core.journal.transaction(() => this.markDeleting(row));
       for (const clone of waiting) core.feed.publish("clone", clone.name);
       core.feed.publish("migratedVolume", name);
+      const staging = this.staging(row.uid);
+      if (staging !== undefined) await drop(row, staging);
       await this.finishRemoval(row);
       core.feed.publish("migratedVolume", name);
     });

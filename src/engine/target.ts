@@ -2,6 +2,7 @@
 // volume happens under its lock and, but for the claim, in the granted term. Who may: terms.ts. What is staged: plans.ts
 // and staging-area.ts. What counts: decisions.ts.
 import { rangesOf } from "../domain/plan.ts";
+import type { Precondition } from "../wire/agent-api.ts";
 import type { MemberApi } from "../wire/member.ts";
 import {
   type Claim,
@@ -97,6 +98,11 @@ export class Target {
     };
   }
 
+  /** See AgentApi.removeMigratedVolume. */
+  remove(name: string, precondition: Precondition): Promise<void> {
+    return this.migrated.remove(name, precondition, (row, staging) => this.staging.drop(row, staging));
+  }
+
   /** What the other agents of this cluster may ask of a member of a group. */
   memberOutcome(query: Parameters<MemberApi["memberOutcome"]>[0]): ReturnType<Votes["outcome"]> {
     return this.votes.outcome(query);
@@ -127,7 +133,7 @@ export class Target {
         return this.homes.locate(caller.clusterUid, request);
       },
       claimGroup: async (claim) => {
-        this.core.members.checkWelcome();
+        this.core.members.checkPresent();
         return groups.claim(caller, claim);
       },
       reportGroup: async (group) => groups.report(caller, group),
@@ -135,7 +141,7 @@ export class Target {
       prepare: async (target, request) => votes.prepare(caller, target, request),
       commitGroup: async (target, request) => {
         // Once it is forgotten its members decide without it.
-        this.core.members.checkWelcome();
+        this.core.members.checkPresent();
         return groups.commit(caller, target, request);
       },
       abortGroup: async (target) => groups.abort(caller, target),
@@ -197,7 +203,7 @@ export class Target {
   }
 
   private async claim(caller: Caller, claim: Claim): Promise<Grant> {
-    this.core.members.checkWelcome();
+    this.core.members.checkPresent();
     const key = migratedLockKey({ clusterUid: caller.clusterUid, volumeUid: claim.volume });
     return this.core.lock.run(key, async () => {
       const before = this.migrated.bySource(caller.clusterUid, claim.volume);

@@ -48,13 +48,8 @@ export class VolumeNames {
 
   /** See MemberApi.claimName. */
   async answer(claim: NameClaim): Promise<NameClaimed> {
-    const { members, journal, agentId } = this.core;
-    // `Forbidden` would say that the one that claims was.
-    if (members.isForgotten(agentId))
-      throw new LongshoreError("Unreachable", `agent ${agentId} was forgotten by its cluster`);
-    if (members.isForgotten(claim.agentId)) {
-      throw new LongshoreError("Forbidden", `agent ${claim.agentId} was forgotten; start it on an empty folder`);
-    }
+    const { members, journal } = this.core;
+    members.checkAsker(claim.agentId);
     const outcome = await this.unlessTaken(claim, () =>
       journal.run(
         "INSERT OR REPLACE INTO volumeNames (name, agentId, uid) VALUES (?,?,?)",

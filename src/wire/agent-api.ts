@@ -40,10 +40,12 @@ export interface ExtentQuery {
 
 /** Removing what is gone already succeeds. Getting what does not exist throws `NotFound`. */
 export interface AgentApi {
+  /** Throws `Unreachable` where this agent was forgotten: who there is, another one knows. */
   describe(): Promise<AgentView>;
   /**
    * Says that an agent of this cluster, and what it had, will not come back: new copies may be placed without it, and groups it
-   * decided for are decided by their members. For good. Throws `InUse` for one that answers.
+   * decided for are decided by their members. For good. Throws `InUse` for one that answers, and `Forbidden` where this agent was
+   * forgotten itself.
    */
   forgetMember(agentId: string): Promise<void>;
 

@@ -7,7 +7,7 @@ import { codeOf, LongshoreError } from "../domain/errors.ts";
 import type { AgentApi } from "./agent-api.ts";
 import type { Credentials } from "./credentials.ts";
 import type { ServerSentEvent } from "./event-stream.ts";
-import { type ClientTimeouts, type HttpClient, openHttpClient } from "./http-client.ts";
+import { type ClientTimeouts, type HttpClient, type HttpClientOptions, openHttpClient } from "./http-client.ts";
 import { errorOfProblem } from "./problem.ts";
 import { type ResponseOf, agentRoutes as routes } from "./routes.ts";
 import type { Change, JobView, VolumeView } from "./schemas.ts";
@@ -17,6 +17,7 @@ export interface AgentClientOptions {
   readonly addresses: readonly string[];
   /** The one agent that is meant, where it is not any of the cluster. */
   readonly agentId?: string | undefined;
+  readonly isOneAgent?: HttpClientOptions["isOneAgent"];
   readonly credentials: Credentials;
   /** Goes with every request, so that the agent's log lines can be found from ours. */
   readonly reconcileId?: () => string | undefined;
@@ -29,9 +30,10 @@ export interface AgentClientOptions {
 
 /** Calls throw what the agent threw, and `Unreachable`, `Untrusted`, `Timeout`, `StreamTorn`. */
 export function openAgentClient(options: AgentClientOptions): AgentApi & { close(): Promise<void> } {
-  const { credentials, addresses, agentId, timeouts } = options;
+  const { credentials, addresses, agentId, isOneAgent, timeouts } = options;
   const http = openHttpClient({
     addresses,
+    isOneAgent,
     credentials,
     trustedCa: () => credentials.current().ca,
     clusterUid: credentials.identity.clusterUid,

@@ -14,8 +14,10 @@ import { agentHeader, type BodyOf, type ParamsOf, type QueryOf, type ResponseOf,
 import { additionsIn, fitted } from "./understood.ts";
 
 export interface HttpClientOptions {
-  /** host:port of agents of one cluster; they are tried in turn, beginning with the last that answered. */
+  /** host:port of agents of one cluster; they are tried in turn, beginning with the last that answered, or behind it if it said `Unreachable`. */
   readonly addresses: readonly string[];
+  /** Who has answered is asked on, whatever it said, for as long as it can be connected to. */
+  readonly isOneAgent?: boolean | undefined;
   readonly credentials: Credentials;
   /** The bundle that the other side must be of, PEM, as of now. */
   readonly trustedCa: () => string;
@@ -121,7 +123,13 @@ export function openHttpClient(options: HttpClientOptions): HttpClient {
       const isRefused = answer.status === 400 && understanding.forget(route, call as Loose, answer.address);
       if (isRefused) answer = await exchange(route, call as Loose);
       const { status, body, address } = answer;
-      if (status >= 400) throw failureOf(status, body, address);
+      if (status >= 400) {
+        const failure = failureOf(status, body, address);
+        // Such as one that its own cluster has forgotten: the next call goes to another one first.
+        if (failure.code === "Unreachable" && options.isOneAgent !== true)
+          preferred = options.addresses.indexOf(address) + 1;
+        throw failure;
+      }
       return status === 204 ? undefined : checked(route, body, address);
     },
     async *events(route, call, signal) {

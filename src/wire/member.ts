@@ -292,7 +292,7 @@ export type ShareReport = Static<typeof ShareReport>;
 
 /** One agent as the others of its cluster see it. */
 export interface MemberApi {
-  /** Introduces the caller, and exchanges who is known. `Forbidden` for an agent that was forgotten. */
+  /** Introduces the caller, and exchanges who is known. `Forbidden` for an agent that was forgotten, `Unreachable` when this one was. */
   meet(meeting: Meeting): Promise<Meeting>;
   /** For one that is new: whether this agent, who has answered it, can know who else there is. */
   acquaintance(): Promise<Acquaintance>;

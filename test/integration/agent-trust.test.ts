@@ -1,13 +1,19 @@
+import { once } from "node:events";
+import { type AddressInfo, connect as connectTcp, createServer } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import { connect, type TLSSocket } from "node:tls";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
 import { systemClock } from "../../src/base/clock.ts";
 import { systemDice } from "../../src/base/dice.ts";
+import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Role, roles } from "../../src/domain/identity.ts";
 import { issueCertificate, makeAuthority } from "../../src/pki/certificate.ts";
 import { readAuthority } from "../../src/pki/folder.ts";
+import { openAgentClient } from "../../src/wire/agent-client.ts";
 import type { Credentials } from "../../src/wire/credentials.ts";
 import { openPeerClient } from "../../src/wire/peer-client.ts";
 import { agentRoutes, memberRoutes, peerRoutes, type Route, type RouteGroup } from "../../src/wire/routes.ts";
+import { FakePeer } from "../fakes/fake-peer.ts";
 import { rawRequest } from "../fakes/raw-request.ts";
 import { type SecureAgent, secureAgent, type TestPki, testPki } from "../fakes/secure-agent.ts";
 
@@ -266,6 +272,44 @@ describe("the client of another cluster", () => {
     await expect(none.hello()).rejects.toThrow(/127\.0\.0\.1:1.*127\.0\.0\.1:2/);
   });
 
+  test.each(["at another address", "behind the same address"])(
+    "asks another agent %s when one says that it is not there",
+    async (where) => {
+      await consent();
+      const other = await secureAgent(east);
+      closers.push(() => other.close());
+      other.fake.sources.set("west", agent.fake.sources.get("west") as never);
+      const addresses = [other.server.address, agent.server.address];
+      const seeds = where === "at another address" ? addresses : [await inTurn(addresses)];
+      const peer = await peerClient({ seeds });
+      const away = new FakePeer({ clusterUid: east.clusterUid });
+      away.hello = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten by its cluster"));
+      other.peers.set(west.clusterUid, away);
+      await expect(peer.hello()).rejects.toMatchObject({ code: "Unreachable" });
+      // A connection that is kept is free for the next call only then.
+      await pause(100);
+      expect(await peer.hello()).toMatchObject({ clusterUid: east.clusterUid });
+    },
+  );
+
+  /** An address whose connections lead to one of these after the other, as that of a Service does. */
+  async function inTurn(addresses: readonly string[]): Promise<string> {
+    let connections = 0;
+    const server = createServer((socket) => {
+      const [host, port] = String(addresses[connections++ % addresses.length]).split(":");
+      const behind = connectTcp({ host: String(host), port: Number(port) });
+      for (const [one, another] of [
+        [socket, behind],
+        [behind, socket],
+      ] as const) {
+        one.on("error", () => another.destroy()).pipe(another);
+      }
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    closers.push(() => server.close());
+    return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
   test("does not take an operator for an agent, even of the right CA", async () => {
     const operator = await east.credentials("operator");
     const impostor = await secureAgent({ ...east, credentials: async () => operator });
@@ -273,6 +317,19 @@ describe("the client of another cluster", () => {
     const peer = await peerClient({ seeds: [impostor.server.address] });
     await expect(peer.hello()).rejects.toMatchObject({ code: "Untrusted" });
   });
+});
+
+test("a client that is to keep to one agent asks it again, whatever it has answered", async () => {
+  const other = await secureAgent(east);
+  closers.push(() => other.close());
+  const client = openAgentClient({
+    addresses: [other.server.address, agent.server.address],
+    isOneAgent: true,
+    credentials: await east.credentials("admin"),
+  });
+  closers.push(() => client.close());
+  other.fake.describe = () => Promise.reject(new LongshoreError("Unreachable", "agent 1 was forgotten"));
+  for (let call = 0; call < 2; call++) await expect(client.describe()).rejects.toThrow("agent 1 was forgotten");
 });
 
 const claim = {

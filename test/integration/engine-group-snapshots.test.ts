@@ -73,6 +73,23 @@ async function checkFiles(cluster: Cluster): Promise<void> {
 }
 
 describe("a group snapshot", () => {
+  test("is of the generation that is open when it is taken, though another snapshot closed one as it began", async () => {
+    await open([1]);
+    const [first] = agents;
+    let isBegun = false;
+    first.onStorage = async (step, when) => {
+      if (step !== "space" || when !== "after" || isBegun) return;
+      isBegun = true;
+      await first.engine.api.putSnapshot("v1", "s1");
+    };
+    await take(first, "s2", ["v1"]);
+    const generations = (await snapshotsOf("v1")).map(({ name, generation }) => [name, generation]);
+    expect(generations).toEqual([
+      ["s1", 1],
+      ["s2", 2],
+    ]);
+  });
+
   test("has one sealed snapshot of each volume, with one point, and again the same", async () => {
     await open();
     const view = await take(agent(2), "s1", ["v3", "v1", "v2"]);

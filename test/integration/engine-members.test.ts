@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { type Cluster, type Clusters, type ClustersOptions, openClusters, pair, restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
+import { backUp } from "../fakes/old-disk.ts";
 
 const memberIntervalMs = 2_000;
 let clusters: Clusters;
@@ -113,6 +114,20 @@ describe("agents of one cluster", () => {
     clusters.heal();
     for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
   });
+
+  test.each([1, 2])("learn where one is now that has come back on a disk of %d starts ago", async (starts) => {
+    const [first, second, third] = await three();
+    for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+    const backup = await backUp(third);
+    for (let more = 1; more < starts; more++) await restart(third);
+    await sees(third, "1+ 2+ 3+");
+    third.host = "elsewhere";
+    await backup.restore();
+    for (const agent of [first, second]) {
+      const known = async () => (await agent.engine.api.describe()).members.find(({ node }) => node === "node-west-3");
+      await eventually(async () => String((await known())?.address), "elsewhere:1");
+    }
+  });
 });
 
 const at = ({ engine }: Cluster) => engine.peer("uid-east", ["east"]);
@@ -132,6 +147,13 @@ function claimAt(agent: Cluster, volume = "v1", sizeBytes = 4096) {
   const claim = { job: "job-1", volume, name: "data", metadata: {}, sizeBytes, claimant: "a1" };
   return at(agent).claim({ ...claim, nonce: "0".repeat(32), offeredEpoch: 0 });
 }
+
+/** What other clusters are answered by an agent: whether it says that it was forgotten. */
+const refusalOf = (asked: Promise<unknown>) =>
+  asked.then(
+    String,
+    ({ code, message }) => `${code}: ${/start it on an empty folder/.test(message) ? "forgotten" : message}`,
+  );
 
 /** Its node comes back with an empty disk. */
 async function replaced(agent: Cluster): Promise<void> {
@@ -270,6 +292,23 @@ describe("agents that have lost their disks, after a loss of power", () => {
     expect(await make(agentOf(2))).toMatchObject({ name: "data" });
   });
 
+  test("do not believe one that was forgotten, for it has not heard since of those that came later", async () => {
+    await lose(4);
+    for (const number of [1, 2]) await agentOf(number).start();
+    await sees(agentOf(1), "1+ 2+ 3- 4-");
+    await agentOf(1).engine.api.forgetMember(agentOf(3).engine.agentId);
+    await agentOf(3).start();
+    const refusal = () => make(agentOf(3)).then(String, ({ code }) => code);
+    await eventually(refusal, "Forbidden");
+    for (const number of [1, 2]) await agentOf(number).stop();
+    await replaced(agentOf(4));
+    await expect(make(agentOf(4))).rejects.toMatchObject({ code: "Unreachable" });
+    expect((await agentOf(4).engine.api.describe()).isAcquainted).toBe(false);
+    for (const number of [1, 2]) await agentOf(number).start();
+    await sees(agentOf(4), "1+ 2+ 4! 4+");
+    expect((await agentOf(4).engine.api.describe()).isAcquainted).toBe(true);
+  });
+
   test("know for good who there is, once they do", async () => {
     await lose(2);
     await replaced(agentOf(1));
@@ -300,19 +339,40 @@ test("a forgotten agent takes nothing on, also when there is nobody left to tell
   await first.engine.api.forgetMember(third.engine.agentId);
   await sees(second, "1+ 2+");
   await third.start();
-  const located = () =>
-    at(third)
-      .locate(copyOfV1)
-      .then(String, ({ code }) => code);
-  await eventually(located, "Forbidden");
+  await eventually(() => refusalOf(at(third).locate(copyOfV1)), "Unreachable: forgotten");
   await first.stop();
   await second.stop();
   await third.stop();
   await third.start();
-  const refused = { code: "Forbidden", message: expect.stringContaining("start it on an empty folder") };
-  await expect(claimAt(third)).rejects.toMatchObject(refused);
-  await expect(at(third).locate(copyOfV1)).rejects.toMatchObject(refused);
-  await expect(third.engine.api.putVolume("new", { sizeBytes: 4096 })).rejects.toMatchObject(refused);
+  for (const asked of [claimAt(third), at(third).locate(copyOfV1)]) {
+    expect(await refusalOf(asked)).toBe("Unreachable: forgotten");
+  }
+  const { api } = third.engine;
+  expect(await refusalOf(api.putVolume("new", { sizeBytes: 4096 }))).toBe("Forbidden: forgotten");
+  // Whoever asks who there is, such as the CSI driver, would go by what it knew then, and find there what was made anew elsewhere.
+  expect(await refusalOf(api.describe())).toBe("Unreachable: forgotten");
+});
+
+test("a job that asks a forgotten agent of its target is tried again until it asks another one, and done", async () => {
+  await open({ east: 1, west: 2 }, { limits: { memberIntervalMs, attemptsMax: 1000 } });
+  const [source] = clusters.of("east") as [Cluster];
+  const [first, second] = clusters.of("west") as [Cluster, Cluster];
+  await pair(source, [first, second]);
+  await sees(second, "1+ 2+");
+  await first.stop();
+  await sees(second, "1- 2+");
+  await second.engine.api.forgetMember(first.engine.agentId);
+  await first.start();
+  const make = () => first.engine.api.putVolume("new", { sizeBytes: 4096 });
+  await eventually(() => refusalOf(make()), "Forbidden: forgotten");
+  const { api } = source.engine;
+  await api.putVolume("data", { sizeBytes: 4096 });
+  await api.putSnapshot("data", "s1");
+  await api.putJob("job-1", { volume: "data", snapshot: "s1", location: "west" });
+  const state = async () => (await api.getJob("job-1")).state;
+  await eventually(async () => ((await api.getJob("job-1")).attempts > 0 ? state() : "Pending"), "Running");
+  await first.stop();
+  await eventually(state, "Succeeded");
 });
 
 test("one that was forgotten, and is told so only when it claims a name, makes no volume", async () => {
@@ -378,6 +438,49 @@ test("one that answers is not forgotten, though it has not been heard of since a
   await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
 });
 
+test("one that comes back while it is asked whether it is there is not forgotten", async () => {
+  const [first, second, third] = await three();
+  for (const agent of [first, second, third]) await sees(agent, "1+ 2+ 3+");
+  clusters.cut(first, third);
+  clusters.cut(third, first);
+  await sees(first, "1+ 2+ 3-");
+  clusters.heal();
+  let isAsked = false;
+  third.onMemberCall = async () => {
+    if (!isAsked) {
+      isAsked = true;
+      await eventually(() => seenBy(first), "1+ 2+ 3+");
+    }
+    throw new LongshoreError("Unreachable", "not yet");
+  };
+  const { agentId } = third.engine;
+  await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
+  expect(await seenBy(first)).toBe("1+ 2+ 3+");
+});
+
+test("one that was forgotten forgets nobody, also when it hears of it only from the one that it is to forget", async () => {
+  const agents = await three();
+  const [first, second, third] = agents;
+  for (const agent of agents) await sees(agent, "1+ 2+ 3+");
+  await third.stop();
+  await sees(second, "1+ 2+ 3-");
+  await second.engine.api.forgetMember(third.engine.agentId);
+  await sees(first, "1+ 2+");
+  // The first meetings after the start do not take place.
+  for (const agent of agents) {
+    let calls = 0;
+    agent.onMemberCall = () => {
+      if (calls++ === 0) throw new LongshoreError("Unreachable", "not yet");
+    };
+  }
+  await third.start();
+  const { agentId } = first.engine;
+  for (const when of ["told now", "known"]) {
+    const forgets = third.engine.api.forgetMember(agentId).then(String, ({ code }) => code);
+    expect([when, await forgets]).toEqual([when, "Forbidden"]);
+  }
+});
+
 test("no copy is placed while one that may have it is away, until a person says that it will not come back", async () => {
   const [first, second, third] = await receivers();
   const locateAt = (agent: Cluster) => at(agent).locate(copyOfV1);
@@ -390,8 +493,7 @@ test("no copy is placed while one that may have it is away, until a person says 
   await sees(first, "1+ 2+");
   expect((await locate()).homes).toHaveLength(1);
   await third.start();
-  const answer = () => locateAt(third).then(String, ({ code }) => code);
-  await eventually(answer, "Forbidden");
+  await eventually(() => refusalOf(locateAt(third)), "Unreachable: forgotten");
   await expect(first.engine.api.forgetMember("nobody")).rejects.toMatchObject({ code: "NotFound" });
   const { agentId: alive } = await second.engine.api.describe();
   await expect(first.engine.api.forgetMember(alive)).rejects.toMatchObject({ code: "InUse" });

@@ -4,6 +4,7 @@ import * as fs from "node:fs/promises";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { LongshoreError } from "../../src/domain/errors.ts";
 import { punchHole } from "../../src/native/file-calls.ts";
+import type { StorageBackend } from "../../src/storage/backend.ts";
 import type { PeerApi, StoreResult } from "../../src/wire/peer.ts";
 import { restart } from "../fakes/engines.ts";
 import { FakeClock } from "../fakes/fake-clock.ts";
@@ -85,14 +86,19 @@ describe("a staging image that takes long to make", () => {
   let made: number;
   let gate: ReturnType<typeof Promise.withResolvers<void>>;
 
-  /** A delta, whose image is held up until the gate is opened. Who asks for it is told after a third of a lease that it is being made. */
-  async function begun(leaseMs = 30_000): Promise<void> {
+  /** What the next job sends is a delta. */
+  async function ready(leaseMs = 30_000): Promise<void> {
     world = await openWorld({ limits: { leaseMs } });
     await makeVolume(world, "data");
     await migrate(world, "data", "s1");
     await write(world.source, "data", 0, randomBytes(4096));
     await snapshot(world, "data", "s2");
     gate = Promise.withResolvers<void>();
+  }
+
+  /** A delta, whose image is held up until the gate is opened. Who asks for it is told after a third of a lease that it is being made. */
+  async function begun(leaseMs?: number): Promise<void> {
+    await ready(leaseMs);
     const reached = Promise.withResolvers<void>();
     made = 0;
     world.target.onStorage = (step, when) => {
@@ -159,6 +165,28 @@ describe("a staging image that takes long to make", () => {
     await world.source.start();
     await arrives();
     expect(made).toBe(2);
+  });
+
+  test("is ended when the copy that it is for is removed, which does not wait for all of it", async () => {
+    await ready();
+    const underway = Promise.withResolvers<AbortSignal>();
+    const stage: StorageBackend["stage"] = (_volume, _point, _base, _sizeBytes, signal) => {
+      underway.resolve(signal as AbortSignal);
+      return new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+    };
+    Object.assign(world.target.storage, { stage });
+    job = await start(world, "data", "s2");
+    const signal = await underway.promise;
+    const claim = await claimOf(job);
+    await world.source.stop();
+    const { term } = await peer().claim(claim);
+    await peer().abort({ volume: claim.volume, term }, { discard: false });
+    expect(signal.aborted).toBe(false);
+    const { api } = world.target.engine;
+    const [copy] = (await api.listMigratedVolumes()).items;
+    await api.removeMigratedVolume(String(copy?.name));
+    expect(signal.aborted).toBe(true);
+    expect(await world.target.storage.list()).toEqual([]);
   });
 
   test("counts for nothing when its process ends before that is recorded: it is made again", async () => {
