@@ -423,16 +423,20 @@ test("one that has not heard that another one was forgotten is not taken for for
   expect(await make(first, "data")).toMatchObject({ name: "data" });
 });
 
-test("one that answers is not forgotten, though it has not been heard of since a start", async () => {
-  const [first, second, third] = await receivers();
-  await first.stop();
-  // The first meetings after the start do not take place.
-  for (const agent of [first, second, third]) {
+/** The first meetings after a start do not take place. */
+function refuseFirstCalls(agents: readonly Cluster[]): void {
+  for (const agent of agents) {
     let calls = 0;
     agent.onMemberCall = () => {
       if (calls++ === 0) throw new LongshoreError("Unreachable", "not yet");
     };
   }
+}
+
+test("one that answers is not forgotten, though it has not been heard of since a start", async () => {
+  const [first, second, third] = await receivers();
+  await first.stop();
+  refuseFirstCalls([first, second, third]);
   await first.start();
   const { agentId } = third.engine;
   await expect(first.engine.api.forgetMember(agentId)).rejects.toMatchObject({ code: "InUse" });
@@ -466,13 +470,7 @@ test("one that was forgotten forgets nobody, also when it hears of it only from 
   await sees(second, "1+ 2+ 3-");
   await second.engine.api.forgetMember(third.engine.agentId);
   await sees(first, "1+ 2+");
-  // The first meetings after the start do not take place.
-  for (const agent of agents) {
-    let calls = 0;
-    agent.onMemberCall = () => {
-      if (calls++ === 0) throw new LongshoreError("Unreachable", "not yet");
-    };
-  }
+  refuseFirstCalls(agents);
   await third.start();
   const { agentId } = first.engine;
   for (const when of ["told now", "known"]) {
